@@ -1,0 +1,152 @@
+"""The conversion of one policy, from Keras network to proven artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tf_keras as keras
+
+from converters import calibration, recipe, tflite
+from converters.compare import Act, Array, compare_actions, compare_returns
+from converters.export import DeployedPolicy
+from edge import artifact
+from edge.artifact import Artifact, FloatArray, Golden, Manifest, PolicySpec
+from edge.policy import Policy
+
+GOLDEN_PAIRS = 32
+CALIBRATION_OBSERVATIONS = 10_000
+
+# Float kernels of different runtimes sum in different orders; this fraction of an action's magnitude covers it.
+FLOAT_TOLERANCE = 1e-5
+
+# What a conversion depends on, for the manifest.
+VERSIONS_OF = ("tfqrl", "tensorflow", "tf-keras", "ai-edge-quantizer", "ai-edge-litert", "numpy")
+
+
+class Conversion:
+    """A converted policy with its proof.
+
+    Attributes:
+      artifact: what is written to the policy file.
+    """
+
+    def __init__(self, result: Artifact) -> None:
+        """Wrap what `convert` made."""
+        self.artifact = result
+
+    @property
+    def comparison(self) -> artifact.Comparison:
+        """The converted policy beside the float one."""
+        return self.artifact.manifest.comparison
+
+    def policy(self) -> Policy:
+        """The converted policy, running in this process."""
+        return Policy.from_artifact(self.artifact)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the policy file.
+
+        Raises:
+          OutputError: it cannot be written, or exists already and `force` is false.
+        """
+        artifact.write(path, self.artifact, force=force)
+
+
+def convert(
+    network: keras.Model,
+    spec: PolicySpec,
+    recipe_name: str,
+    observations: npt.ArrayLike,
+    *,
+    name: str = "policy",
+    episode_returns: Callable[[Act], Array] | None = None,
+    first_seed: int = 0,
+    training: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Convert a policy and compare the result with the original.
+
+    Args:
+      network: maps normalised observations (batch, *observation.shape) to actions in [-1, 1] or to logits.
+      spec: the policy seen from outside, its normaliser included.
+      recipe_name: one of `RECIPES`.
+      observations: (n, *observation.shape), as the policy itself visits them; at least 100. It is calibrated on the
+        first half and compared on the second, so give them in order, episode by episode.
+      name: what to call the policy.
+      episode_returns: plays episodes seeded first_seed, first_seed + 1, ... and gives their returns; with it the
+        comparison is made in closed loop too.
+      first_seed: see `episode_returns`.
+      training: where the policy came from, for the manifest.
+
+    Raises:
+      UnknownNameError: no such recipe.
+      ExportError: the network does not fit the spec.
+      CalibrationError: the observations will not do.
+    """
+    chosen = recipe.get(recipe_name)
+    visited = calibration.check_observations(observations, spec.observation)
+    calibrated_on, compared_on = np.array_split(visited, 2)
+    policy = DeployedPolicy(network, spec)
+    flatbuffer = tflite.to_float32(policy)
+    if chosen.quantised:
+        ranges = calibration.activation_ranges(flatbuffer, spread(calibrated_on, CALIBRATION_OBSERVATIONS))
+        flatbuffer = tflite.quantise(flatbuffer, chosen, ranges)
+
+    converted = Policy(flatbuffer, spec, name=name)
+
+    def converted_act(batch: Array) -> Array:
+        return np.stack([np.asarray(converted.act(observation)) for observation in batch])
+
+    returns = None
+    if episode_returns is not None:
+        returns = compare_returns(episode_returns(policy.act), episode_returns(converted_act), first_seed)
+    actions = converted_act(compared_on)
+    manifest = Manifest(
+        schema_version=artifact.SCHEMA_VERSION,
+        name=name,
+        flatbuffer_sha256=artifact.sha256(flatbuffer),
+        flatbuffer_bytes=len(flatbuffer),
+        spec=spec,
+        recipe=asdict(chosen),
+        layers=tflite.layers(flatbuffer),
+        golden_tolerance=_golden_tolerance(flatbuffer, spec, actions),
+        comparison=compare_actions(policy.act(compared_on), actions, spec.action, returns),
+        training=dict(training or {}),
+        versions={package: version(package) for package in VERSIONS_OF},
+    )
+    return Conversion(Artifact(manifest, flatbuffer, _golden(policy, compared_on, actions)))
+
+
+def _golden(policy: DeployedPolicy, visited: FloatArray, actions: Array) -> Golden:
+    """Pairs spread over what the policy visited."""
+    if not policy.spec.action.discrete:
+        return Golden(spread(visited, GOLDEN_PAIRS), spread(actions.astype(np.float32), GOLDEN_PAIRS))
+    # Where two choices are nearly equal, kernels that round differently may rightly differ. Keep to the clear half.
+    logits = np.sort(np.asarray(policy.network(policy.normalize(visited))), axis=-1)
+    margin = logits[:, -1] - logits[:, -2]
+    clear = margin >= np.median(margin)
+    return Golden(spread(visited[clear], GOLDEN_PAIRS), spread(actions[clear].astype(np.int64), GOLDEN_PAIRS))
+
+
+def _golden_tolerance(flatbuffer: bytes, spec: PolicySpec, actions: Array) -> tuple[float, ...]:
+    """One step of the output grid for an integer policy, float rounding for a float one; per action element."""
+    if spec.action.discrete:
+        return (0.0,)
+    magnitude = np.maximum(np.abs(actions).reshape(len(actions), -1).max(axis=0), 1.0)
+    rounding = FLOAT_TOLERANCE * magnitude
+    step = tflite.output_step(flatbuffer)
+    if step is not None:
+        bounds = zip(spec.action.low, spec.action.high)
+        half_range = [1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds]
+        rounding += step * np.array(half_range)
+    return tuple(float(value) for value in rounding)
+
+
+def spread(values: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    """`n` of the values (all, if they are fewer), evenly spaced from the first to the last."""
+    return values[np.linspace(0, len(values) - 1, min(n, len(values))).astype(int)]

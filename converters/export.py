@@ -1,0 +1,98 @@
+"""From a Keras network and a spec to one graph that is the whole policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras as keras
+
+from edge.artifact import PolicySpec
+from edge.errors import UserError
+
+
+class ExportError(UserError):
+    """A network that does not fit its spec."""
+
+
+class DeployedPolicy(tf.Module):
+    """The graph that is deployed: normalise, run the network, scale the action.
+
+    The network maps normalised observations to actions in [-1, 1] (anything beyond is clipped) or, for a discrete
+    policy, to one logit a choice. What a user would otherwise have to remember is in the graph: the observation's
+    normalisation before the network, the action's bounds after it.
+    """
+
+    def __init__(self, network: keras.Model, spec: PolicySpec) -> None:
+        """Check that `network` fits `spec`.
+
+        Raises:
+          ExportError: another number of inputs or outputs.
+        """
+        super().__init__(name="policy")
+        self.network = network
+        self.spec = spec
+        self._any_batch: tf.types.experimental.ConcreteFunction | None = None
+        outputs = spec.action.n if spec.action.n is not None else int(np.prod(spec.action.shape))
+        expected = ((None, *spec.observation.shape), (None, outputs))
+        if (tuple(network.input_shape), tuple(network.output_shape)) != expected:
+            raise ExportError(
+                f"The network maps {network.input_shape} to {network.output_shape}; "
+                f"its spec needs {expected[0]} to {expected[1]}."
+            )
+
+    def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+        """Actions for a batch of observations.
+
+        Args:
+          observation: (batch, *observation.shape) float32, as the environment gives them.
+
+        Returns:
+          (batch, *action.shape) float32 within the action bounds, or (batch,) int32 choices.
+        """
+        output = self.network(self.normalize(observation))
+        action = self.spec.action
+        if action.discrete:
+            return tf.argmax(output, axis=-1, output_type=tf.int32)
+        low, high = _bounds(action.low, -1.0), _bounds(action.high, 1.0)
+        unbounded = np.array([a is None or b is None for a, b in zip(action.low, action.high)])
+        if unbounded.all():
+            return tf.reshape(output, (-1, *action.shape))
+        if unbounded.any():
+            output = tf.where(unbounded, output, tf.clip_by_value(output, -1.0, 1.0))
+        else:
+            # The converter folds this clip into the layer before it, so that all of an integer output's steps lie
+            # between the bounds.
+            output = tf.clip_by_value(output, -1.0, 1.0)
+        half_range, middle = (high - low) / 2, (high + low) / 2
+        if (half_range != 1.0).any():
+            output = output * half_range
+        if (middle != 0.0).any():
+            output = output + middle
+        return tf.reshape(output, (-1, *action.shape))
+
+    def normalize(self, observation: tf.Tensor) -> tf.Tensor:
+        """What the network sees of `observation`; same shape."""
+        normalizer, shape = self.spec.normalizer, self.spec.observation.shape
+        if normalizer is None:
+            return observation
+        mean = np.asarray(normalizer.mean, np.float32).reshape(shape)
+        std = np.asarray(normalizer.std, np.float32).reshape(shape)
+        return tf.clip_by_value((observation - mean) / std, -normalizer.clip, normalizer.clip)
+
+    def act(self, observations: npt.ArrayLike) -> npt.NDArray[Any]:
+        """What `__call__` gives, from numpy to numpy; compiled once, for batches of any size."""
+        if self._any_batch is None:
+            self._any_batch = self.concrete_function(None)
+        return np.asarray(self._any_batch(tf.constant(observations, tf.float32)))
+
+    def concrete_function(self, batch: int | None) -> tf.types.experimental.ConcreteFunction:
+        """The graph for `batch` observations at a time (None: any number)."""
+        signature = tf.TensorSpec((batch, *self.spec.observation.shape), tf.float32, name="observation")
+        return tf.function(self.__call__).get_concrete_function(signature)
+
+
+def _bounds(values: tuple[float | None, ...], missing: float) -> npt.NDArray[np.float32]:
+    return np.array([missing if value is None else value for value in values], np.float32)

@@ -1,0 +1,378 @@
+"""The policy file: a TFLite flatbuffer with a ZIP archive appended, and the schema of what is in the archive.
+
+Every TFLite runtime ignores what follows the flatbuffer, and `unzip` ignores what precedes the archive, so one file is
+both the model and its papers (the convention that TFLite Metadata uses for associated files). In the archive:
+
+- `manifest.json`: the `Manifest` below.
+- `golden.npz`: `observations` (n, *observation.shape) float32 and the `actions` expected of them, (n, *action.shape)
+  float32, or (n,) int64 for a discrete policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import (
+    ArtifactError,
+    HashMismatchError,
+    ManifestError,
+    ManifestMissingError,
+    NotTFLiteError,
+    SchemaVersionError,
+    TruncatedArtifactError,
+    UnknownNameError,
+)
+from edge.files import write_atomically
+from edge.records import from_plain, to_json
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+
+# No honest policy comes near these; a hostile file must not exhaust a small computer's memory.
+MAX_FILE_BYTES = 512 * 2**20
+MAX_MEMBER_BYTES = 16 * 2**20
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """What the policy reads, as the environment or sensors give it (before any normalisation).
+
+    Attributes:
+      shape: shape of one observation.
+      low: lowest value of each element, flattened; None where unbounded.
+      high: highest value of each element, flattened; None where unbounded.
+    """
+
+    shape: tuple[int, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What the policy gives: a float vector within bounds, or the index of one of `n` choices.
+
+    Attributes:
+      shape: shape of one continuous action; () for a discrete one.
+      low: lower bound of each element, flattened, in the plant's own units; None where unbounded.
+      high: upper bound of each element.
+      n: the number of choices of a discrete action; None for a continuous one.
+    """
+
+    shape: tuple[int, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    n: int | None = None
+
+    @property
+    def discrete(self) -> bool:
+        """Whether an action is the index of a choice."""
+        return self.n is not None
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Observation normalisation: clip((observation - mean) / std, -clip, clip).
+
+    Attributes:
+      mean: mean of each element, flattened.
+      std: standard deviation of each element, all > 0.
+      clip: bound of the normalised values.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    clip: float
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """A policy seen from outside: what goes in, what comes out, how often.
+
+    Attributes:
+      observation: what it reads.
+      action: what it gives.
+      control_rate_hz: the rate it was trained for; None where the environment has none.
+      normalizer: how observations were normalised in training; None if they were not.
+    """
+
+    observation: ObservationSpec
+    action: ActionSpec
+    control_rate_hz: float | None
+    normalizer: Normalizer | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight tensor as it lies in the flatbuffer.
+
+    Attributes:
+      name: the tensor's name.
+      shape: its shape.
+      weight_bits: bits per weight.
+      sparsity: fraction of weights that are exactly zero, 0..1.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    weight_bits: int
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class Returns:
+    """Episode returns of the float policy and of the converted one, on the same seeds.
+
+    Attributes:
+      episodes: the number of pairs.
+      first_seed: the pairs were seeded first_seed, first_seed + 1, ...
+      float_mean: mean return of the float policy.
+      converted_mean: mean return of the converted policy.
+      difference_mean: mean of converted - float.
+      difference_interval: 95 % interval of that mean, by bootstrap over the pairs.
+    """
+
+    episodes: int
+    first_seed: int
+    float_mean: float
+    converted_mean: float
+    difference_mean: float
+    difference_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The converted policy beside the float policy that it was made from.
+
+    Attributes:
+      observations: the number of observations that the actions were compared on.
+      max_action_error: largest absolute difference of any action element; None for discrete actions.
+      mean_action_error: mean absolute difference; None for discrete actions.
+      agreement: fraction of observations with the same choice, 0..1; None for continuous actions.
+      returns: the closed-loop comparison; None if there was no environment to run it in.
+    """
+
+    observations: int
+    max_action_error: float | None
+    mean_action_error: float | None
+    agreement: float | None
+    returns: Returns | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a policy that its flatbuffer does not say.
+
+    Attributes:
+      schema_version: version of this schema.
+      name: what to call the policy.
+      flatbuffer_sha256: SHA-256 of the flatbuffer, hexadecimal.
+      flatbuffer_bytes: its length.
+      spec: what the policy reads and gives. With float inputs, normalisation and action scaling are in the graph.
+      recipe: the conversion recipe, with its name under "name".
+      layers: every weight tensor.
+      golden_tolerance: largest difference from a golden action, per flattened element, that is still a match; one
+        step of the output grid for integer policies, because kernels of different runtimes round differently.
+      comparison: converted against float.
+      training: algorithm, environment, steps, seed and configuration that the policy came from.
+      versions: versions of the packages that trained and converted it.
+    """
+
+    schema_version: int
+    name: str
+    flatbuffer_sha256: str
+    flatbuffer_bytes: int
+    spec: PolicySpec
+    recipe: dict[str, Any]
+    layers: tuple[Layer, ...]
+    golden_tolerance: tuple[float, ...]
+    comparison: Comparison
+    training: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Observations with the actions expected of them.
+
+    Attributes:
+      observations: (n, *observation.shape) float32.
+      actions: (n, *action.shape) float32, or (n,) int64 for a discrete policy.
+    """
+
+    observations: FloatArray
+    actions: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A policy file, read and checked.
+
+    Attributes:
+      manifest: its papers.
+      flatbuffer: the TFLite model alone.
+      golden: the golden pairs.
+    """
+
+    manifest: Manifest
+    flatbuffer: bytes
+    golden: Golden
+
+
+def write(path: str | Path, artifact: Artifact, *, force: bool = False) -> None:
+    """Write a policy file atomically. The same artifact gives the same bytes.
+
+    Raises:
+      OutputError: the file cannot be written, or exists already and `force` is false.
+    """
+    write_atomically(path, to_bytes(artifact), force=force)
+
+
+def to_bytes(artifact: Artifact) -> bytes:
+    """The bytes of a policy file: the flatbuffer, then the archive."""
+    golden = io.BytesIO()
+    np.savez(golden, observations=artifact.golden.observations, actions=artifact.golden.actions)
+    file = io.BytesIO()
+    file.write(artifact.flatbuffer)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in ((MANIFEST, to_json(artifact.manifest).encode()), (GOLDEN, golden.getvalue())):
+            # A fixed date, so that equal artifacts are equal files.
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def read(path: str | Path) -> Artifact:
+    """Read a policy file and check everything that can be checked without running it.
+
+    Raises:
+      ArtifactError: one of its subclasses, by what is wrong with the file.
+    """
+    try:
+        if Path(path).stat().st_size > MAX_FILE_BYTES:
+            raise ArtifactError(f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB, which no policy is.")
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"Cannot read {path}: {error.strerror or error}.") from error
+    return from_bytes(data, str(path))
+
+
+def from_bytes(data: bytes, source: str = "policy") -> Artifact:
+    """What `read` does, on bytes; `source` names them in error messages.
+
+    Raises:
+      ArtifactError: one of its subclasses.
+    """
+    if data[4:8] != b"TFL3":
+        raise NotTFLiteError(
+            f"{source} is not a TFLite file: it lacks the identifier TFL3. Make policies with `tfqrl convert`."
+        )
+    members, flatbuffer_bytes = _read_archive(data, source)
+    if MANIFEST not in members or GOLDEN not in members:
+        raise ManifestMissingError(
+            f"{source} has an archive without {MANIFEST} and {GOLDEN}. Convert the policy again."
+        )
+    manifest = _read_manifest(members[MANIFEST], source)
+    flatbuffer = data[:flatbuffer_bytes]
+    if manifest.flatbuffer_bytes != flatbuffer_bytes or manifest.flatbuffer_sha256 != sha256(flatbuffer):
+        raise HashMismatchError(
+            f"The model in {source} is not the one that its manifest describes (SHA-256 differs). "
+            "The file was altered or damaged: copy or convert it again."
+        )
+    return Artifact(manifest, flatbuffer, _read_golden(members[GOLDEN], manifest, source))
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_archive(data: bytes, source: str) -> tuple[dict[str, bytes], int]:
+    """The archive's members of ours, and where the archive begins (which is the length of the flatbuffer)."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            for info in infos:
+                if info.filename in (MANIFEST, GOLDEN) and info.file_size > MAX_MEMBER_BYTES:
+                    raise ManifestError(f"{info.filename} in {source} claims {info.file_size} bytes: refused.")
+            members = {info.filename: archive.read(info) for info in infos if info.filename in (MANIFEST, GOLDEN)}
+            return members, min((info.header_offset for info in infos), default=len(data))
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        if MANIFEST.encode() in data:
+            raise TruncatedArtifactError(
+                f"{source} is cut short or damaged: its archive cannot be read ({error})."
+            ) from error
+        raise ManifestMissingError(
+            f"{source} has no manifest: a plain TFLite file, or one cut short. Make policies with `tfqrl convert`."
+        ) from error
+    except zipfile.zlib.error as error:  # type: ignore[attr-defined]
+        raise TruncatedArtifactError(f"{source} is damaged: its archive does not unpack ({error}).") from error
+
+
+def _read_manifest(data: bytes, source: str) -> Manifest:
+    try:
+        plain = json.loads(data)
+    except ValueError as error:
+        raise ManifestError(f"The manifest of {source} is not JSON: {error}.") from error
+    version = plain.get("schema_version") if isinstance(plain, dict) else None
+    if not isinstance(version, int):
+        raise ManifestError(f"The manifest of {source} has no schema_version.")
+    if version > SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"{source} has manifest version {version}; this tfqrl reads up to {SCHEMA_VERSION}. Upgrade tfqrl here."
+        )
+    try:
+        manifest = from_plain(Manifest, plain, "manifest")
+    except (ValueError, UnknownNameError) as error:
+        raise ManifestError(f"The manifest of {source} does not follow the schema: {error}") from error
+    _check_sizes(manifest, source)
+    return manifest
+
+
+def _check_sizes(manifest: Manifest, source: str) -> None:
+    spec = manifest.spec
+    n_observation, n_action = math.prod(spec.observation.shape), math.prod(spec.action.shape)
+    lengths = {
+        "spec.observation.low": (spec.observation.low, n_observation),
+        "spec.observation.high": (spec.observation.high, n_observation),
+        "spec.action.low": (spec.action.low, 0 if spec.action.discrete else n_action),
+        "spec.action.high": (spec.action.high, 0 if spec.action.discrete else n_action),
+        "golden_tolerance": (manifest.golden_tolerance, n_action),
+    }
+    if spec.normalizer is not None:
+        lengths["spec.normalizer.mean"] = (spec.normalizer.mean, n_observation)
+        lengths["spec.normalizer.std"] = (spec.normalizer.std, n_observation)
+    for name, (values, expected) in lengths.items():
+        if len(values) != expected:
+            raise ManifestError(f"The manifest of {source} has {len(values)} values in {name}; expected {expected}.")
+
+
+def _read_golden(data: bytes, manifest: Manifest, source: str) -> Golden:
+    spec = manifest.spec
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            golden = Golden(arrays["observations"], arrays["actions"])
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ManifestError(f"The golden pairs of {source} cannot be read: {error}.") from error
+    kinds = (golden.observations.dtype.kind, golden.actions.dtype.kind)
+    if (
+        golden.observations.shape[1:] != spec.observation.shape
+        or golden.actions.shape[1:] != spec.action.shape
+        or len(golden.observations) != len(golden.actions)
+        or len(golden.actions) == 0
+        or kinds != ("f", "i" if spec.action.discrete else "f")
+    ):
+        raise ManifestError(f"The golden pairs of {source} do not fit its spec. Convert the policy again.")
+    return golden

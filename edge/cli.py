@@ -1,0 +1,162 @@
+"""`tfqrl-edge`: look at, check, measure and run a policy file on the device."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from edge import artifact, report
+from edge.bench import DEFAULT_CPU_WATTS, bench
+from edge.errors import UsageError, UserError
+from edge.files import write_atomically
+from edge.loop import ControlLoop
+from edge.policy import Policy
+from edge.records import to_json
+
+EXAMPLES = """examples:
+  tfqrl-edge info policy.tflite
+  tfqrl-edge verify policy.tflite
+  tfqrl-edge bench policy.tflite --json bench.json
+  tfqrl-edge run policy.tflite --env InvertedDoublePendulum-v5 --duration 10
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    0: done. 1: the policy or the machine cannot do it. 2: the command is wrong. 130: Ctrl-C. 143: SIGTERM.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except UserError as error:
+        print(f"tfqrl-edge: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "tfqrl-edge", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="{info,verify,bench,run}")
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("policy", type=Path, help="the policy file (.tflite)")
+        command.set_defaults(command=function)
+        return command
+
+    info = add("info", _info, "Print what the file says of itself.")
+    info.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    verify = add("verify", _verify, "Check the file and replay its golden pairs on this machine.")
+    verify.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
+
+    measure = add("bench", _bench, "Measure latency, memory and energy on this machine.")
+    measure.add_argument("--n", type=int, default=20_000, help="calls to time (default: %(default)s)")
+    measure.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
+    measure.add_argument(
+        "--cpu-watts",
+        type=float,
+        default=DEFAULT_CPU_WATTS,
+        help="power per busy core to assume for the energy estimate where there is no meter (default: %(default)s)",
+    )
+    measure.add_argument("--json", type=Path, help="write the report to this file too")
+
+    run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
+    run.add_argument("--env", help="Gymnasium environment (default: the one it was trained on)")
+    run.add_argument("--seed", type=int, default=0, help="seed of the environment (default: %(default)s)")
+    run.add_argument("--rate", type=float, help="ticks per second (default: the manifest's control rate)")
+    run.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
+    run.add_argument(
+        "--failsafe",
+        default="hold",
+        help="what to write when the observation is unusable, and last of all: hold, zero, or an action such as "
+        "0.5,-0.5 (default: %(default)s)",
+    )
+    run.add_argument("--json", type=Path, help="write the report to this file too")
+    return parser
+
+
+def _info(options: argparse.Namespace) -> int:
+    source = artifact.read(options.policy)
+    text = to_json(source.manifest) if options.json else report.info_text(source, options.policy.stat().st_size)
+    print(text)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    source = artifact.read(options.policy)
+    policy = Policy.from_artifact(source, threads=options.threads)
+    check = policy.replay(source.golden, source.manifest.golden_tolerance)
+    print(
+        f"OK: {policy.name} gives its {check.pairs} golden actions on {policy.runtime.name} "
+        f"{policy.runtime.version} (largest difference {check.max_error:.3g})."
+    )
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    result = bench(options.policy, n=options.n, threads=options.threads, cpu_watts=options.cpu_watts)
+    print(report.bench_text(result))
+    if options.json:
+        write_atomically(options.json, to_json(result).encode())
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edge.plants.gym import GymPlant
+
+    source = artifact.read(options.policy)
+    policy = Policy.from_artifact(source)
+    env = options.env or source.manifest.training.get("env")
+    if not isinstance(env, str):
+        raise UsageError(f"{options.policy} names no environment. Give one with --env.")
+    if options.duration is not None and not options.duration > 0:
+        raise UsageError(f"--duration must be above 0 s; it was given {options.duration:g}.")
+    code = 0
+    with GymPlant(env, seed=options.seed) as plant:
+        loop = ControlLoop(policy, plant, rate_hz=options.rate, failsafe=_failsafe(options.failsafe))
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            loop.run(duration_s=options.duration)
+        except KeyboardInterrupt:
+            code = 130
+        except _Terminated:
+            code = 143
+    result = loop.report()
+    print(report.loop_text(result))
+    if plant.returns:
+        print(f"{len(plant.returns)} episodes finished, mean return {sum(plant.returns) / len(plant.returns):.1f}")
+    if options.json:
+        write_atomically(options.json, to_json(result).encode())
+    return code
+
+
+def _failsafe(text: str) -> str | list[float]:
+    if text in ("hold", "zero"):
+        return text
+    try:
+        return [float(value) for value in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--failsafe takes hold, zero or numbers separated by commas; it was given {text!r}."
+        ) from None
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception that passes through the loop's clean-up."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

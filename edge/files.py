@@ -1,0 +1,46 @@
+"""Writing files so that a reader sees the old file or the new one, never half of either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from edge.errors import OutputError
+
+
+def write_atomically(path: str | Path, data: bytes, *, force: bool = True) -> None:
+    """Write `data` to `path` by way of a temporary file in the same folder, which is created if missing.
+
+    Raises:
+      OutputError: the folder or file cannot be written, the disk is full, or the file exists and `force` is false.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already. Give another name, or --force to replace it.")
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"Cannot write {path}: {reason}. Check that the folder is writable and has room.") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it; mkstemp's 0600 would otherwise keep the file from other users.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

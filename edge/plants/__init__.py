@@ -1,0 +1,38 @@
+"""What a control loop drives."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+
+class Plant(Protocol):
+    """A robot, a simulation, or anything else with sensors and actuators.
+
+    The loop enters it as a context manager, resets it once, and then calls `read` and `write` in turn, once per tick.
+    The last call before the context is left is always a `write` of the failsafe action.
+    """
+
+    def reset(self) -> None:
+        """Bring the plant to where control can begin."""
+        ...
+
+    def read(self) -> npt.NDArray[Any]:
+        """The latest observation, of the policy's `observation.shape`, in the plant's own units."""
+        ...
+
+    def write(self, action: Any) -> Any:
+        """Send an action to the actuators; returns what was really sent, after any limit of the plant's own."""
+        ...
+
+    def __enter__(self) -> Plant:
+        """Open devices."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close devices; called however the loop ended."""
+        ...

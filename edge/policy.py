@@ -1,0 +1,164 @@
+"""A converted policy, ready to act."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge import artifact, interpreter
+from edge.artifact import Artifact, FloatArray, Golden, Manifest, PolicySpec
+from edge.errors import (
+    GoldenMismatchError,
+    ManifestError,
+    NonFiniteObservationError,
+    ObservationShapeError,
+)
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """What replaying the golden pairs gave.
+
+    Attributes:
+      pairs: how many pairs were replayed.
+      mismatches: how many differed by more than the manifest's tolerance.
+      max_error: largest difference of any action element (for discrete actions: 1 if any choice differed, else 0).
+    """
+
+    pairs: int
+    mismatches: int
+    max_error: float
+
+
+class Policy:
+    """A deterministic function from observation to action, run by a TFLite interpreter.
+
+    >>> policy = Policy.load("policy.tflite")  # doctest: +SKIP
+    >>> action = policy.act(observation)  # doctest: +SKIP
+
+    Attributes:
+      spec: what it reads and gives.
+      name: what error messages call it.
+      runtime: the interpreter that it got.
+      manifest: its papers; None if it was built from a bare flatbuffer.
+    """
+
+    def __init__(self, flatbuffer: bytes, spec: PolicySpec, *, name: str = "policy", threads: int = 1) -> None:
+        """Build the interpreter for a flatbuffer that takes one float32 observation and gives one action.
+
+        Raises:
+          NotTFLiteError, RuntimeMissingError: no interpreter for this model.
+          ManifestError: the graph's input or output is not what `spec` says.
+        """
+        self.spec = spec
+        self.name = name
+        self.manifest: Manifest | None = None
+        self._interpreter, self.runtime = interpreter.build(flatbuffer, threads)
+        self._bind()
+
+    @classmethod
+    def load(cls, path: str | Path, *, threads: int = 1) -> Policy:
+        """Read a policy file, check it, build it, and replay its golden pairs.
+
+        Raises:
+          ArtifactError: one of its subclasses, by what is wrong with the file.
+          RuntimeMissingError: no interpreter is installed.
+        """
+        return cls.from_artifact(artifact.read(path), threads=threads)
+
+    @classmethod
+    def from_artifact(cls, source: Artifact, *, threads: int = 1) -> Policy:
+        """What `load` does, for a file that has been read.
+
+        Raises:
+          GoldenMismatchError: the interpreter here gives other actions than the file expects.
+        """
+        manifest = source.manifest
+        policy = cls(source.flatbuffer, manifest.spec, name=manifest.name, threads=threads)
+        policy.manifest = manifest
+        check = policy.replay(source.golden, manifest.golden_tolerance)
+        if check.mismatches:
+            raise GoldenMismatchError(
+                f"{policy.runtime.name} {policy.runtime.version} does not reproduce {policy.name}: "
+                f"{check.mismatches} of {check.pairs} golden actions differ, by up to {check.max_error:.4g}. "
+                "Do not act with it here; convert the policy with a recipe that this runtime supports."
+            )
+        return policy
+
+    def act(self, observation: npt.NDArray[Any]) -> Any:
+        """The action for one observation.
+
+        Args:
+          observation: array of shape `spec.observation.shape`, any real dtype, in the plant's own units.
+
+        Returns:
+          float32 array of shape `spec.action.shape` that the caller owns; or, for a discrete policy, an integer.
+
+        Raises:
+          ObservationShapeError: another shape, or not numbers.
+          NonFiniteObservationError: NaN or infinity. The network has not run: an integer network would have turned
+            them into an action that looks sane.
+        """
+        # This is the hot path: it has to cost little beside an interpreter that needs 1.5 us
+        # (benchmarks/act_overhead.py). Each line is there because it was measured to be the cheapest of its kind.
+        try:
+            if observation.shape != self._observation_shape:
+                raise ObservationShapeError(self._shape_message(observation))
+            self._observation[...] = observation
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ObservationShapeError(self._shape_message(observation)) from error
+        # 0 * x is 0 for every finite x and NaN for the others, so this dot product is 0 only if all are finite.
+        if self._flat_dot(self._zeros) != 0.0:
+            raise NonFiniteObservationError(f"The observation has NaN or infinity in it: {observation!r}.")
+        self._set_tensor(self._input_index, self._batch)
+        self._invoke()
+        return self._get_tensor(self._output_index)[0]
+
+    def invoke(self) -> None:
+        """Run the network alone on the last observation; for measuring what `act` adds to it."""
+        self._invoke()
+
+    def replay(self, golden: Golden, tolerance: Sequence[float]) -> GoldenCheck:
+        """Act on golden observations and compare; `tolerance` is the allowed difference of each action element."""
+        actions = np.stack([np.asarray(self.act(observation)) for observation in golden.observations])
+        if self.spec.action.discrete:
+            differs = actions != golden.actions
+            return GoldenCheck(len(actions), int(differs.sum()), float(differs.any()))
+        error = np.abs(actions.astype(np.float64) - golden.actions).reshape(len(actions), -1)
+        # `not <=` rather than `>`: a NaN must count as a mismatch.
+        mismatches = ~(error <= np.asarray(tolerance)).all(axis=1)
+        return GoldenCheck(len(actions), int(mismatches.sum()), float(error.max()))
+
+    def _bind(self) -> None:
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        shape = self.spec.observation.shape
+        expected = [(1, *shape), np.float32, (1, *self.spec.action.shape)]
+        found = [tuple(inputs[0]["shape"]), inputs[0]["dtype"], tuple(outputs[0]["shape"])]
+        if len(inputs) != 1 or len(outputs) != 1 or found != expected:
+            raise ManifestError(
+                f"The graph of {self.name} takes {found[0]} and gives {found[2]}; "
+                f"its spec promises float32 {expected[0]} and {expected[2]}. Convert the policy again."
+            )
+        self._observation_shape = shape
+        self._batch: FloatArray = np.zeros((1, *shape), np.float32)
+        self._observation = self._batch[0]
+        self._flat_dot = self._batch.reshape(-1).dot
+        self._zeros: FloatArray = np.zeros(math.prod(shape), np.float32)
+        self._input_index, self._output_index = inputs[0]["index"], outputs[0]["index"]
+        # Bound once: attribute look-ups are a measurable part of a call that takes two microseconds.
+        self._set_tensor = self._interpreter.set_tensor
+        self._invoke = self._interpreter.invoke
+        self._get_tensor = self._interpreter.get_tensor
+
+    def _shape_message(self, observation: Any) -> str:
+        if isinstance(observation, np.ndarray):
+            given = f"{observation.dtype} {observation.shape}"
+        else:
+            given = type(observation).__name__
+        return f"{self.name} takes a real numpy array of shape {self._observation_shape}; it was given {given}."

@@ -1,0 +1,143 @@
+"""Reports as text for a terminal. Their JSON is `edge.records.to_json` of the dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge.artifact import Artifact, Comparison, Layer
+from edge.bench import BenchReport
+from edge.loop import LoopReport
+from edge.stats import Percentiles
+
+PERCENTILE_NAMES = ("p50", "p90", "p99", "p99.9", "max")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned with spaces: the first to the left, the others to the right."""
+    lines = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in lines
+    )
+
+
+def size(n_bytes: float | None) -> str:
+    """Bytes for people, in powers of 1024."""
+    if n_bytes is None:
+        return "unknown"
+    if n_bytes < 1024:
+        return f"{n_bytes:.0f} B"
+    return f"{n_bytes / 1024:.1f} KiB" if n_bytes < 2**20 else f"{n_bytes / 2**20:.1f} MiB"
+
+
+def joules(value: float) -> str:
+    """Joules for people."""
+    for unit, scale in (("J", 1.0), ("mJ", 1e-3), ("uJ", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e-9:.3g} nJ"
+
+
+def percentile_row(name: str, times: Percentiles | None) -> list[str]:
+    """A row under `PERCENTILE_NAMES`."""
+    if times is None:
+        return [name, *["-"] * len(PERCENTILE_NAMES)]
+    return [name, *(f"{value:.2f}" for value in (times.p50, times.p90, times.p99, times.p99_9, times.max))]
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """A comparison as sentences."""
+    lines = []
+    if comparison.agreement is not None:
+        lines.append(f"same choice as float  {comparison.agreement:.2%} of {comparison.observations} observations")
+    if comparison.max_action_error is not None and comparison.mean_action_error is not None:
+        lines.append(
+            f"action error          max {comparison.max_action_error:.3g}, mean {comparison.mean_action_error:.3g} "
+            f"over {comparison.observations} observations"
+        )
+    if comparison.returns is not None:
+        returns = comparison.returns
+        low, high = returns.difference_interval
+        lines += [
+            f"return                float {returns.float_mean:.1f}, converted {returns.converted_mean:.1f} "
+            f"over {returns.episodes} paired episodes",
+            f"return difference     {returns.difference_mean:+.1f}, 95 % interval [{low:+.1f}, {high:+.1f}]",
+        ]
+    return lines
+
+
+def info_text(artifact: Artifact, file_bytes: int) -> str:
+    """What a policy file says of itself."""
+    manifest, spec = artifact.manifest, artifact.manifest.spec
+    action = f"one of {spec.action.n}" if spec.action.discrete else f"float32 {list(spec.action.shape)}"
+    rate = "none named" if spec.control_rate_hz is None else f"{spec.control_rate_hz:g} Hz"
+    lines = [
+        f"policy                {manifest.name}",
+        f"recipe                {manifest.recipe['name']}",
+        f"observation           float32 {list(spec.observation.shape)}",
+        f"action                {action}",
+        f"control rate          {rate}",
+        f"size                  {size(file_bytes)} file, {size(manifest.flatbuffer_bytes)} model",
+        f"SHA-256 of the model  {manifest.flatbuffer_sha256}",
+        *comparison_lines(manifest.comparison),
+        f"golden pairs          {len(artifact.golden.actions)}",
+        "versions              " + ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+        "",
+        table(
+            ("weights", "shape", "bits", "zero"),
+            [_layer_row(layer) for layer in manifest.layers],
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _layer_row(layer: Layer) -> list[str]:
+    return [layer.name, "x".join(map(str, layer.shape)), str(layer.weight_bits), f"{layer.sparsity:.1%}"]
+
+
+def loop_text(report: LoopReport) -> str:
+    """A loop report."""
+    failsafes = ", ".join(f"{count} x {cause}" for cause, count in report.failsafes.items()) or "none"
+    return "\n".join(
+        [
+            f"{report.ticks} ticks at {report.rate_hz:g} Hz in {report.duration_s:.2f} s, "
+            f"{report.missed_periods} periods missed, failsafe actions: {failsafes}",
+            table(
+                ("microseconds", *PERCENTILE_NAMES),
+                [
+                    percentile_row("work", report.work_us),
+                    percentile_row("wake-up latency", report.wake_latency_us),
+                    percentile_row("period", report.period_us),
+                ],
+            ),
+        ]
+    )
+
+
+def bench_text(report: BenchReport) -> str:
+    """A bench report."""
+    conditions, energy = report.conditions, report.energy
+    runtime = conditions.runtime
+    label = "measured" if energy.measured else "ESTIMATE"
+    return "\n".join(
+        [
+            f"{report.policy} ({report.recipe}), {size(report.file_bytes)} file, {size(report.flatbuffer_bytes)} model",
+            table(
+                ("microseconds", *PERCENTILE_NAMES),
+                [percentile_row("act", report.act_us), percentile_row("invoke", report.invoke_us)],
+            ),
+            f"load                  {report.load_ms:.2f} ms, golden pairs {report.verify_ms:.2f} ms",
+            f"resident memory       {size(report.resident_bytes)} (whole process)",
+            f"energy per action     {joules(energy.joules_per_action)} ({label})",
+            f"                      {energy.scope}; {energy.actions} actions in {energy.window_s:.1f} s",
+            f"n                     {report.act_us.n} after {report.warmup} warm-up; timer {report.timer_us:.2f} us",
+            f"runtime               {runtime.name} {runtime.version}, {runtime.threads} thread(s)",
+            f"machine               {conditions.board}; {conditions.cpu}, {conditions.cores} core(s), governor "
+            f"{conditions.governor or 'not shown'}, load {conditions.load_1min:.2f}",
+            f"software              {conditions.kernel}, Python {conditions.python}, numpy {conditions.numpy}, "
+            f"tfqrl {conditions.tfqrl}",
+        ]
+    )

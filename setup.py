@@ -1,0 +1,55 @@
+"""Packaging: `pip install .` is the edge alone, `pip install '.[train]'` the workstation."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# ai-edge-litert has no wheels for 32-bit ARM; tflite-runtime, its predecessor, has them up to Python 3.11.
+ON_ARM32 = "platform_machine == 'armv7l'"
+INTERPRETER = [
+    "ai-edge-litert>=2.1,<2.4; platform_machine != 'armv7l'",
+    f"tflite-runtime==2.14.0; {ON_ARM32}",
+    f"numpy<2; {ON_ARM32}",
+]
+
+TRAIN = [
+    "tensorflow>=2.21,<2.22",
+    "tf-keras>=2.21,<2.22",
+    "ai-edge-quantizer>=0.10,<0.11",
+    "gymnasium[mujoco]>=1.2,<1.5",
+    "mujoco>=3.3,<4",
+    "tyro>=1.0,<2",
+    "rich>=14",
+    "tensorboard>=2.20,<2.22",
+    "matplotlib>=3.9",
+]
+BENCH = ["stable-baselines3>=2.9,<2.10"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.15"]
+
+setup(
+    name="tfqrl",
+    version="0.1.0",
+    description="Deep reinforcement learning policies, from training to quantised control loops on small computers",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["tfqrl*", "converters*", "edge*"]),
+    package_data={package: ["py.typed"] for package in ("tfqrl", "converters", "edge")},
+    install_requires=["numpy>=1.24", *INTERPRETER],
+    extras_require={
+        "train": TRAIN,
+        "bench": [*TRAIN, *BENCH],
+        "test": [*TRAIN, *TEST],
+        "all": [*TRAIN, *BENCH, *TEST],
+    },
+    entry_points={"console_scripts": ["tfqrl = tfqrl.cli:main", "tfqrl-edge = edge.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,224 @@
+"""`tfqrl`: train policies and convert them.
+
+TensorFlow is imported only by the commands that need it, so that `--help` and mistyped commands answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import tyro
+
+from edge.errors import UnknownNameError, UsageError, UserError
+from tfqrl.signals import Interrupted
+
+USAGE = """usage: tfqrl {train,convert,demo} ...
+
+Train control policies with deep reinforcement learning and convert them for small computers.
+
+  tfqrl train ALGORITHM --env ENV --out RUN    train a policy; ALGORITHM is ppo
+  tfqrl convert RUN --out POLICY.tflite        convert it and compare it with the original
+  tfqrl demo                                   all of it on one small task, with a report
+
+examples:
+  tfqrl train ppo --env InvertedDoublePendulum-v5 --steps 500000 --seed 0 --out runs/pendulum
+  tfqrl train ppo --out runs/pendulum --resume
+  tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
+
+Each command has its own --help. Converted policies are run by `tfqrl-edge`."""
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand(Generic[Config]):
+    """Train a policy into a run folder, from which it can be resumed and converted.
+
+    Example: tfqrl train ppo --env HalfCheetah-v5 --steps 1000000 --seed 0 --out runs/cheetah
+
+    Attributes:
+      config: the algorithm's own options.
+      out: folder of the run (default: runs/ALGORITHM-ENV-SEED).
+      resume: go on from the run's last checkpoint, with the run's own options; --steps may be raised.
+    """
+
+    config: Config
+    out: Path | None = None
+    resume: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertCommand:
+    """Convert a trained policy to a TFLite file and compare it with the original.
+
+    Example: tfqrl convert runs/cheetah --recipe int8 --out cheetah.tflite
+
+    Attributes:
+      run: folder of the run.
+      out: the policy file to write.
+      recipe: how to convert: float32 or int8.
+      episodes: paired episodes on which the returns are compared.
+      force: replace an existing file.
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path
+    recipe: str = "int8"
+    episodes: int = 20
+    force: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoCommand:
+    """Train, convert, verify, run in real time and measure, on one small task, with a report.
+
+    Attributes:
+      out: folder for the run, the policies and report.html; what is there is replaced.
+      seed: seed of the training.
+    """
+
+    out: Path = Path("demo")
+    seed: int = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    0: done. 1: it cannot be done. 2: the command is wrong. 130: Ctrl-C. 143: SIGTERM.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"train": _train, "convert": _convert, "demo": _demo}
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if words else 2
+    try:
+        if words[0] not in commands:
+            raise UnknownNameError("command", words[0], commands)
+        return commands[words[0]](words[1:])
+    except UserError as error:
+        print(f"tfqrl: {error}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as interruption:
+        print(f"tfqrl: {interruption}; the checkpoint is saved, go on with --resume.", file=sys.stderr)
+        return 128 + interruption.signal_number
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _train(words: list[str]) -> int:
+    _import_tensorflow()
+    from tfqrl import agents, envs
+    from tfqrl.runs import Run
+
+    if not words or words[0].startswith("-"):
+        raise UsageError(f"Name an algorithm: tfqrl train {{{','.join(agents.ALGORITHMS)}}} --env ENV --out RUN.")
+    name, words = words[0], words[1:]
+    algorithm = agents.get(name)
+    command_type: Any = TrainCommand[algorithm.config]  # type: ignore[name-defined]
+    default = None
+    if "--resume" in words:
+        saved = _saved_run(words, name)
+        default = TrainCommand(agents.config_of(saved), saved.path, True)
+    command = _parse(command_type, f"tfqrl train {name}", words, default, algorithm.config)
+    config = command.config
+    if default is None:
+        path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
+        envs.make(config.env).close()
+        run = Run.create(path, name, config)
+    else:
+        _check_unchanged(default.config, config, ("steps", "target_return"))
+        run = saved.reconfigured(config)
+    algorithm.train(run)
+    print(f"Trained: {run.path}. Convert it with: tfqrl convert {run.path} --recipe int8 --out policy.tflite")
+    return 0
+
+
+def _convert(words: list[str]) -> int:
+    command = _parse(ConvertCommand, "tfqrl convert", words)
+    if command.episodes < 2:
+        raise UsageError(f"--episodes must be at least 2 to give an interval; it was given {command.episodes}.")
+    _import_tensorflow()
+    import converters.recipe
+
+    converters.recipe.get(command.recipe)
+    if command.out.exists() and not command.force:
+        raise UsageError(f"{command.out} exists already. Give another --out, or --force to replace it.")
+
+    from edge import report
+    from tfqrl.convert import convert_run
+    from tfqrl.runs import Run
+
+    conversion = convert_run(Run.open(command.run), command.recipe, episodes=command.episodes)
+    conversion.save(command.out, force=command.force)
+    print(report.info_text(conversion.artifact, command.out.stat().st_size))
+    return 0
+
+
+def _demo(words: list[str]) -> int:
+    command = _parse(DemoCommand, "tfqrl demo", words)
+    from tfqrl.demo import demo
+
+    return demo(command.out, command.seed)
+
+
+def _import_tensorflow() -> None:
+    """Import TensorFlow without its notices about GPUs, which no log level suppresses while it is being imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _parse(command_type: Any, program: str, words: list[str], default: Any = None, *also: type[Any]) -> Any:
+    """Parse the options of one command, which its dataclass names, documents and gives defaults."""
+    fields = [field for kind in (command_type, *also) for field in dataclasses.fields(_origin(kind))]
+    known = {"--" + field.name.replace("_", "-") for field in fields if field.name != "config"}
+    known |= {"--no-" + option[2:] for option in known} | {"--help"}
+    for word in words:
+        option = word.split("=")[0].replace("_", "-")
+        if option.startswith("--") and option not in known:
+            raise UnknownNameError("option", option, known)
+    keywords = {} if default is None else {"default": default}
+    return tyro.cli(command_type, prog=program, args=words, config=(tyro.conf.OmitArgPrefixes,), **keywords)
+
+
+def _origin(kind: Any) -> Any:
+    return getattr(kind, "__origin__", kind)
+
+
+def _saved_run(words: list[str], algorithm: str) -> Any:
+    from tfqrl.runs import Run
+
+    out = [b for a, b in itertools.pairwise(words) if a == "--out"] + [w[6:] for w in words if w.startswith("--out=")]
+    if not out:
+        raise UsageError("--resume needs the run's folder: --out RUN.")
+    run = Run.open(out[-1])
+    if run.algorithm != algorithm:
+        raise UsageError(f"{run.path} is a run of {run.algorithm}: resume it with `tfqrl train {run.algorithm}`.")
+    return run
+
+
+def _check_unchanged(saved: Any, given: Any, free: Sequence[str]) -> None:
+    for field in dataclasses.fields(saved):
+        before, now = getattr(saved, field.name), getattr(given, field.name)
+        if field.name not in free and before != now:
+            raise UsageError(
+                f"The run was trained with {field.name} {before}; --resume keeps a run's options, so it cannot become "
+                f"{now}. Only {' and '.join(free)} may change. Begin a new run with another --out."
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

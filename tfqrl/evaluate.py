@@ -1,0 +1,41 @@
+"""Playing episodes with a fixed policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfqrl import envs
+
+Array = npt.NDArray[Any]
+
+# Actions for a batch of observations, (n, *observation.shape) -> (n, *action.shape), in the environment's units.
+Act = Callable[[Array], Array]
+
+
+def play(act: Act, env: str, *, first_seed: int, episodes: int) -> tuple[Array, list[Array]]:
+    """Play episodes seeded first_seed, first_seed + 1, ..., side by side, so that `act` gets them as one batch.
+
+    Returns:
+      The returns, (episodes,) float64; and for each episode the observations acted on, (length, *shape) float32.
+    """
+    copies = [envs.make(env) for _ in range(episodes)]
+    observations = [copy.reset(seed=first_seed + i)[0] for i, copy in enumerate(copies)]
+    visited: list[list[Array]] = [[] for _ in copies]
+    returns = np.zeros(episodes)
+    playing = list(range(episodes))
+    while playing:
+        batch = np.stack([observations[i] for i in playing]).astype(np.float32)
+        actions = act(batch)
+        for i, observation, action in zip(list(playing), batch, actions):
+            visited[i].append(observation)
+            observations[i], reward, terminated, truncated, _ = copies[i].step(action)
+            returns[i] += float(reward)
+            if terminated or truncated:
+                playing.remove(i)
+    for copy in copies:
+        copy.close()
+    return returns, [np.stack(episode) for episode in visited]

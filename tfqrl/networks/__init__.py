@@ -1,0 +1,7 @@
+"""Networks and the distributions that their outputs parametrise."""
+
+from tfqrl.networks.distributions import Categorical, DiagonalGaussian
+from tfqrl.networks.host import HostNetwork
+from tfqrl.networks.mlp import mlp
+
+__all__ = ["Categorical", "DiagonalGaussian", "HostNetwork", "mlp"]

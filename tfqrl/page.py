@@ -1,0 +1,132 @@
+"""The demo's report: one HTML page with everything in it."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+
+from edge.bench import BenchReport
+from edge.loop import LoopReport
+from edge.stats import Histogram
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .3rem; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid #d5dce4; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+p.note { color: #5a6a7a; font-size: .9rem; } .verdict { font-weight: 600; }
+svg { width: 100%; height: auto; } .figures { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem; }
+@media (max-width: 44rem) { .figures { grid-template-columns: 1fr; } table { display: block; overflow-x: auto; } }
+"""
+COLORS = {"float32": "#9aa7b4", "int8": "#c8501e"}
+
+
+@dataclass(frozen=True)
+class DemoFigures:
+    """What the page shows.
+
+    Attributes:
+      env: the task.
+      curve: (steps, mean return of the last 100 training episodes).
+      loop: the real-time run.
+      benches: bench report by recipe.
+      header: of the table.
+      rows: of the table, one a recipe.
+      verdict: one sentence.
+    """
+
+    env: str
+    curve: Sequence[tuple[float, float]]
+    loop: LoopReport
+    benches: dict[str, BenchReport]
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    verdict: str
+
+
+def demo_page(figures: DemoFigures) -> str:
+    """The page as HTML that needs nothing from outside."""
+    loop, bench = figures.loop, figures.benches["int8"]
+    conditions = bench.conditions
+    runtime = conditions.runtime
+    failsafes = sum(loop.failsafes.values())
+    machine = (
+        f"{conditions.board}; {conditions.cpu}, {conditions.cores} cores, governor "
+        f"{conditions.governor or 'not shown'}, load {conditions.load_1min:.2f}. {conditions.kernel}, "
+        f"Python {conditions.python}, numpy {conditions.numpy}, tfqrl {conditions.tfqrl}, "
+        f"{runtime.name} {runtime.version} with {runtime.threads} thread."
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>tfqrl demo: {html.escape(figures.env)}</title><style>{STYLE}</style></head><body>
+<h1>tfqrl demo: {html.escape(figures.env)}</h1>
+<p class="verdict">{html.escape(figures.verdict)}</p>
+{_table(figures.header, figures.rows)}
+<p class="note">Return: mean over paired episodes; difference: converted minus float on the same seeds.
+act: one call of <code>edge.Policy.act</code>, all checks included ({bench.act_us.n} calls).
+Energy: {html.escape(bench.energy.scope)}. Memory: the whole process.</p>
+<h2>Learning</h2>
+{_svg(lambda axes: _draw_curve(axes, figures.curve), width=9.6)}
+<div class="figures">
+<div><h2>Latency of act</h2>{_svg(lambda axes: _draw_latency(axes, figures.benches))}</div>
+<div><h2>Control loop at {loop.rate_hz:g} Hz: wake-up latency</h2>
+{_svg(lambda axes: _draw_jitter(axes, loop.wake_latency_histogram))}</div>
+</div>
+<p class="note">The loop ran {loop.ticks} ticks in {loop.duration_s:.1f} s, missed {loop.missed_periods} periods and
+applied the failsafe action {failsafes} times.</p>
+<h2>Conditions</h2><p class="note">{html.escape(machine)}</p>
+</body></html>
+"""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _draw_curve(axes: Axes, curve: Sequence[tuple[float, float]]) -> None:
+    axes.plot([steps for steps, _ in curve], [value for _, value in curve], color=COLORS["int8"])
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("mean return of the last\n100 training episodes")
+
+
+def _draw_latency(axes: Axes, benches: dict[str, BenchReport]) -> None:
+    for recipe, bench in benches.items():
+        _draw_histogram(axes, bench.act_histogram, COLORS[recipe], recipe)
+    slowest = max(bench.act_us.p99_9 for bench in benches.values())
+    axes.set_xlim(min(bench.act_histogram.edges_us[0] for bench in benches.values()) * 0.95, slowest * 1.2)
+    axes.set_xscale("log")
+    axes.set_xlabel("microseconds, up to p99.9")
+    axes.set_ylabel("calls")
+    axes.legend(frameon=False)
+
+
+def _draw_jitter(axes: Axes, histogram: Histogram) -> None:
+    _draw_histogram(axes, histogram, COLORS["int8"], "int8")
+    axes.set_xlabel("microseconds after the deadline")
+    axes.set_ylabel("ticks")
+
+
+def _draw_histogram(axes: Axes, histogram: Histogram, color: str, label: str) -> None:
+    axes.stairs(histogram.counts, histogram.edges_us, color=color, label=label, fill=True, alpha=0.7)
+
+
+def _svg(draw: Callable[[Axes], None], width: float = 4.8) -> str:
+    figure, axes = pyplot.subplots(figsize=(width, 2.8), layout="constrained")
+    draw(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    pyplot.close(figure)
+    # Only the element itself: a page may not hold the XML prologue.
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]

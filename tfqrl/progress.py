@@ -1,0 +1,71 @@
+"""What training shows of itself: a progress bar, TensorBoard scalars, and the run's metrics file."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.summary import Writer
+
+from tfqrl.runs import Run
+
+# Where the output is not a terminal, a line this often instead of a bar.
+LOG_PERIOD_S = 10.0
+
+
+class TrainingProgress:
+    """Reports each iteration of a training to the terminal, TensorBoard and the run."""
+
+    def __init__(self, run: Run, total_steps: int, done_steps: int) -> None:
+        """Report on `run`, which is at `done_steps` of `total_steps`."""
+        self._run = run
+        self._total_steps = total_steps
+        self._first_steps = done_steps
+        # (time, steps) of the latest iterations: the rate that is shown is theirs, not that of the slow first one.
+        self._recent: deque[tuple[float, int]] = deque(maxlen=50)
+        self._writer = Writer(str(run.path))
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[status]}  left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(str(run.path), total=total_steps, completed=done_steps, status="starting")
+
+    def __enter__(self) -> TrainingProgress:
+        """Start the bar."""
+        self._bar.start()
+        self._logged_s = time.perf_counter()
+        self._recent.append((self._logged_s, self._first_steps))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the bar and flush the scalars."""
+        self._bar.stop()
+        self._writer.close()
+
+    def report(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """Report one iteration that ended at `steps`; "return" in `metrics`, if there, is shown."""
+        now_s = time.perf_counter()
+        self._recent.append((now_s, steps))
+        (first_s, first_steps), (last_s, last_steps) = self._recent[0], self._recent[-1]
+        steps_per_s = (last_steps - first_steps) / (last_s - first_s)
+        self._run.append_metrics({"steps": steps, "steps_per_s": steps_per_s, **metrics})
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step=steps)
+        self._writer.add_scalar("steps_per_s", steps_per_s, step=steps)
+        status = f"{steps_per_s:,.0f} steps/s  return {metrics.get('return', float('nan')):.1f}"
+        self._bar.update(self._task, completed=steps, status=status)
+        if not self._console.is_terminal and (now_s - self._logged_s > LOG_PERIOD_S or steps >= self._total_steps):
+            self._logged_s = now_s
+            left_s = (self._total_steps - steps) / max(steps_per_s, 1e-9)
+            self._console.print(f"{steps:,} of {self._total_steps:,} steps  {status}  {max(left_s, 0):.0f} s left")
