@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: the policy or the machine cannot do it. 2: the command is wrong. 130: Ctrl-C. 143: SIGTERM.
     """
     options = _parser().parse_args(arguments)
+    # numpy's warnings of infinite observations; the policy reports them by itself.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"edge\.policy")
     try:
         return int(options.command(options))
     except UserError as error:
@@ -124,6 +127,7 @@ def _run(options: argparse.Namespace) -> int:
     with GymPlant(env, seed=options.seed) as plant:
         loop = ControlLoop(policy, plant, rate_hz=options.rate, failsafe=_failsafe(options.failsafe))
         signal.signal(signal.SIGTERM, _terminate)
+        print(f"Running {policy.name} on {env} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
         try:
             loop.run(duration_s=options.duration)
         except KeyboardInterrupt:

@@ -111,10 +111,14 @@ class Policy:
             if observation.shape != self._observation_shape:
                 raise ObservationShapeError(self._shape_message(observation))
             self._observation[...] = observation
+            # 0 * x is 0 for every finite x and NaN for the others, so this product is 0 only if all are finite.
+            finite = self._flat_dot(self._zeros) == 0.0
         except (AttributeError, TypeError, ValueError) as error:
             raise ObservationShapeError(self._shape_message(observation)) from error
-        # 0 * x is 0 for every finite x and NaN for the others, so this dot product is 0 only if all are finite.
-        if self._flat_dot(self._zeros) != 0.0:
+        except (RuntimeWarning, FloatingPointError):
+            # numpy warns of 0 * inf and of a number too large for float32; here a program made that an error.
+            finite = False
+        if not finite:
             raise NonFiniteObservationError(f"The observation has NaN or infinity in it: {observation!r}.")
         self._set_tensor(self._input_index, self._batch)
         self._invoke()

@@ -1,0 +1,194 @@
+import dataclasses
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import DATA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge import artifact
+from edge.errors import (
+    ArtifactError,
+    HashMismatchError,
+    ManifestError,
+    ManifestMissingError,
+    NotTFLiteError,
+    OutputError,
+    SchemaVersionError,
+    TruncatedArtifactError,
+)
+from edge.policy import Policy
+
+ARM = (DATA / "arm-int8.tflite").read_bytes()
+
+
+def rebuilt(change=lambda manifest: manifest, *, names=(artifact.MANIFEST, artifact.GOLDEN), golden=None) -> bytes:
+    """The arm's file with another manifest or other golden pairs."""
+    source = artifact.from_bytes(ARM)
+    with zipfile.ZipFile(io.BytesIO(ARM)) as archive:
+        members = {name: archive.read(name) for name in (artifact.MANIFEST, artifact.GOLDEN)}
+    members[artifact.MANIFEST] = json.dumps(change(json.loads(members[artifact.MANIFEST]))).encode()
+    if golden is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, **golden)
+        members[artifact.GOLDEN] = buffer.getvalue()
+    file = io.BytesIO(source.flatbuffer)
+    with zipfile.ZipFile(file, "a") as archive:
+        for name in names:
+            archive.writestr(name, members[name])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["arm-float32", "arm-int8", "switch-float32", "switch-int8"])
+def test_golden_artefacts_still_read_and_are_written_to_the_same_bytes(name: str, tmp_path: Path) -> None:
+    path = DATA / f"{name}.tflite"
+    source = artifact.read(path)
+    assert source.manifest.recipe["name"] == name.split("-")[1]
+    artifact.write(tmp_path / "copy.tflite", source)
+    again = artifact.read(tmp_path / "copy.tflite")
+    assert again.manifest == source.manifest
+    assert again.flatbuffer == source.flatbuffer
+    # Written twice, it is the same file: policies can be told apart by their checksum.
+    assert artifact.to_bytes(again) == artifact.to_bytes(source)
+
+
+def test_the_archive_is_one_that_other_programs_read() -> None:
+    with zipfile.ZipFile(DATA / "arm-int8.tflite") as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == ["golden.npz", "manifest.json"]
+        assert json.loads(archive.read("manifest.json"))["name"] == "arm"
+
+
+def test_the_interpreter_takes_the_whole_file_as_a_model() -> None:
+    # "Every TFLite runtime ignores it": other people's tools open our files.
+    interpreter_module = pytest.importorskip("ai_edge_litert.interpreter")
+    interpreter_module.Interpreter(model_path=str(DATA / "arm-int8.tflite")).allocate_tensors()
+
+
+def test_an_existing_file_is_not_replaced_unless_forced(tmp_path: Path) -> None:
+    path = tmp_path / "policy.tflite"
+    path.write_bytes(b"mine")
+    with pytest.raises(OutputError):
+        artifact.write(path, artifact.from_bytes(ARM))
+    assert path.read_bytes() == b"mine"
+
+
+def test_every_truncation_is_a_named_error() -> None:
+    for length in range(0, len(ARM), 37):
+        with pytest.raises((NotTFLiteError, ManifestMissingError, TruncatedArtifactError)):
+            artifact.from_bytes(ARM[:length])
+
+
+def test_a_cut_in_the_archive_is_told_from_a_file_without_one() -> None:
+    flatbuffer = artifact.from_bytes(ARM).flatbuffer
+    with pytest.raises(ManifestMissingError, match="plain TFLite file"):
+        artifact.from_bytes(flatbuffer)
+    with pytest.raises(TruncatedArtifactError, match="cut short"):
+        artifact.from_bytes(ARM[:-30])
+
+
+@pytest.mark.parametrize("data", [b"", b"TFL3", b"\x89PNG\r\n\x1a\n" * 20, json.dumps({"TFL3": 1}).encode()])
+def test_another_kind_of_file_is_refused(data: bytes) -> None:
+    with pytest.raises(NotTFLiteError, match="lacks the identifier TFL3"):
+        artifact.from_bytes(data)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="No such file"):
+        artifact.read(tmp_path / "none.tflite")
+
+
+def test_an_altered_model_is_refused() -> None:
+    n = artifact.from_bytes(ARM).manifest.flatbuffer_bytes
+    for place in (8, n // 2, n - 1):
+        altered = bytearray(ARM)
+        altered[place] ^= 1
+        with pytest.raises(HashMismatchError, match="SHA-256 differs"):
+            artifact.from_bytes(bytes(altered))
+
+
+def test_a_newer_schema_is_refused_with_what_to_do() -> None:
+    with pytest.raises(SchemaVersionError, match="Upgrade tfqrl"):
+        artifact.from_bytes(rebuilt(lambda m: {**m, "schema_version": artifact.SCHEMA_VERSION + 1, "new_key": 0}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: {**m, "schema_version": None}, "no schema_version"),
+        (lambda m: [m], "no schema_version"),
+        (lambda m: {**m, "nmae": "x"}, "Did you mean 'name'"),
+        (lambda m: {k: v for k, v in m.items() if k != "spec"}, "lacks 'spec'"),
+        (lambda m: {**m, "golden_tolerance": [0.1]}, "1 values in golden_tolerance; expected 2"),
+        (lambda m: {**m, "golden_tolerance": [float("nan"), 0.1]}, "golden_tolerance"),
+    ],
+)
+def test_a_manifest_that_breaks_the_schema_is_refused(change, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        artifact.from_bytes(rebuilt(change))
+
+
+def test_a_file_without_golden_pairs_is_refused() -> None:
+    with pytest.raises(ManifestMissingError, match=r"golden\.npz"):
+        artifact.from_bytes(rebuilt(names=(artifact.MANIFEST,)))
+
+
+@pytest.mark.parametrize(
+    "golden",
+    [
+        {"observations": np.zeros((2, 3), np.float32)},
+        {"observations": np.zeros((2, 4), np.float32), "actions": np.zeros((2, 2), np.float32)},
+        {"observations": np.zeros((0, 3), np.float32), "actions": np.zeros((0, 2), np.float32)},
+        {"observations": np.zeros((2, 3), np.float32), "actions": np.zeros((3, 2), np.float32)},
+        {"observations": np.zeros((2, 3), np.float32), "actions": np.zeros((2, 2), np.int64)},
+    ],
+)
+def test_golden_pairs_that_do_not_fit_are_refused(golden) -> None:
+    with pytest.raises(ManifestError, match="golden pairs"):
+        artifact.from_bytes(rebuilt(golden=golden))
+
+
+def test_pickled_golden_pairs_are_not_unpickled(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    golden = {"observations": np.array([Payload()], object), "actions": np.zeros((1, 2), np.float32)}
+    with pytest.raises(ManifestError):
+        artifact.from_bytes(rebuilt(golden=golden))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_member_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact, "MAX_MEMBER_BYTES", 100)
+    with pytest.raises(ManifestError, match="claims"):
+        artifact.from_bytes(ARM)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(ARM) - 1), st.binary(min_size=1, max_size=8))
+def test_any_damage_is_a_named_error_or_harmless(place: int, garbage: bytes) -> None:
+    damaged = ARM[:place] + garbage + ARM[place + len(garbage) :]
+    try:
+        source = artifact.from_bytes(damaged)
+    except ArtifactError:
+        return
+    # Damage in the archive's own bookkeeping may go unnoticed, but what was read is then what was written.
+    assert source.manifest == artifact.from_bytes(ARM).manifest
+    np.testing.assert_array_equal(source.golden.actions, artifact.from_bytes(ARM).golden.actions)
+
+
+def test_a_changed_golden_action_stops_the_policy_from_loading(tmp_path: Path) -> None:
+    from edge.errors import GoldenMismatchError
+
+    source = artifact.from_bytes(ARM)
+    actions = source.golden.actions.copy()
+    actions[3, 1] += 2 * source.manifest.golden_tolerance[1]
+    golden = dataclasses.replace(source.golden, actions=actions)
+    artifact.write(tmp_path / "policy.tflite", dataclasses.replace(source, golden=golden))
+    with pytest.raises(GoldenMismatchError, match="1 of 32 golden actions differ"):
+        Policy.load(tmp_path / "policy.tflite")
