@@ -24,7 +24,8 @@ def check_observations(observations: npt.ArrayLike, spec: ObservationSpec) -> Fl
     """
     array = np.asarray(observations, np.float32)
     if array.shape[1:] != spec.shape:
-        raise CalibrationError(f"Calibration observations have shape {array.shape}; expected (n, {spec.shape}).")
+        expected = ", ".join(map(str, ("n", *spec.shape)))
+        raise CalibrationError(f"Calibration observations have shape {array.shape}; expected ({expected}).")
     if len(array) < MIN_OBSERVATIONS:
         raise CalibrationError(f"{len(array)} calibration observations are too few; give at least {MIN_OBSERVATIONS}.")
     if not np.isfinite(array).all():

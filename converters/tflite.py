@@ -65,8 +65,9 @@ def quantise(flatbuffer: bytes, recipe: Recipe, ranges: Mapping[str, tuple[float
         if name.encode() in into_tanh:
             low, high = max(low, -TANH_INPUT_LIMIT), min(high, TANH_INPUT_LIMIT)
         calibration[name] = {"min": np.full((1, 1), low, np.float32), "max": np.full((1, 1), high, np.float32)}
-    # The library reports its progress to the terminal, which is ours to write to.
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    # The library reports its progress to the terminal, which is ours to write to, and warns of an interpreter option.
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         result = task.quantize(calibration, enable_progress_report=False)
     return bytes(result.quantized_model)
 

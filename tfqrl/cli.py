@@ -85,7 +85,7 @@ class DemoCommand:
     """
 
     out: Path = Path("demo")
-    seed: int = 1
+    seed: int = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,7 +170,7 @@ def _demo(words: list[str]) -> int:
 
 def _import_tensorflow() -> None:
     """Import TensorFlow without its notices about GPUs, which no log level suppresses while it is being imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -27,7 +27,9 @@ from tfqrl.runs import Run
 
 ENV = "InvertedDoublePendulum-v5"
 STEPS = 1_000_000
-OPTIONS = ("--rollout-steps", "256", "--batch-size", "512")
+# Many copies and large batches: nearly all of an episode is spent balancing, and it takes many fresh starts in a batch
+# for the policy not to forget how to get there.
+OPTIONS = ("--num-envs", "64", "--rollout-steps", "256", "--batch-size", "2048", "--learning-rate", "1e-3")
 EPISODES = 20
 LOOP_S = 10
 RECIPES = ("float32", "int8")
@@ -117,10 +119,10 @@ def _verdict(manifest: Manifest) -> str:
     assert returns is not None
     fraction = returns.converted_mean / returns.float_mean
     learnt = "reaches" if _learnt(manifest) else "DOES NOT REACH"
-    kept = "keeps" if _kept(manifest) else "DOES NOT KEEP"
+    kept = "keeps" if _kept(manifest) else "KEEPS ONLY"
     return (
         f"The float policy's mean return of {returns.float_mean:.1f} over {returns.episodes} episodes {learnt} "
-        f"{WANTED_RETURN:.0f}; int8 {kept} {WANTED_FRACTION:.0%} of it ({fraction:.1%})."
+        f"the wanted {WANTED_RETURN:.0f}; int8 {kept} {fraction:.1%} of it (wanted: {WANTED_FRACTION:.0%})."
     )
 
 

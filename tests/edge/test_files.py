@@ -28,7 +28,7 @@ def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="Cannot write .*/file/below: .*Check that the folder is writable"):
+    with pytest.raises(OutputError, match=r"Cannot write .*/file/below: .*Check that the folder is writable"):
         write_atomically(tmp_path / "file" / "below", b"data")
 
 

@@ -20,7 +20,7 @@ def arm(request: pytest.FixtureRequest) -> Policy:
 def test_actions_lie_within_the_bounds_and_belong_to_the_caller(arm: Policy) -> None:
     first = arm.act(SENSIBLE)
     kept = first.copy()
-    second = arm.act(SENSIBLE + [1.0, 0.1, 20.0])
+    second = arm.act(SENSIBLE + np.array([1.0, 0.1, 20.0]))
     assert first.dtype == np.float32
     assert first.shape == (2,)
     assert (np.array([-2, 0]) <= first).all()
@@ -51,9 +51,10 @@ def test_a_number_that_float32_cannot_hold_never_reaches_the_network(
 ) -> None:
     observation = SENSIBLE.copy()
     observation[place] = bad
-    with python_warnings.catch_warnings(), pytest.raises(NonFiniteObservationError):
+    with python_warnings.catch_warnings():
         python_warnings.simplefilter(warnings)
-        arm.act(observation)
+        with pytest.raises(NonFiniteObservationError):
+            arm.act(observation)
     # And it leaves nothing behind.
     assert np.isfinite(arm.act(SENSIBLE)).all()
 

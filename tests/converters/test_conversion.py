@@ -1,0 +1,180 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters import convert
+from converters.calibration import CalibrationError, activation_ranges, check_observations
+from converters.export import DeployedPolicy, ExportError
+from converters.tflite import layers, output_step, to_float32
+from edge import artifact
+from edge.artifact import ActionSpec, Normalizer, ObservationSpec, PolicySpec
+from edge.errors import OutputError, UnknownNameError
+from edge.policy import Policy
+from tfqrl.networks import mlp
+
+RNG = np.random.default_rng(0)
+
+
+def free(n: int) -> ObservationSpec:
+    return ObservationSpec((n,), (None,) * n, (None,) * n)
+
+
+def box(*bounds: tuple[float | None, float | None]) -> ActionSpec:
+    return ActionSpec((len(bounds),), tuple(low for low, _ in bounds), tuple(high for _, high in bounds))
+
+
+OBSERVATIONS = RNG.normal(size=(600, 5)).astype(np.float32)
+SPEC = PolicySpec(free(5), box((-1.0, 1.0), (-2.0, 6.0)), 50.0, None)
+
+
+def network(outputs: int = 2, hidden: tuple[int, ...] = (32, 32), seed: int = 0):
+    return mlp(5, hidden, outputs, output_gain=1.0, seed=seed)
+
+
+def reference(model, observations: np.ndarray, spec: PolicySpec) -> np.ndarray:
+    """The deployed function again, by numpy alone."""
+    x = observations.astype(np.float64)
+    if spec.normalizer is not None:
+        x = (x - np.array(spec.normalizer.mean)) / np.array(spec.normalizer.std)
+        x = np.clip(x, -spec.normalizer.clip, spec.normalizer.clip)
+    for layer in model.layers:
+        kernel, bias = layer.get_weights()
+        x = x @ kernel + bias
+        x = np.tanh(x) if layer.activation.__name__ == "tanh" else x
+    if spec.action.discrete:
+        return x.argmax(axis=-1)
+    low = np.array([-np.inf if b is None else b for b in spec.action.low])
+    high = np.array([np.inf if b is None else b for b in spec.action.high])
+    bounded = np.isfinite(low) & np.isfinite(high)
+    with np.errstate(invalid="ignore"):
+        return np.where(bounded, low + (np.clip(x, -1, 1) + 1) / 2 * (high - low), x)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        PolicySpec(free(5), box((-1.0, 1.0), (-1.0, 1.0)), 50.0, None),
+        PolicySpec(free(5), box((None, None), (None, None)), None, None),
+        PolicySpec(free(5), box((-0.5, 3.0), (None, None)), 50.0, Normalizer((1.0,) * 5, (0.5,) * 5, 2.0)),
+        PolicySpec(free(5), ActionSpec((), (), (), 2), 50.0, Normalizer((1.0,) * 5, (0.5,) * 5, 10.0)),
+    ],
+    ids=["scaled", "unit", "unbounded", "mixed", "discrete"],
+)
+def test_the_float32_file_is_the_whole_policy(spec: PolicySpec) -> None:
+    model = network()
+    policy = convert(model, spec, "float32", OBSERVATIONS).policy()
+    actions = np.stack([policy.act(observation) for observation in OBSERVATIONS])
+    np.testing.assert_allclose(actions, reference(model, OBSERVATIONS, spec), atol=2e-5)
+
+
+@pytest.mark.parametrize("recipe", ["float32", "int8"])
+def test_observations_of_very_different_scale_survive(recipe: str) -> None:
+    # One element is 10^4 times another. Were they to share a scale before they are normalised, the small ones would
+    # fall on one step of 8 bits, and half of what the policy reacts to would be gone.
+    scale = np.array([1e-2, 1.0, 10.0, 1e2, 1e-1])
+    observations = (OBSERVATIONS * scale + scale).astype(np.float32)
+    normalizer = Normalizer(tuple(scale), tuple(scale), 10.0)
+    spec = PolicySpec(free(5), box((-1.0, 1.0), (-2.0, 6.0)), 50.0, normalizer)
+    conversion = convert(network(), spec, recipe, observations)
+    plain = convert(network(), SPEC, recipe, OBSERVATIONS)
+    assert conversion.comparison.mean_action_error == pytest.approx(
+        plain.comparison.mean_action_error, rel=0.3, abs=1e-6
+    )
+
+
+def test_int8_is_integer_inside_and_close() -> None:
+    conversion = convert(network(), SPEC, "int8", OBSERVATIONS)
+    assert [layer.weight_bits for layer in conversion.artifact.manifest.layers] == [8, 8, 8]
+    comparison = conversion.comparison
+    assert comparison.max_action_error is not None
+    assert comparison.mean_action_error is not None
+    # The wider action spans 8: 1 % of that on average, a few steps of 1/255 at worst.
+    assert comparison.mean_action_error < 0.08
+    assert comparison.max_action_error < 0.4
+    assert comparison.max_action_error > 1e-3, "an int8 policy that equals the float one was not quantised"
+
+
+def test_the_whole_output_grid_lies_between_the_bounds() -> None:
+    # Actions beyond the bounds are clipped in the last layer, not behind it: 256 steps from -1 to 1, none wasted.
+    flatbuffer = convert(network(), SPEC, "int8", OBSERVATIONS).artifact.flatbuffer
+    assert output_step(flatbuffer) == pytest.approx(2 / 255, rel=1e-3)
+    assert output_step(convert(network(), SPEC, "float32", OBSERVATIONS).artifact.flatbuffer) is None
+
+
+def test_int8_is_smaller_and_keeps_a_discrete_policys_choices() -> None:
+    spec = PolicySpec(free(5), ActionSpec((), (), (), 4), 50.0, None)
+    as_float = convert(network(4, (64, 64)), spec, "float32", OBSERVATIONS)
+    as_int8 = convert(network(4, (64, 64)), spec, "int8", OBSERVATIONS)
+    assert len(as_int8.artifact.flatbuffer) < 0.45 * len(as_float.artifact.flatbuffer)
+    assert as_float.comparison.agreement == 1.0
+    assert as_int8.comparison.agreement is not None
+    assert as_int8.comparison.agreement > 0.9
+    assert as_int8.comparison.max_action_error is None
+
+
+def test_layers_are_read_back_from_the_flatbuffer() -> None:
+    model = network()
+    kernel, bias = model.layers[0].get_weights()
+    kernel[:, ::2] = 0.0
+    model.layers[0].set_weights([kernel, bias])
+    found = layers(to_float32(DeployedPolicy(model, SPEC)))
+    assert [(layer.shape, layer.weight_bits) for layer in found] == [((32, 5), 32), ((32, 32), 32), ((2, 32), 32)]
+    assert [layer.sparsity for layer in found] == [0.5, 0.0, 0.0]
+
+
+def test_a_saved_policy_is_the_one_that_was_compared(tmp_path: Path) -> None:
+    conversion = convert(network(), SPEC, "int8", OBSERVATIONS, name="test", training={"env": "X-v0", "hidden": (2, 3)})
+    conversion.save(tmp_path / "policy.tflite")
+    policy = Policy.load(tmp_path / "policy.tflite")
+    direct = conversion.policy()
+    for observation in OBSERVATIONS[:50]:
+        np.testing.assert_array_equal(policy.act(observation), direct.act(observation))
+    manifest = artifact.read(tmp_path / "policy.tflite").manifest
+    assert manifest.training == {"env": "X-v0", "hidden": [2, 3]}
+    assert manifest.versions["tensorflow"]
+    with pytest.raises(OutputError, match="exists already"):
+        conversion.save(tmp_path / "policy.tflite")
+
+
+def test_returns_are_compared_on_the_same_episodes() -> None:
+    def episode_returns(act) -> np.ndarray:
+        return act(OBSERVATIONS[:8])[:, 0].astype(np.float64)
+
+    comparison = convert(
+        network(), SPEC, "int8", OBSERVATIONS, episode_returns=episode_returns, first_seed=7
+    ).comparison
+    assert comparison.returns is not None
+    assert (comparison.returns.episodes, comparison.returns.first_seed) == (8, 7)
+    low, high = comparison.returns.difference_interval
+    assert low <= comparison.returns.difference_mean <= high
+
+
+def test_ranges_are_the_true_extremes() -> None:
+    policy = DeployedPolicy(network(), SPEC)
+    observations = OBSERVATIONS.copy()
+    observations[417, 2] = 40.0  # one rare extreme, which a moving average would forget
+    ranges = activation_ranges(to_float32(policy), observations)
+    assert any(high == 40.0 for _, high in ranges.values())
+
+
+@pytest.mark.parametrize(
+    ("observations", "message"),
+    [
+        (OBSERVATIONS[:, :4], r"expected \(n, 5\)"),
+        (OBSERVATIONS[0], r"expected \(n, 5\)"),
+        (OBSERVATIONS[:20], "20 calibration observations are too few"),
+        (np.where(OBSERVATIONS > 2, np.nan, OBSERVATIONS), "NaN or infinity"),
+    ],
+)
+def test_observations_that_cannot_calibrate_are_refused(observations: np.ndarray, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        check_observations(observations, SPEC.observation)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"its spec needs \(None, 5\) to \(None, 2\)"):
+        convert(network(3), SPEC, "float32", OBSERVATIONS)
+    with pytest.raises(UnknownNameError, match="Did you mean 'float32'"):
+        convert(network(), SPEC, "float23", OBSERVATIONS)

@@ -1,0 +1,74 @@
+"""Environments whose right answers are known. Importing this registers them with Gymnasium."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+
+class Match(gymnasium.Env):
+    """One step: the reward is how well the action matches the observation. The best return is 0."""
+
+    def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Box(low, high, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.target = self.np_random.uniform(-0.8, 0.8, 1).astype(np.float32)
+        return self.target, {}
+
+    def step(self, action: Any) -> Any:
+        middle, half = (
+            (self.action_space.high + self.action_space.low) / 2,
+            np.ptp([self.action_space.low, self.action_space.high]) / 2,
+        )
+        reward = -float(((action - middle) / half - self.target)[0] ** 2)
+        return self.target, reward, True, False, {}
+
+
+class Count(gymnasium.Env):
+    """Observes how many steps were made; ends or is cut off after `limit` of them; records its actions."""
+
+    def __init__(self, limit: int = 5, cut_off: bool = False, bad_at: int | None = None) -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = gymnasium.spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 1.0]), dtype=np.float64)
+        self.limit, self.cut_off, self.bad_at = limit, cut_off, bad_at
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.start = float(self.np_random.uniform())
+        self.count = 0
+        return np.array([0.0, self.start]), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        ended = self.count >= self.limit
+        observation = np.array([self.count, self.start])
+        if self.count == self.bad_at:
+            observation[0] = np.nan
+        return observation, float(action[0]), ended and not self.cut_off, ended and self.cut_off, {}
+
+
+class Odd(gymnasium.Env):
+    """Has whatever spaces it is given."""
+
+    def __init__(self, observation: Any, action: Any) -> None:
+        self.observation_space, self.action_space = observation, action
+
+
+def register() -> None:
+    spaces = gymnasium.spaces
+    vector = spaces.Box(-1, 1, (2,))
+    gymnasium.register("toys/Match-v0", Match)
+    gymnasium.register("toys/Shifted-v0", Match, kwargs={"low": 3.0, "high": 7.0})
+    gymnasium.register("toys/Count-v0", Count)
+    gymnasium.register("toys/CutOff-v0", Count, kwargs={"cut_off": True})
+    gymnasium.register("toys/Diverges-v0", Count, kwargs={"bad_at": 3})
+    gymnasium.register("toys/Dict-v0", Odd, kwargs={"observation": spaces.Dict({"a": vector}), "action": vector})
+    gymnasium.register("toys/Image-v0", Odd, kwargs={"observation": spaces.Box(0, 1, (4, 4)), "action": vector})
+    gymnasium.register("toys/Tuple-v0", Odd, kwargs={"observation": vector, "action": spaces.MultiDiscrete([2, 2])})
+    gymnasium.register("toys/From1-v0", Odd, kwargs={"observation": vector, "action": spaces.Discrete(3, start=1)})
+
+
+register()

@@ -1,0 +1,64 @@
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfqrl.networks import Categorical, DiagonalGaussian, HostNetwork, mlp
+
+
+def test_a_gaussians_log_density_and_entropy_by_hand() -> None:
+    gaussian = DiagonalGaussian(2)
+    gaussian.log_std.assign([0.0, math.log(2.0)])
+    # Standard normal at 1, and a normal of deviation 2 at its mean.
+    expected = -0.5 - 0.5 * math.log(2 * math.pi) - math.log(2.0) - 0.5 * math.log(2 * math.pi)
+    log_prob = gaussian.log_prob(tf.constant([[0.0, 5.0]]), tf.constant([[1.0, 5.0]]))
+    assert log_prob.numpy() == pytest.approx([expected])
+    entropy = math.log(2 * math.pi * math.e) + math.log(2.0)
+    assert gaussian.entropy(tf.zeros((3, 2))).numpy() == pytest.approx([entropy] * 3)
+
+
+def test_gaussian_samples_have_the_moments_that_they_should() -> None:
+    gaussian = DiagonalGaussian(2)
+    gaussian.log_std.assign([0.0, math.log(0.1)])
+    gaussian.refresh()
+    samples = gaussian.sample(np.tile(np.float32([3.0, -1.0]), (20_000, 1)), np.random.default_rng(0))
+    assert samples.dtype == np.float32
+    np.testing.assert_allclose(samples.mean(axis=0), [3.0, -1.0], atol=0.03)
+    np.testing.assert_allclose(samples.std(axis=0), [1.0, 0.1], rtol=0.03)
+
+
+def test_a_categoricals_log_probability_and_entropy_by_hand() -> None:
+    logits = tf.math.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])
+    categorical = Categorical()
+    np.testing.assert_allclose(categorical.log_prob(logits, tf.constant([1, 2])), np.log([0.25, 0.7]), rtol=1e-6)
+    assert categorical.entropy(logits)[0].numpy() == pytest.approx(1.5 * math.log(2.0))
+
+
+def test_categorical_samples_have_the_frequencies_that_they_should() -> None:
+    logits = np.tile(np.log(np.float32([0.1, 0.2, 0.7])), (30_000, 1))
+    choices = Categorical().sample(logits, np.random.default_rng(0))
+    np.testing.assert_allclose(np.bincount(choices) / 30_000, [0.1, 0.2, 0.7], atol=0.01)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_host_network_equals_keras_and_follows_it(activation: str) -> None:
+    network = mlp(4, (16, 8), 3, activation=activation, seed=1)
+    host = HostNetwork(network)
+    inputs = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    np.testing.assert_allclose(host(inputs), network(inputs).numpy(), atol=1e-6)
+    before = host(inputs)
+    network.layers[1].kernel.assign(network.layers[1].kernel * 2.0)
+    np.testing.assert_array_equal(host(inputs), before)
+    host.refresh()
+    np.testing.assert_allclose(host(inputs), network(inputs).numpy(), atol=1e-6)
+
+
+def test_a_seed_fixes_the_weights_and_layers_differ() -> None:
+    first, second, other = (mlp(8, (8,), 8, seed=seed).get_weights() for seed in (0, 0, 1))
+    for a, b in zip(first, second):
+        np.testing.assert_array_equal(a, b)
+    assert not np.allclose(first[0], other[0])
+    assert not np.allclose(first[0], first[2])
+    # Orthogonal with gain sqrt(2).
+    np.testing.assert_allclose(first[0] @ first[0].T, 2 * np.eye(8), atol=1e-5)
