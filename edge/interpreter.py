@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import warnings
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edge.errors import NotTFLiteError, RuntimeMissingError
 
@@ -39,6 +43,19 @@ def build(flatbuffer: bytes, threads: int) -> tuple[Any, Runtime]:
     except (ValueError, RuntimeError) as error:
         raise NotTFLiteError(f"{package} cannot load the model: {error}") from error
     return interpreter, Runtime(package, importlib.metadata.version(package), threads)
+
+
+def tensor_memory(interpreter: Any, index: int) -> npt.NDArray[Any]:
+    """The memory of a tensor itself, as an array that may be held and written to across `invoke`.
+
+    Writing an observation here and reading the action here costs a third of `set_tensor` and `get_tensor`, which make
+    a new array at each call. The interpreter forbids holding the array that `tensor()` gives, because it cannot know
+    that nobody will allocate its tensors again, which would move them; we do know: `build` allocates them once. The
+    array does not keep the interpreter alive: whoever holds the one has to hold the other.
+    """
+    view: npt.NDArray[Any] = interpreter.tensor(index)()
+    memory = (ctypes.c_byte * view.nbytes).from_address(view.ctypes.data)
+    return np.frombuffer(memory, view.dtype).reshape(view.shape)
 
 
 def build_for_inspection(flatbuffer: bytes) -> Any:

@@ -105,8 +105,8 @@ class Policy:
           NonFiniteObservationError: NaN or infinity. The network has not run: an integer network would have turned
             them into an action that looks sane.
         """
-        # This is the hot path: it has to cost little beside an interpreter that needs 1.5 us
-        # (benchmarks/act_overhead.py). Each line is there because it was measured to be the cheapest of its kind.
+        # The hot path: it has to cost little beside an interpreter that needs a microsecond. Each line was measured to
+        # be the cheapest of its kind; benchmarks/act_overhead.py tells what a change costs.
         try:
             if observation.shape != self._observation_shape:
                 raise ObservationShapeError(self._shape_message(observation))
@@ -120,9 +120,8 @@ class Policy:
             finite = False
         if not finite:
             raise NonFiniteObservationError(f"The observation has NaN or infinity in it: {observation!r}.")
-        self._set_tensor(self._input_index, self._batch)
         self._invoke()
-        return self._get_tensor(self._output_index)[0]
+        return self._copy_action()
 
     def invoke(self) -> None:
         """Run the network alone on the last observation; for measuring what `act` adds to it."""
@@ -149,16 +148,16 @@ class Policy:
                 f"The graph of {self.name} takes {found[0]} and gives {found[2]}; "
                 f"its spec promises float32 {expected[0]} and {expected[2]}. Convert the policy again."
             )
+        # The network's own input and output memory: see `interpreter.tensor_memory`.
+        self._input = interpreter.tensor_memory(self._interpreter, inputs[0]["index"])
+        self._output = interpreter.tensor_memory(self._interpreter, outputs[0]["index"])
+        # Bound once: attribute look-ups are a measurable part of a call that takes a microsecond.
         self._observation_shape = shape
-        self._batch: FloatArray = np.zeros((1, *shape), np.float32)
-        self._observation = self._batch[0]
-        self._flat_dot = self._batch.reshape(-1).dot
+        self._observation = self._input[0]
+        self._flat_dot = self._input.reshape(-1).dot
         self._zeros: FloatArray = np.zeros(math.prod(shape), np.float32)
-        self._input_index, self._output_index = inputs[0]["index"], outputs[0]["index"]
-        # Bound once: attribute look-ups are a measurable part of a call that takes two microseconds.
-        self._set_tensor = self._interpreter.set_tensor
         self._invoke = self._interpreter.invoke
-        self._get_tensor = self._interpreter.get_tensor
+        self._copy_action = self._output.item if self.spec.action.discrete else self._output[0].copy
 
     def _shape_message(self, observation: Any) -> str:
         if isinstance(observation, np.ndarray):
