@@ -23,7 +23,6 @@ from converters import convert
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.conditions import Conditions
 from edge.interpreter import build
-from edge.policy import Policy
 from edge.report import table
 from tfqrl.networks import mlp
 
@@ -94,8 +93,8 @@ def main() -> None:
     ]
     print(table(("network", "recipe", "bare us", "act us", "ratio"), cells))
     if options.json:
-        command = "python benchmarks/act_overhead.py"
-        options.json.write_text(json.dumps({"command": command, "blocks": BLOCKS, "calls": CALLS, "rows": rows}, indent=1))
+        result = {"command": "python benchmarks/act_overhead.py", "blocks": BLOCKS, "calls": CALLS, "rows": rows}
+        options.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

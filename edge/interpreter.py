@@ -55,7 +55,7 @@ def tensor_memory(interpreter: Any, index: int) -> npt.NDArray[Any]:
     """
     view: npt.NDArray[Any] = interpreter.tensor(index)()
     memory = (ctypes.c_byte * view.nbytes).from_address(view.ctypes.data)
-    return np.frombuffer(memory, view.dtype).reshape(view.shape)
+    return np.frombuffer(memoryview(memory), view.dtype).reshape(view.shape)
 
 
 def build_for_inspection(flatbuffer: bytes) -> Any:

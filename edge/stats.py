@@ -37,7 +37,7 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of times in bins of equal ratio.
+    """Counts of times: equal bins from the smallest to the 99.9th percentile, and one more up to the largest.
 
     Attributes:
       edges_us: bin edges in microseconds, one more than counts.
@@ -49,10 +49,11 @@ class Histogram:
 
     @classmethod
     def of_ns(cls, times_ns: npt.NDArray[Any], bins: int = 60) -> Histogram:
-        """Bin times in nanoseconds from their smallest to their largest; times below 1 ns count as 1 ns."""
-        times_us = np.maximum(np.asarray(times_ns, np.float64), 1.0) / 1e3
-        low, high = (float(times_us.min()), float(times_us.max())) if len(times_us) else (1.0, 1.0)
-        edges = np.geomspace(low, max(high, low * 1.001), bins + 1)
-        edges[0], edges[-1] = low, max(high, low * 1.001)
+        """Bin times in nanoseconds."""
+        if len(times_ns) == 0:
+            return cls((0.0, 0.0), (0,))
+        times_us = np.asarray(times_ns, np.float64) / 1e3
+        low, p99_9, high = float(times_us.min()), float(np.percentile(times_us, 99.9)), float(times_us.max())
+        edges = np.append(np.linspace(low, p99_9, bins + 1), high)
         counts, _ = np.histogram(times_us, edges)
         return cls(tuple(float(e) for e in edges), tuple(int(c) for c in counts))

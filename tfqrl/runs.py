@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -101,7 +102,7 @@ class Run:
                 return dict(arrays)
         except FileNotFoundError as error:
             raise RunError(f"{self.path} has no checkpoint yet. Train it further with --resume.") from error
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise RunError(f"The checkpoint of {self.path} cannot be read: {error}.") from error
 
     def has_checkpoint(self) -> bool:

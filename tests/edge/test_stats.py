@@ -30,3 +30,10 @@ def test_a_histogram_of_one_value_or_none_is_still_one() -> None:
     assert sum(Histogram.of_ns(np.array([7, 7, 7])).counts) == 3
     assert sum(Histogram.of_ns(np.array([0])).counts) == 1
     assert sum(Histogram.of_ns(np.array([])).counts) == 0
+
+
+def test_one_slow_call_does_not_stretch_the_bins() -> None:
+    times_ns = np.append(np.linspace(1000, 2000, 2000), 1e9)
+    histogram = Histogram.of_ns(times_ns)
+    assert histogram.edges_us[-2] < 2.1
+    assert histogram.counts[-1] == 2

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from tfqrl import cli
+
+TINY = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "64", "--epochs", "1", "--hidden", "8"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "Unknown command 'trian'. Did you mean 'train'?"),
+        (["train"], "Name an algorithm: tfqrl train {ppo} --env ENV --out RUN."),
+        (["train", "pp"], "Unknown algorithm 'pp'. Did you mean 'ppo'?"),
+        (["train", "ppo", "--env", "Hoper-v5"], "Unknown environment 'Hoper-v5'. Did you mean 'Hopper-v5'?"),
+        (["train", "ppo", "--env", "X", "--gama", "1"], "Unknown option '--gama'. Did you mean '--gamma'?"),
+        (["train", "ppo", "--env", "Pendulum-v1", "--gamma", "2"], "--gamma must lie in 0..1; it was given 2.0."),
+        (["train", "ppo", "--resume"], "--resume needs the run's folder: --out RUN."),
+        (["convert", "x", "--out", "y.tflite", "--recipe", "int"], "Unknown recipe 'int'. Did you mean 'int8'?"),
+        (["convert", "x", "--out", "y.tflite", "--episodes", "1"], "--episodes must be at least 2"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_is_answered_in_one_sentence(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"tfqrl: {message}")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["train", "ppo", "--env", "P", "--steps", "abc"], ["train", "ppo"], ["convert"]])
+def test_a_missing_or_unreadable_value_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main(words)
+    assert error.value.code == 2
+    assert "--" in capsys.readouterr().err
+
+
+def test_help_needs_no_tensorflow(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    assert "examples:" in capsys.readouterr().out
+    assert cli.main([]) == 2
+
+
+@pytest.mark.parametrize("command", ["convert", "demo"])
+def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main([command, "--help"])
+    assert error.value.code == 0
+    assert "--out" in capsys.readouterr().out
+
+
+def test_train_resume_and_their_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    assert cli.main(["train", "ppo", "--env", "Pendulum-v1", *TINY, "--out", run]) == 0
+    assert f"tfqrl convert {run}" in capsys.readouterr().out
+    assert cli.main(["train", "ppo", "--env", "Pendulum-v1", *TINY, "--out", run]) == 2
+    assert "holds a run already. Add --resume" in capsys.readouterr().err
+    assert cli.main(["train", "ppo", "--out", run, "--resume", "--steps", "512"]) == 0
+    assert cli.main(["train", "ppo", "--out", run, "--resume", "--gamma", "0.5"]) == 2
+    assert "was trained with gamma 0.99; --resume keeps a run's options" in capsys.readouterr().err
+    assert cli.main(["train", "ppo", "--out", str(tmp_path / "none"), "--resume"]) == 1
+    assert "is not a run" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_an_error_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.main(["train", "ppo", "--env", "Pendulum-v1", *TINY, "--out", str(tmp_path / "file" / "run")]) == 1
+    assert "Cannot write" in capsys.readouterr().err

@@ -1,0 +1,25 @@
+import numpy as np
+import toy_envs  # noqa: F401  (registers the toys)
+
+from tfqrl.evaluate import play
+
+
+def test_episodes_are_seeded_one_by_one_and_end_when_they_end() -> None:
+    def act(observations: np.ndarray) -> np.ndarray:
+        return np.stack([observations[:, 1], np.zeros(len(observations))], axis=1)
+
+    returns, visited = play(act, "toys/Count-v0", first_seed=10, episodes=3)
+    # Count pays its first action, here the episode's own random start, on each of five steps.
+    assert [len(episode) for episode in visited] == [5, 5, 5]
+    starts = [episode[0, 1] for episode in visited]
+    assert len(set(starts)) == 3
+    np.testing.assert_allclose(returns, [5 * start for start in starts], rtol=1e-6)
+    later, _ = play(act, "toys/Count-v0", first_seed=11, episodes=2)
+    np.testing.assert_array_equal(later, returns[1:])
+
+
+def test_a_policy_that_is_better_gets_more() -> None:
+    good, _ = play(lambda x: x, "toys/Match-v0", first_seed=0, episodes=5)
+    bad, _ = play(lambda x: -x, "toys/Match-v0", first_seed=0, episodes=5)
+    np.testing.assert_allclose(good, 0.0, atol=1e-6)
+    assert (bad < -1e-3).any()
