@@ -44,7 +44,7 @@ setup(
         "test": [*TRAIN, *TEST],
         "all": [*TRAIN, *BENCH, *TEST],
     },
-    entry_points={"console_scripts": ["tfqrl = tfqrl.cli:main", "tfqrl-edge = edge.cli:main"]},
+    entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

@@ -126,14 +126,13 @@ def _run(options: argparse.Namespace) -> int:
     code = 0
     with GymPlant(env, seed=options.seed) as plant:
         loop = ControlLoop(policy, plant, rate_hz=options.rate, failsafe=_failsafe(options.failsafe))
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
         print(f"Running {policy.name} on {env} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
         try:
             loop.run(duration_s=options.duration)
-        except KeyboardInterrupt:
-            code = 130
-        except _Terminated:
-            code = 143
+        except _Stopped as stopped:
+            code = 128 + stopped.number
     result = loop.report()
     print(report.loop_text(result))
     if plant.returns:
@@ -154,12 +153,18 @@ def _failsafe(text: str) -> str | list[float]:
         ) from None
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception that passes through the loop's clean-up."""
+class _Stopped(BaseException):
+    """A signal, as an exception that passes through the loop's clean-up."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+def _stop(number: int, frame: FrameType | None) -> None:
+    # Once: a second Ctrl-C must not interrupt the write of the failsafe action that the first one brought about.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise _Stopped(number)
 
 
 if __name__ == "__main__":

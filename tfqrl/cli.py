@@ -218,7 +218,3 @@ def _check_unchanged(saved: Any, given: Any, free: Sequence[str]) -> None:
                 f"The run was trained with {field.name} {before}; --resume keeps a run's options, so it cannot become "
                 f"{now}. Only {' and '.join(free)} may change. Begin a new run with another --out."
             )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -97,13 +97,13 @@ class VectorStep:
 class VectorEnv:
     """Several copies of an environment, stepped by threads, each reset as soon as its episode ends.
 
-    MuJoCo releases Python's lock while it simulates, so threads step in parallel without the copies and the context
-    switches that processes cost: 1.6x the steps per second of gymnasium.vector.SyncVectorEnv on two cores.
+    MuJoCo releases Python's lock while it simulates, so threads step in parallel, without the copies and the context
+    switches that processes cost (benchmarks/rollout.py).
 
     Attributes:
       num_envs: how many copies.
       spec: what a policy for it reads and gives.
-      episodes: (steps at which it ended, return, length) of each episode that has ended, oldest first.
+      episodes: (return, length) of each episode that has ended, oldest first.
     """
 
     def __init__(self, name: str, num_envs: int, *, seed: int, threads: int = 2) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.errors import UsageError, UserError
+from edge.errors import OutputError, UsageError, UserError
 from edge.files import write_atomically
 from edge.records import to_json
 
@@ -130,8 +130,13 @@ class Run:
 
     def append_metrics(self, record: Mapping[str, float]) -> None:
         """Add the metrics of one iteration."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(dict(record)) + "\n")
+        try:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(dict(record)) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write to {self.path}: {error.strerror}. Make room, then go on with --resume."
+            ) from error
 
     def _write_config(self) -> None:
         versions = {package: version(package) for package in VERSIONS_OF}

@@ -71,7 +71,7 @@ def test_everything_that_is_restored_equals_what_was_saved(tmp_path: Path) -> No
 def start(path: Path) -> "subprocess.Popen[str]":
     words = ["train", "ppo", "--env", "Pendulum-v1", "--steps", "100000000", "--num-envs", "4", "--rollout-steps", "64"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfqrl.cli", *words, "--out", str(path)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tfqrl", *words, "--out", str(path)], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 90
     while not (path / "metrics.jsonl").exists() or len((path / "metrics.jsonl").read_text().splitlines()) < 3:

@@ -18,8 +18,8 @@ _ACTIVATIONS = {
 class HostNetwork:
     """A stack of dense layers, evaluated by numpy.
 
-    For a handful of observations a call of TensorFlow costs ten times as much (80 against 9 us for 16 observations
-    and 64-64), and leaves its threads spinning on the cores that the environments then want.
+    For a handful of observations a call of TensorFlow costs far more than the arithmetic, and leaves threads spinning
+    on the cores that the environments then want (benchmarks/rollout.py).
     """
 
     def __init__(self, network: keras.Sequential) -> None:

@@ -1,0 +1,48 @@
+# The developer's door is CI's door: .ci/run calls these targets.
+#
+#   make demo     train, convert, verify, run in real time and measure; writes demo/report.html
+#   make test     the whole test suite
+#   make check    lint, formatting and types
+#   make bench    the benchmarks that take minutes, into results/
+#   make results  docs/RESULTS.md from results/
+#
+# Each makes .venv first if it is missing or older than setup.py, and uses it again if not.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := edge converters tfqrl tests benchmarks setup.py
+
+.PHONY: demo test check bench results clean
+
+demo: $(VENV)/train
+	$(BIN)/tfqrl demo --out demo
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+bench: $(VENV)/bench
+	$(BIN)/python benchmarks/act_overhead.py --json results/act_overhead.json
+	$(BIN)/python benchmarks/rollout.py --json results/rollout.json
+	$(BIN)/python benchmarks/ppo_vs_sb3.py --json results/ppo_vs_sb3.json
+
+results: $(VENV)/train
+	$(BIN)/python benchmarks/results_page.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# One stamp for each set of packages: the extra of the same name in setup.py.
+$(VENV)/train $(VENV)/test $(VENV)/bench: $(VENV)/%: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tfqrl needs Python 3.10 or newer; give one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
