@@ -249,23 +249,20 @@ def train(run: Run) -> None:
     SIGINT and SIGTERM end it after the current iteration, with a checkpoint; `Interrupted` is then raised.
     """
     config = from_plain(PPOConfig, run.config, "config")
-    env = VectorEnv(config.env, config.num_envs, seed=config.seed)
+    state = run.load_checkpoint() if run.has_checkpoint() else None
+    steps = 0 if state is None else int(state["steps"])
+    # Episodes cannot be taken up where they were cut off: a resumed run begins new ones, with new seeds.
+    env = VectorEnv(config.env, config.num_envs, seed=config.seed + steps)
     learner = PPO(config, env.spec)
     shape, envs, horizon = env.spec.observation.shape, config.num_envs, config.rollout_steps
     moments = RunningMoments(shape)
     return_moments = RunningMoments(())
     rng = np.random.default_rng(config.seed)
-    steps = 0
-    if run.has_checkpoint():
-        state = run.load_checkpoint()
+    if state is not None:
         learner.restore(state)
         moments.restore(nested(state, "moments"))
         return_moments.restore(nested(state, "return_moments"))
         rng.bit_generator.state = json.loads(str(state["rng"]))
-        steps = int(state["steps"])
-        # Episodes cannot be taken up where they were cut off: the copies begin new ones, with new seeds.
-        env.close()
-        env = VectorEnv(config.env, config.num_envs, seed=config.seed + steps)
     run.truncate_metrics(steps)
 
     def checkpoint() -> None:
