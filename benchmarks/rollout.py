@@ -29,7 +29,7 @@ from tfqrl.envs import VectorEnv
 from tfqrl.networks import HostNetwork, mlp
 
 ENV, COPIES = "HalfCheetah-v5", 16
-BLOCKS, STEPS = 15, 60
+BLOCKS, STEPS = 25, 60
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 

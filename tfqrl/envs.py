@@ -107,7 +107,10 @@ class VectorEnv:
     """
 
     def __init__(self, name: str, num_envs: int, *, seed: int, threads: int = 2) -> None:
-        """Make the copies. The same seed gives the same episodes, whatever the number of threads."""
+        """Make the copies. The same seed gives the same episodes, whatever the number of threads.
+
+        `threads` counts the one that calls `step`.
+        """
         self._envs = [make(name) for _ in range(num_envs)]
         self._name = name
         self.num_envs = num_envs
@@ -129,7 +132,7 @@ class VectorEnv:
         self._bounded = np.isfinite(self._low) & np.isfinite(self._high)
         threads = min(threads, num_envs)
         self._groups = [list(group) for group in np.array_split(np.arange(num_envs), threads)]
-        self._pool = ThreadPoolExecutor(threads, "env")
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), "env")
 
     def reset(self) -> FloatArray:
         """Begin a new episode in every copy; returns the observations, (num_envs, *shape)."""
@@ -151,9 +154,11 @@ class VectorEnv:
         """
         if not self.spec.action.discrete:
             actions = self._scale(actions)
-        ended = list(self._pool.map(lambda group: self._step_group(group, actions), self._groups))
-        for group in ended:
-            self.episodes.extend(group)
+        # The first group is this thread's own: waking another for it would only cost.
+        others = [self._pool.submit(self._step_group, group, actions) for group in self._groups[1:]]
+        self.episodes += self._step_group(self._groups[0], actions)
+        for other in others:
+            self.episodes += other.result()
         if not (np.isfinite(self._step.next_observation).all() and np.isfinite(self._step.reward).all()):
             raise UserError(
                 f"{self._name} returned NaN or infinity. Its simulation has diverged; check the environment."
