@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import provenance
 
 from converters import convert
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
@@ -93,7 +94,13 @@ def main() -> None:
     ]
     print(table(("network", "recipe", "bare us", "act us", "ratio"), cells))
     if options.json:
-        result = {"command": "python benchmarks/act_overhead.py", "blocks": BLOCKS, "calls": CALLS, "rows": rows}
+        result = {
+            "commit": provenance.commit(),
+            "command": "python benchmarks/act_overhead.py",
+            "blocks": BLOCKS,
+            "calls": CALLS,
+            "rows": rows,
+        }
         options.json.write_text(json.dumps(result, indent=1))
 
 

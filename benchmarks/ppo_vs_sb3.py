@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import provenance
 
 from edge.conditions import Conditions
 from edge.interpreter import Runtime
@@ -44,17 +45,10 @@ def train_tfqrl(config: PPOConfig) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", "ppo", config)
-        times = []
-        append = Run.append_metrics
-
-        def timed_append(self: Run, record: Any) -> None:
-            times.append((time.perf_counter(), record["steps"]))
-            append(self, record)
-
-        Run.append_metrics = timed_append  # type: ignore[method-assign]
         began_s = time.perf_counter()
         ppo.train(run)
         took_s = time.perf_counter() - began_s
+        times = [(record["elapsed_s"], record["steps"]) for record in run.metrics()]
         curve = [(record["steps"], record["return"]) for record in run.metrics() if "return" in record]
         policy = DeployedPolicy(*agents.load_policy(run))
         returns, _ = evaluate.play(policy.act, ENV, first_seed=FIRST_SEED, episodes=EPISODES)
@@ -180,6 +174,7 @@ def main() -> None:
     if options.json:
         packages = ("tfqrl", "tensorflow", "stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
         result = {
+            "commit": provenance.commit(),
             "command": f"python benchmarks/ppo_vs_sb3.py --seeds {' '.join(map(str, options.seeds))} "
             f"--steps {options.steps}",
             "ratios": ratios,

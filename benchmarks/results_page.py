@@ -48,6 +48,11 @@ def load(name: str) -> dict[str, Any]:
     return result
 
 
+def measured_by(result: dict[str, Any]) -> str:
+    """The command and the commit."""
+    return f"`{result['command']}` at commit {result['commit']}."
+
+
 def act_section(result: dict[str, Any]) -> list[str]:
     """What `act` costs beside the bare interpreter."""
     rows = result["rows"]
@@ -56,7 +61,7 @@ def act_section(result: dict[str, Any]) -> list[str]:
     return [
         "## What `edge.Policy.act` costs",
         "",
-        f"`{result['command']}`: medians over {result['blocks']} interleaved blocks of {result['calls']} calls, "
+        f"{measured_by(result)} Medians over {result['blocks']} interleaved blocks of {result['calls']} calls, "
         f"microseconds. Bare: `set_tensor`, `invoke`, `get_tensor`. Wanted: at most 1.5.",
         "",
         *markdown_table(
@@ -97,7 +102,7 @@ def ppo_section(result: dict[str, Any]) -> list[str]:
     return [
         "## PPO on HalfCheetah-v5 against stable-baselines3",
         "",
-        f"`{result['command']}`: the same settings, 16 environments, one run, alternating. Environment steps per "
+        f"{measured_by(result)} The same settings, 16 environments, one run, alternating. Environment steps per "
         "second, median over seeds, with and without the start (compilation); return of the final policy's most likely "
         "action over 20 episodes, the same for both.",
         "",
@@ -121,7 +126,7 @@ def rollout_section(result: dict[str, Any]) -> list[str]:
     return [
         "## Where the time of a rollout goes",
         "",
-        f"`{result['command']}`: 16 copies of HalfCheetah-v5, a 64-64 policy; microseconds per environment step, "
+        f"{measured_by(result)} 16 copies of HalfCheetah-v5, a 64-64 policy; microseconds per environment step, "
         f"median over {result['blocks']} blocks in turns. Columns: what computes the action.",
         "",
         *markdown_table(("stepping", *acting), [(way, *(times[way, act] for act in acting)) for way in stepping]),

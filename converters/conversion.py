@@ -97,15 +97,13 @@ def convert(
         ranges = calibration.activation_ranges(flatbuffer, spread(calibrated_on, CALIBRATION_OBSERVATIONS))
         flatbuffer = tflite.quantise(flatbuffer, chosen, ranges)
 
-    converted = Policy(flatbuffer, spec, name=name)
-
-    def converted_act(batch: Array) -> Array:
-        return np.stack([np.asarray(converted.act(observation)) for observation in batch])
+    converted_act = _batched(Policy(flatbuffer, spec, name=name))
+    plain_act = _batched(Policy(flatbuffer, spec, name=name, plain_kernels=True))
 
     returns = None
     if episode_returns is not None:
         returns = compare_returns(episode_returns(policy.act), episode_returns(converted_act), first_seed)
-    actions = converted_act(compared_on)
+    actions, plain_actions = converted_act(compared_on), plain_act(compared_on)
     manifest = Manifest(
         schema_version=artifact.SCHEMA_VERSION,
         name=name,
@@ -114,37 +112,44 @@ def convert(
         spec=spec,
         recipe=asdict(chosen),
         layers=tflite.layers(flatbuffer),
-        golden_tolerance=_golden_tolerance(flatbuffer, spec, actions),
+        golden_tolerance=_golden_tolerance(flatbuffer, spec, actions, plain_actions),
         comparison=compare_actions(policy.act(compared_on), actions, spec.action, returns),
         training=dict(training or {}),
         versions={package: version(package) for package in VERSIONS_OF},
     )
-    return Conversion(Artifact(manifest, flatbuffer, _golden(policy, compared_on, actions)))
+    return Conversion(Artifact(manifest, flatbuffer, _golden(policy, compared_on, actions, plain_actions)))
 
 
-def _golden(policy: DeployedPolicy, visited: FloatArray, actions: Array) -> Golden:
+def _batched(policy: Policy) -> Act:
+    return lambda batch: np.stack([np.asarray(policy.act(observation)) for observation in batch])
+
+
+def _golden(policy: DeployedPolicy, visited: FloatArray, actions: Array, plain_actions: Array) -> Golden:
     """Pairs spread over what the policy visited."""
     if not policy.spec.action.discrete:
         return Golden(spread(visited, GOLDEN_PAIRS), spread(actions.astype(np.float32), GOLDEN_PAIRS))
     # Where two choices are nearly equal, kernels that round differently may rightly differ. Keep to the clear half.
     logits = np.sort(np.asarray(policy.network(policy.normalize(visited))), axis=-1)
     margin = logits[:, -1] - logits[:, -2]
-    clear = margin >= np.median(margin)
+    clear = (margin >= np.median(margin)) & (actions == plain_actions)
     return Golden(spread(visited[clear], GOLDEN_PAIRS), spread(actions[clear].astype(np.int64), GOLDEN_PAIRS))
 
 
-def _golden_tolerance(flatbuffer: bytes, spec: PolicySpec, actions: Array) -> tuple[float, ...]:
-    """One step of the output grid for an integer policy, float rounding for a float one; per action element."""
+def _golden_tolerance(flatbuffer: bytes, spec: PolicySpec, actions: Array, plain_actions: Array) -> tuple[float, ...]:
+    """How far another runtime's action may lie from a golden one, per action element.
+
+    Kernels round differently, and a step's difference in a hidden layer can be several at the output. So two sets of
+    kernels are compared here, and another runtime is allowed twice their largest difference; at least one step of the
+    output grid (of an integer policy) and float rounding.
+    """
     if spec.action.discrete:
         return (0.0,)
     magnitude = np.maximum(np.abs(actions).reshape(len(actions), -1).max(axis=0), 1.0)
-    rounding = FLOAT_TOLERANCE * magnitude
-    step = tflite.output_step(flatbuffer)
-    if step is not None:
-        bounds = zip(spec.action.low, spec.action.high)
-        half_range = [1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds]
-        rounding += step * np.array(half_range)
-    return tuple(float(value) for value in rounding)
+    difference = np.abs(actions - plain_actions).reshape(len(actions), -1).max(axis=0)
+    bounds = zip(spec.action.low, spec.action.high)
+    half_range = np.array([1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds])
+    step = (tflite.output_step(flatbuffer) or 0.0) * half_range
+    return tuple(float(value) for value in np.maximum(step, 2 * difference) + FLOAT_TOLERANCE * magnitude)
 
 
 def spread(values: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:

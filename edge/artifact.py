@@ -15,6 +15,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,20 @@ GOLDEN = "golden.npz"
 # No honest policy comes near these; a hostile file must not exhaust a small computer's memory.
 MAX_FILE_BYTES = 512 * 2**20
 MAX_MEMBER_BYTES = 16 * 2**20
+
+# What `zipfile` and numpy raise on damaged archives.
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -184,8 +199,8 @@ class Manifest:
       spec: what the policy reads and gives. With float inputs, normalisation and action scaling are in the graph.
       recipe: the conversion recipe, with its name under "name".
       layers: every weight tensor.
-      golden_tolerance: largest difference from a golden action, per flattened element, that is still a match; one
-        step of the output grid for integer policies, because kernels of different runtimes round differently.
+      golden_tolerance: largest difference from a golden action, per flattened element, that is still a match. Kernels
+        of different runtimes round differently: the converter measures by how much.
       comparison: converted against float.
       training: algorithm, environment, steps, seed and configuration that the policy came from.
       versions: versions of the packages that trained and converted it.
@@ -304,12 +319,16 @@ def _read_archive(data: bytes, source: str) -> tuple[dict[str, bytes], int]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
-            for info in infos:
-                if info.filename in (MANIFEST, GOLDEN) and info.file_size > MAX_MEMBER_BYTES:
+            ours = [info for info in infos if info.filename in (MANIFEST, GOLDEN)]
+            for info in ours:
+                # Only what `write` writes: other decompressors have errors, and appetites, of their own.
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ManifestError(f"{info.filename} in {source} is compressed in a way that tfqrl does not use.")
+                if info.file_size > MAX_MEMBER_BYTES:
                     raise ManifestError(f"{info.filename} in {source} claims {info.file_size} bytes: refused.")
-            members = {info.filename: archive.read(info) for info in infos if info.filename in (MANIFEST, GOLDEN)}
+            members = {info.filename: archive.read(info) for info in ours}
             return members, min((info.header_offset for info in infos), default=len(data))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except ARCHIVE_ERRORS as error:
         if MANIFEST.encode() in data:
             raise TruncatedArtifactError(
                 f"{source} is cut short or damaged: its archive cannot be read ({error})."
@@ -317,8 +336,6 @@ def _read_archive(data: bytes, source: str) -> tuple[dict[str, bytes], int]:
         raise ManifestMissingError(
             f"{source} has no manifest: a plain TFLite file, or one cut short. Make policies with `tfqrl convert`."
         ) from error
-    except zipfile.zlib.error as error:  # type: ignore[attr-defined]
-        raise TruncatedArtifactError(f"{source} is damaged: its archive does not unpack ({error}).") from error
 
 
 def _read_manifest(data: bytes, source: str) -> Manifest:
@@ -337,6 +354,8 @@ def _read_manifest(data: bytes, source: str) -> Manifest:
         manifest = from_plain(Manifest, plain, "manifest")
     except (ValueError, UnknownNameError) as error:
         raise ManifestError(f"The manifest of {source} does not follow the schema: {error}") from error
+    if not isinstance(manifest.recipe.get("name"), str):
+        raise ManifestError(f"The manifest of {source} does not name its recipe.")
     _check_sizes(manifest, source)
     return manifest
 
@@ -362,9 +381,12 @@ def _check_sizes(manifest: Manifest, source: str) -> None:
 def _read_golden(data: bytes, manifest: Manifest, source: str) -> Golden:
     spec = manifest.spec
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(info.file_size > MAX_MEMBER_BYTES for info in archive.infolist()):
+                raise ManifestError(f"The golden pairs of {source} claim more than {MAX_MEMBER_BYTES} bytes: refused.")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             golden = Golden(arrays["observations"], arrays["actions"])
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except ARCHIVE_ERRORS as error:
         raise ManifestError(f"The golden pairs of {source} cannot be read: {error}.") from error
     kinds = (golden.observations.dtype.kind, golden.actions.dtype.kind)
     if (

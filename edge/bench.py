@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge import artifact
+from edge import artifact, interpreter
 from edge.conditions import Conditions, resident_bytes
 from edge.errors import UsageError
 from edge.meters import Meter, best_meter
@@ -55,7 +56,8 @@ class BenchReport:
       flatbuffer_sha256: which flatbuffer it was.
       file_bytes: size of the policy file.
       flatbuffer_bytes: size of the model in it.
-      load_ms: reading the file and building the interpreter, once, in this process.
+      import_ms: importing the interpreter's package; near 0 if the process had done so.
+      load_ms: reading the file and building the interpreter, once.
       verify_ms: replaying the golden pairs, first actions included.
       act_us: `Policy.act`, all its checks included.
       invoke_us: the interpreter's bare `invoke`.
@@ -73,6 +75,7 @@ class BenchReport:
     flatbuffer_sha256: str
     file_bytes: int
     flatbuffer_bytes: int
+    import_ms: float
     load_ms: float
     verify_ms: float
     act_us: Percentiles
@@ -106,10 +109,16 @@ def bench(
 
     Raises:
       ArtifactError: the file is not a policy that can run here.
-      UsageError: `n` or `energy_window_s` is too small.
+      UsageError: a number that makes no sense.
     """
-    if n < 100 or energy_window_s <= 0:
-        raise UsageError("A bench needs at least 100 calls and an energy window above 0 s.")
+    if not 100 <= n <= 10_000_000:
+        raise UsageError(f"A bench takes from 100 to 10 million calls; it was given {n}.")
+    if not 0 < energy_window_s < math.inf:
+        raise UsageError(f"The energy window must be above 0 s; it was given {energy_window_s:g}.")
+    if not 0 < cpu_watts < math.inf:
+        raise UsageError(f"The power per busy core must be above 0 W; it was given {cpu_watts:g}.")
+    import_ns = time.perf_counter_ns()
+    interpreter.runtime_module()
     began_ns = time.perf_counter_ns()
     source = artifact.read(path)
     manifest = source.manifest
@@ -140,6 +149,7 @@ def bench(
         flatbuffer_sha256=manifest.flatbuffer_sha256,
         file_bytes=Path(path).stat().st_size,
         flatbuffer_bytes=manifest.flatbuffer_bytes,
+        import_ms=(began_ns - import_ns) / 1e6,
         load_ms=(loaded_ns - began_ns) / 1e6,
         verify_ms=(verified_ns - loaded_ns) / 1e6,
         act_us=act_us,

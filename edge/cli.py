@@ -13,9 +13,10 @@ from typing import Any
 
 from edge import artifact, report
 from edge.bench import DEFAULT_CPU_WATTS, bench
+from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
 from edge.files import write_atomically
-from edge.loop import ControlLoop
+from edge.loop import SCHEMA_VERSION, ControlLoop, RunReport
 from edge.policy import Policy
 from edge.records import to_json
 
@@ -80,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--failsafe",
         default="hold",
-        help="what to write when the observation is unusable, and last of all: hold, zero, or an action such as "
-        "0.5,-0.5 (default: %(default)s)",
+        help="what to write when the observation is unusable, and last of all: hold (zero at the end), zero, or an "
+        "action, as in --failsafe=-0.5,0.5 (default: %(default)s)",
     )
     run.add_argument("--json", type=Path, help="write the report to this file too")
     return parser
@@ -121,25 +122,27 @@ def _run(options: argparse.Namespace) -> int:
     env = options.env or source.manifest.training.get("env")
     if not isinstance(env, str):
         raise UsageError(f"{options.policy} names no environment. Give one with --env.")
-    if options.duration is not None and not options.duration > 0:
-        raise UsageError(f"--duration must be above 0 s; it was given {options.duration:g}.")
-    code = 0
-    with GymPlant(env, seed=options.seed) as plant:
+    with GymPlant(env, policy.spec, seed=options.seed) as plant:
         loop = ControlLoop(policy, plant, rate_hz=options.rate, failsafe=_failsafe(options.failsafe))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _stop)
+        stop = _StopOnSignals(loop)
         print(f"Running {policy.name} on {env} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
         try:
             loop.run(duration_s=options.duration)
-        except _Stopped as stopped:
-            code = 128 + stopped.number
-    result = loop.report()
-    print(report.loop_text(result))
-    if plant.returns:
-        print(f"{len(plant.returns)} episodes finished, mean return {sum(plant.returns) / len(plant.returns):.1f}")
-    if options.json:
-        write_atomically(options.json, to_json(result).encode())
-    return code
+        finally:
+            result = RunReport(
+                SCHEMA_VERSION,
+                policy.name,
+                source.manifest.flatbuffer_sha256,
+                env,
+                options.seed,
+                tuple(plant.returns),
+                loop.report(),
+                Conditions.now(policy.runtime),
+            )
+            print(report.run_text(result), flush=True)
+            if options.json:
+                write_atomically(options.json, to_json(result).encode())
+    return stop.exit_code
 
 
 def _failsafe(text: str) -> str | list[float]:
@@ -153,18 +156,27 @@ def _failsafe(text: str) -> str | list[float]:
         ) from None
 
 
-class _Stopped(BaseException):
-    """A signal, as an exception that passes through the loop's clean-up."""
+class _StopOnSignals:
+    """Lets the loop end by itself at the first signal, so that no write to the plant is cut in half.
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    A second one, for a plant that is stuck, breaks off the tick; the failsafe action is written all the same. SIGHUP is
+    what a lost ssh session sends.
+    """
 
+    def __init__(self, loop: ControlLoop) -> None:
+        self._loop = loop
+        self.exit_code = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._stop)
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    # Once: a second Ctrl-C must not interrupt the write of the failsafe action that the first one brought about.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise _Stopped(number)
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.exit_code == 0:
+            self.exit_code = 128 + number
+            self._loop.stop(signal.Signals(number).name)
+        else:
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(each, signal.SIG_IGN)
+            raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -31,12 +31,31 @@ def write_atomically(path: str | Path, data: bytes, *, force: bool = True) -> No
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"Cannot write {path}: {reason}. Check that the folder is writable and has room.") from error
+        raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def check_writable(path: str | Path) -> None:
+    """See whether `path` could be written, before the work whose result it is to hold.
+
+    Raises:
+      OutputError: it could not.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(f"Cannot write {path}: {reason}. Check that the folder is writable and has room.")
 
 
 def _umask() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.metadata
 import warnings
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.errors import NotTFLiteError, RuntimeMissingError
+from edge.errors import NotTFLiteError, RuntimeMissingError, UsageError
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,25 @@ class Runtime:
     threads: int
 
 
-def build(flatbuffer: bytes, threads: int) -> tuple[Any, Runtime]:
+def build(flatbuffer: bytes, threads: int, *, plain_kernels: bool = False) -> tuple[Any, Runtime]:
     """Build an interpreter for `flatbuffer` and allocate its tensors.
 
+    `plain_kernels` keeps to the kernels that every TFLite runtime has, without the XNNPACK delegate: what other
+    runtimes and machines may compute.
+
     Raises:
+      UsageError: `threads` is not a number of threads.
       RuntimeMissingError: no interpreter is installed.
       NotTFLiteError: the interpreter refuses the flatbuffer.
     """
-    interpreter_class, package = _interpreter_class()
+    if threads < 1:
+        raise UsageError(f"The number of threads must be at least 1; it was given {threads}.")
+    module, package = runtime_module()
+    options: dict[str, Any] = {}
+    if plain_kernels:
+        options["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        interpreter = interpreter_class(model_content=flatbuffer, num_threads=threads)
+        interpreter = module.Interpreter(model_content=flatbuffer, num_threads=threads, **options)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise NotTFLiteError(f"{package} cannot load the model: {error}") from error
@@ -48,10 +58,10 @@ def build(flatbuffer: bytes, threads: int) -> tuple[Any, Runtime]:
 def tensor_memory(interpreter: Any, index: int) -> npt.NDArray[Any]:
     """The memory of a tensor itself, as an array that may be held and written to across `invoke`.
 
-    Writing an observation here and reading the action here costs a third of `set_tensor` and `get_tensor`, which make
-    a new array at each call. The interpreter forbids holding the array that `tensor()` gives, because it cannot know
-    that nobody will allocate its tensors again, which would move them; we do know: `build` allocates them once. The
-    array does not keep the interpreter alive: whoever holds the one has to hold the other.
+    It spares the arrays that `set_tensor` and `get_tensor` make at each call. The interpreter forbids holding the array
+    that `tensor()` gives, because tensors may move when they are allocated again; `build` allocates them once, and
+    whoever uses this has to see that `invoke` does not move them either (a tensor of dynamic shape would). The array
+    does not keep the interpreter alive: whoever holds the one has to hold the other.
     """
     view: npt.NDArray[Any] = interpreter.tensor(index)()
     memory = (ctypes.c_byte * view.nbytes).from_address(view.ctypes.data)
@@ -60,27 +70,32 @@ def tensor_memory(interpreter: Any, index: int) -> npt.NDArray[Any]:
 
 def build_for_inspection(flatbuffer: bytes) -> Any:
     """An interpreter whose every tensor can be read after `invoke`, at the price of memory; not for acting."""
-    interpreter_class, _ = _interpreter_class()
+    module, _ = runtime_module()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that this is for inspection
-        interpreter = interpreter_class(model_content=flatbuffer, experimental_preserve_all_tensors=True)
+        interpreter = module.Interpreter(model_content=flatbuffer, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     return interpreter
 
 
-def _interpreter_class() -> tuple[Any, str]:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-
-        return Interpreter, "ai-edge-litert"
-    except ImportError:
-        pass
-    try:
-        from tflite_runtime.interpreter import Interpreter
-
-        return Interpreter, "tflite-runtime"
-    except ImportError as error:
-        raise RuntimeMissingError(
-            "No TFLite interpreter is installed. Run `pip install ai-edge-litert` (64-bit) or, on 32-bit ARM with "
-            "Python 3.11 or older, `pip install tflite-runtime 'numpy<2'`."
-        ) from error
+def runtime_module() -> tuple[Any, str]:
+    """The module of the interpreter that is installed, imported, and the name of its package."""
+    failures = []
+    for module, package in (
+        ("ai_edge_litert.interpreter", "ai-edge-litert"),
+        ("tflite_runtime.interpreter", "tflite-runtime"),
+    ):
+        try:
+            return importlib.import_module(module), package
+        except ModuleNotFoundError:
+            continue
+        except (ImportError, AttributeError) as error:
+            # It is there and does not load: an old C library, or tflite-runtime beside numpy 2.
+            failures.append(f"{package} is installed but does not load ({error}).")
+    hint = (
+        "Run `pip install ai-edge-litert` (64-bit) or, on 32-bit ARM with Python 3.11 or older, "
+        "`pip install tflite-runtime 'numpy<2'`."
+    )
+    raise RuntimeMissingError(
+        " ".join([*failures, hint] if failures else ["No TFLite interpreter is installed.", hint])
+    )

@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from edge.artifact import FloatArray
 from edge.clock import Clock, MonotonicClock
+from edge.conditions import Conditions
 from edge.errors import NonFiniteObservationError, UnknownNameError, UsageError
 from edge.plants import Plant
 from edge.policy import Policy
 from edge.stats import Histogram, Percentiles
+
+SCHEMA_VERSION = 1
 
 # Ticks whose times are kept: an hour at 250 Hz. A longer run reports on its last this many.
 MAX_RECORDED_TICKS = 900_000
@@ -29,6 +32,7 @@ class LoopReport:
       ticks: periods in which the loop read, acted and wrote.
       missed_periods: periods skipped because a tick ended after the next was due.
       failsafes: ticks on which the failsafe action was written instead of the policy's, by cause.
+      stopped_by: the reason given to `stop`; None if the run went to its end, or goes on.
       duration_s: from the first deadline to the end of the last tick.
       work_us: from waking to having written.
       wake_latency_us: from the deadline to waking.
@@ -41,12 +45,38 @@ class LoopReport:
     ticks: int
     missed_periods: int
     failsafes: dict[str, int]
+    stopped_by: str | None
     duration_s: float
     work_us: Percentiles | None
     wake_latency_us: Percentiles | None
     period_us: Percentiles | None
     wake_latency_histogram: Histogram
     work_histogram: Histogram
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A loop report with what ran, where, and under what conditions.
+
+    Attributes:
+      schema_version: version of this report's layout.
+      policy: the policy's name.
+      flatbuffer_sha256: which model it was.
+      plant: what was driven.
+      seed: seed of a simulated plant.
+      returns: return of each episode that ended, for a simulated plant.
+      loop: how the loop went.
+      conditions: machine, runtime and versions.
+    """
+
+    schema_version: int
+    policy: str
+    flatbuffer_sha256: str
+    plant: str
+    seed: int
+    returns: tuple[float, ...]
+    loop: LoopReport
+    conditions: Conditions
 
 
 class ControlLoop:
@@ -56,8 +86,9 @@ class ControlLoop:
     When a tick ends after later ones were due, those are skipped and counted, and the next tick falls on the original
     grid: missed work is never caught up in a burst of commands.
 
-    An observation with NaN or infinity never reaches the policy: the failsafe action is written and counted. The last
-    action that the plant receives is the failsafe action, however `run` ends.
+    An observation with NaN or infinity never reaches the policy, and an action with one never reaches the plant: the
+    failsafe action is written and counted. The last action that the plant receives is the failsafe action, however
+    `run` ends (short of SIGKILL and power loss, against which only the actuators themselves can guard).
 
     >>> with GymPlant("InvertedDoublePendulum-v5") as plant:  # doctest: +SKIP
     ...     report = ControlLoop(policy, plant).run(duration_s=10)
@@ -78,7 +109,7 @@ class ControlLoop:
           policy: what decides.
           plant: what is driven. The caller opens and closes it.
           rate_hz: ticks per second; the manifest's control rate if None.
-          failsafe: "hold" (write the last good action again; zero before there is one), "zero", or an action.
+          failsafe: "hold" (the last good action again; zero before there is one, and at the end), "zero", or an action.
           clock: time; the system's monotonic clock if None.
 
         Raises:
@@ -95,52 +126,74 @@ class ControlLoop:
         self._hold = isinstance(failsafe, str) and failsafe == "hold"
         self._failsafe = _failsafe_action(policy, failsafe)
         self._bounds = _bounds(policy)
+        self._stop_reason: str | None = None
         self._record = _Record()
 
     def run(self, *, duration_s: float | None = None) -> LoopReport:
-        """Reset the plant and drive it for `duration_s`, or until an exception (Ctrl-C, say) if None.
+        """Reset the plant and drive it for `duration_s`, or until `stop` or an exception if None.
 
         After an exception, `report` still tells how it went until then.
         """
+        if duration_s is not None and not 0 < duration_s < math.inf:
+            raise UsageError(f"A duration must be above 0 s; it was given {duration_s:g}.")
         period_ns = round(1e9 / self.rate_hz)
         ticks = None if duration_s is None else max(1, round(duration_s * self.rate_hz))
         record = self._record = _Record(ticks)
+        self._stop_reason = None
         plant, clock, act = self._plant, self._clock, self._policy.act
+        held = self._failsafe
         try:
             plant.reset()
             start_ns = deadline_ns = clock.now_ns()
             due = 0
-            while ticks is None or due < ticks:
+            while (ticks is None or due < ticks) and self._stop_reason is None:
                 clock.sleep_until_ns(deadline_ns)
                 woke_ns = clock.now_ns()
                 observation = plant.read()
                 try:
                     action = self._clamp(act(observation))
-                    if self._hold:
-                        self._failsafe = action
                 except NonFiniteObservationError:
                     record.count_failsafe("non-finite observation")
-                    action = self._failsafe
+                    action = np.copy(held)
+                except _NonFiniteActionError:
+                    record.count_failsafe("non-finite action")
+                    action = np.copy(held)
+                else:
+                    if self._hold:
+                        held = np.copy(action)
                 plant.write(action)
                 done_ns = clock.now_ns()
                 # Skip what cannot be met any more, in phase.
                 skipped = max(0, (done_ns - deadline_ns) // period_ns)
+                if ticks is not None:
+                    skipped = min(skipped, ticks - due - 1)
                 record.tick(deadline_ns, woke_ns, done_ns, skipped)
                 due += 1 + skipped
                 deadline_ns = start_ns + due * period_ns
         finally:
-            plant.write(self._failsafe)
+            # Not what was held: the last torque of a policy must not stay applied when nobody looks any more.
+            plant.write(np.copy(self._failsafe))
         return self.report()
+
+    def stop(self, reason: str) -> None:
+        """End the run after the current tick; may be called from a signal handler or another thread."""
+        self._stop_reason = reason
 
     def report(self) -> LoopReport:
         """How the latest run went, or goes."""
-        return self._record.report(self.rate_hz)
+        return self._record.report(self.rate_hz, self._stop_reason)
 
     def _clamp(self, action: Any) -> Any:
         if self._bounds is None:
             return action
+        if not np.isfinite(action).all():
+            raise _NonFiniteActionError
         low, high = self._bounds
         return np.minimum(np.maximum(action, low, out=action), high, out=action)
+
+
+class _NonFiniteActionError(Exception):
+    """The policy gave NaN or infinity, which bounds do not hold back."""
 
 
 def _bounds(policy: Policy) -> tuple[FloatArray, FloatArray] | None:
@@ -202,7 +255,7 @@ class _Record:
     def count_failsafe(self, cause: str) -> None:
         self._failsafes[cause] = self._failsafes.get(cause, 0) + 1
 
-    def report(self, rate_hz: float) -> LoopReport:
+    def report(self, rate_hz: float, stop_reason: str | None) -> LoopReport:
         kept = min(self._ticks, self._capacity)
         # Oldest first: once the arrays have wrapped, the oldest tick lies where the next would be written.
         order = (np.arange(kept) + self._ticks) % self._capacity if kept == self._capacity else np.arange(kept)
@@ -213,6 +266,7 @@ class _Record:
             ticks=self._ticks,
             missed_periods=self._missed,
             failsafes=dict(self._failsafes),
+            stopped_by=stop_reason,
             duration_s=(last_ns - self._first_deadline_ns) * 1e-9,
             work_us=Percentiles.of_ns(done_ns - woke_ns),
             wake_latency_us=Percentiles.of_ns(woke_ns - deadline_ns),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,21 @@ class Policy:
       name: what error messages call it.
       runtime: the interpreter that it got.
       manifest: its papers; None if it was built from a bare flatbuffer.
+      invoke: the interpreter's own, which runs the network on the last observation; for measuring what `act` adds.
     """
 
-    def __init__(self, flatbuffer: bytes, spec: PolicySpec, *, name: str = "policy", threads: int = 1) -> None:
+    def __init__(
+        self,
+        flatbuffer: bytes,
+        spec: PolicySpec,
+        *,
+        name: str = "policy",
+        threads: int = 1,
+        plain_kernels: bool = False,
+    ) -> None:
         """Build the interpreter for a flatbuffer that takes one float32 observation and gives one action.
+
+        `plain_kernels`: see `interpreter.build`.
 
         Raises:
           NotTFLiteError, RuntimeMissingError: no interpreter for this model.
@@ -59,7 +70,7 @@ class Policy:
         self.spec = spec
         self.name = name
         self.manifest: Manifest | None = None
-        self._interpreter, self.runtime = interpreter.build(flatbuffer, threads)
+        self._interpreter, self.runtime = interpreter.build(flatbuffer, threads, plain_kernels=plain_kernels)
         self._bind()
 
     @classmethod
@@ -120,12 +131,8 @@ class Policy:
             finite = False
         if not finite:
             raise NonFiniteObservationError(f"The observation has NaN or infinity in it: {observation!r}.")
-        self._invoke()
+        self.invoke()
         return self._copy_action()
-
-    def invoke(self) -> None:
-        """Run the network alone on the last observation; for measuring what `act` adds to it."""
-        self._invoke()
 
     def replay(self, golden: Golden, tolerance: Sequence[float]) -> GoldenCheck:
         """Act on golden observations and compare; `tolerance` is the allowed difference of each action element."""
@@ -140,24 +147,32 @@ class Policy:
 
     def _bind(self) -> None:
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        shape = self.spec.observation.shape
-        expected = [(1, *shape), np.float32, (1, *self.spec.action.shape)]
-        found = [tuple(inputs[0]["shape"]), inputs[0]["dtype"], tuple(outputs[0]["shape"])]
-        if len(inputs) != 1 or len(outputs) != 1 or found != expected:
+        shape, action = self.spec.observation.shape, self.spec.action
+        expected = [("f", (1, *shape)), ("i" if action.discrete else "f", (1, *action.shape))]
+        found = [(np.dtype(tensor["dtype"]).kind, tuple(tensor["shape"])) for tensor in (*inputs, *outputs)]
+        if len(inputs) != 1 or found != expected:
             raise ManifestError(
-                f"The graph of {self.name} takes {found[0]} and gives {found[2]}; "
-                f"its spec promises float32 {expected[0]} and {expected[2]}. Convert the policy again."
+                f"The graph of {self.name} has inputs and outputs {found}; its spec promises {expected} "
+                "(f: float, i: integer). Convert the policy again."
             )
-        # The network's own input and output memory: see `interpreter.tensor_memory`.
-        self._input = interpreter.tensor_memory(self._interpreter, inputs[0]["index"])
-        self._output = interpreter.tensor_memory(self._interpreter, outputs[0]["index"])
         # Bound once: attribute look-ups are a measurable part of a call that takes a microsecond.
+        self.invoke: Callable[[], None] = self._interpreter.invoke
+        # The network's own input and output memory: see `interpreter.tensor_memory`.
+        indices = inputs[0]["index"], outputs[0]["index"]
+        self._input, self._output = (interpreter.tensor_memory(self._interpreter, index) for index in indices)
+        self.invoke()
+        if [self._interpreter.tensor(index)().ctypes.data for index in indices] != [
+            self._input.ctypes.data,
+            self._output.ctypes.data,
+        ]:
+            raise ManifestError(
+                f"The graph of {self.name} moves its input or output while it runs, which no policy does."
+            )
         self._observation_shape = shape
         self._observation = self._input[0]
         self._flat_dot = self._input.reshape(-1).dot
         self._zeros: FloatArray = np.zeros(math.prod(shape), np.float32)
-        self._invoke = self._interpreter.invoke
-        self._copy_action = self._output.item if self.spec.action.discrete else self._output[0].copy
+        self._copy_action = self._output.item if action.discrete else self._output[0].copy
 
     def _shape_message(self, observation: Any) -> str:
         if isinstance(observation, np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -62,8 +63,11 @@ def _value_from_plain(hint: Any, plain: Any, where: str) -> Any:
         return plain
     if hint is Any:
         return plain
-    if hint is float and isinstance(plain, (int, float)) and not isinstance(plain, bool) and math.isfinite(plain):
-        return float(plain)
+    if hint is float and isinstance(plain, (int, float)) and not isinstance(plain, bool):
+        # An integer beyond the floats is as useless here as infinity.
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(number := float(plain)):
+                return number
     if hint in (str, bool, int) and type(plain) is hint:
         return plain
     raise ValueError(f"{where} is {plain!r}; expected {getattr(hint, '__name__', hint)}.")

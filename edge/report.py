@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edge.artifact import Artifact, Comparison, Layer
 from edge.bench import BenchReport
-from edge.loop import LoopReport
+from edge.loop import LoopReport, RunReport
 from edge.stats import Percentiles
 
 PERCENTILE_NAMES = ("p50", "p90", "p99", "p99.9", "max")
@@ -117,6 +117,15 @@ def loop_text(report: LoopReport) -> str:
     )
 
 
+def run_text(report: RunReport) -> str:
+    """A run report."""
+    lines = [loop_text(report.loop)]
+    if report.returns:
+        mean = sum(report.returns) / len(report.returns)
+        lines.append(f"{len(report.returns)} episodes finished, mean return {mean:.1f}")
+    return "\n".join(lines)
+
+
 def bench_text(report: BenchReport) -> str:
     """A bench report."""
     conditions, energy = report.conditions, report.energy
@@ -129,7 +138,8 @@ def bench_text(report: BenchReport) -> str:
                 ("microseconds", *PERCENTILE_NAMES),
                 [percentile_row("act", report.act_us), percentile_row("invoke", report.invoke_us)],
             ),
-            f"load                  {report.load_ms:.2f} ms, golden pairs {report.verify_ms:.2f} ms",
+            f"load                  {report.load_ms:.2f} ms (import before {report.import_ms:.2f} ms), golden pairs "
+            f"{report.verify_ms:.2f} ms",
             f"resident memory       {size(report.resident_bytes)} (whole process)",
             f"energy per action     {joules(energy.joules_per_action)} ({label})",
             f"                      {energy.scope}; {energy.actions} actions in {energy.window_s:.1f} s",

@@ -1,6 +1,6 @@
 """`tfqrl`: train policies and convert them.
 
-TensorFlow is imported only by the commands that need it, so that `--help` and mistyped commands answer at once.
+TensorFlow is imported only by the commands that need it, so that `--help` and a mistyped command need not wait for it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import tyro
 
 from edge.errors import UnknownNameError, UsageError, UserError
+from edge.files import check_writable
 from tfqrl.signals import Interrupted
 
 USAGE = """usage: tfqrl {train,convert,demo} ...
@@ -150,6 +151,7 @@ def _convert(words: list[str]) -> int:
     converters.recipe.get(command.recipe)
     if command.out.exists() and not command.force:
         raise UsageError(f"{command.out} exists already. Give another --out, or --force to replace it.")
+    check_writable(command.out)
 
     from edge import report
     from tfqrl.convert import convert_run
@@ -176,6 +178,8 @@ def _import_tensorflow() -> None:
         os.dup2(nowhere.fileno(), 2)
         try:
             import tensorflow  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise UserError("TensorFlow is not installed. Run `pip install 'tfqrl[train]'`.") from error
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

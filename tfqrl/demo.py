@@ -18,7 +18,7 @@ from edge.artifact import Manifest
 from edge.bench import BenchReport
 from edge.errors import UserError
 from edge.files import write_atomically
-from edge.loop import LoopReport
+from edge.loop import RunReport
 from edge.records import from_plain
 from edge.report import joules, size, table
 from tfqrl import cli
@@ -26,15 +26,28 @@ from tfqrl.page import DemoFigures, demo_page
 from tfqrl.runs import Run
 
 ENV = "InvertedDoublePendulum-v5"
-STEPS = 1_000_000
+STEPS = 1_500_000
 # Many copies and large batches: nearly all of an episode is spent balancing, and it takes many fresh starts in a batch
 # for the policy not to forget how to get there.
-OPTIONS = ("--num-envs", "64", "--rollout-steps", "256", "--batch-size", "2048", "--learning-rate", "1e-3")
+#
+# Solved is what Gymnasium calls so: 9100 over the last 100 episodes, here with exploration noise. At best it is 9350.
+OPTIONS = (
+    "--target-return",
+    "9100",
+    "--num-envs",
+    "64",
+    "--rollout-steps",
+    "256",
+    "--batch-size",
+    "2048",
+    "--learning-rate",
+    "1e-3",
+)
 EPISODES = 20
 LOOP_S = 10
 RECIPES = ("float32", "int8")
 
-# Gymnasium calls the task solved at 9100; about 9350 is the most that can be had.
+# Of the policy without exploration noise, over episodes of their own.
 WANTED_RETURN = 9000.0
 WANTED_FRACTION = 0.98
 
@@ -60,7 +73,7 @@ def demo(out: Path, seed: int) -> int:
     figures = DemoFigures(
         env=ENV,
         curve=[(record["steps"], record["return"]) for record in Run.open(run).metrics() if "return" in record],
-        loop=_load(LoopReport, out / "loop.json"),
+        loop=_load(RunReport, out / "loop.json").loop,
         benches=benches,
         header=(
             "recipe",
@@ -83,6 +96,8 @@ def demo(out: Path, seed: int) -> int:
 def _tfqrl(*words: str) -> None:
     print(f"\n$ tfqrl {' '.join(words)}", flush=True)
     code = cli.main(words)
+    if code > 128:
+        raise KeyboardInterrupt
     if code:
         raise UserError(f"The demo stops here: `tfqrl {words[0]}` failed with exit code {code}.")
 

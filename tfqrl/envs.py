@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,10 +107,10 @@ class VectorEnv:
       episodes: (return, length) of each episode that has ended, oldest first.
     """
 
-    def __init__(self, name: str, num_envs: int, *, seed: int, threads: int = 2) -> None:
+    def __init__(self, name: str, num_envs: int, *, seed: int, threads: int | None = None) -> None:
         """Make the copies. The same seed gives the same episodes, whatever the number of threads.
 
-        `threads` counts the one that calls `step`.
+        `threads` counts the one that calls `step`; as many as there are cores if None.
         """
         self._envs = [make(name) for _ in range(num_envs)]
         self._name = name
@@ -127,10 +128,12 @@ class VectorEnv:
         )
         self._returns = [0.0] * num_envs
         self._lengths = [0] * num_envs
-        self._low = np.asarray(getattr(self._envs[0].action_space, "low", 0.0))
-        self._high = np.asarray(getattr(self._envs[0].action_space, "high", 0.0))
-        self._bounded = np.isfinite(self._low) & np.isfinite(self._high)
-        threads = min(threads, num_envs)
+        # As the deployed graph does it: [-1, 1] is scaled where both bounds are known, else taken as it is.
+        bounds = list(zip(self.spec.action.low, self.spec.action.high))
+        self._bounded = np.array([low is not None and high is not None for low, high in bounds])
+        self._middle = np.array([0.0 if low is None or high is None else (high + low) / 2 for low, high in bounds])
+        self._half_range = np.array([1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds])
+        threads = min(threads or len(os.sched_getaffinity(0)), num_envs)
         self._groups = [list(group) for group in np.array_split(np.arange(num_envs), threads)]
         self._pool = ThreadPoolExecutor(max(1, threads - 1), "env")
 
@@ -156,7 +159,10 @@ class VectorEnv:
             actions = self._scale(actions)
         # The first group is this thread's own: waking another for it would only cost.
         others = [self._pool.submit(self._step_group, group, actions) for group in self._groups[1:]]
-        self.episodes += self._step_group(self._groups[0], actions)
+        try:
+            self.episodes += self._step_group(self._groups[0], actions)
+        finally:
+            wait(others)
         for other in others:
             self.episodes += other.result()
         if not (np.isfinite(self._step.next_observation).all() and np.isfinite(self._step.reward).all()):
@@ -189,9 +195,8 @@ class VectorEnv:
         return ended
 
     def _scale(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        with np.errstate(invalid="ignore", over="ignore"):
-            scaled = self._low + (np.clip(actions, -1.0, 1.0) + 1.0) * (0.5 * (self._high - self._low))
-        return np.where(self._bounded, scaled, actions).astype(np.float32)
+        clipped = np.where(self._bounded, np.clip(actions, -1.0, 1.0), actions)
+        return (self._middle + clipped * self._half_range).astype(np.float32)
 
 
 def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:

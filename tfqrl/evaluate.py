@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge.errors import UserError
 from tfqrl import envs
 
 Array = npt.NDArray[Any]
+
+# Longer than any time limit in use: an environment that reaches it has none.
+MAX_EPISODE_STEPS = 100_000
 
 # Actions for a batch of observations, (n, *observation.shape) -> (n, *action.shape), in the environment's units.
 Act = Callable[[Array], Array]
@@ -18,6 +22,9 @@ Act = Callable[[Array], Array]
 
 def play(act: Act, env: str, *, first_seed: int, episodes: int) -> tuple[Array, list[Array]]:
     """Play episodes seeded first_seed, first_seed + 1, ..., side by side, so that `act` gets them as one batch.
+
+    Raises:
+      UserError: an episode does not end.
 
     Returns:
       The returns, (episodes,) float64; and for each episode the observations acted on, (length, *shape) float32.
@@ -36,6 +43,10 @@ def play(act: Act, env: str, *, first_seed: int, episodes: int) -> tuple[Array, 
             returns[i] += float(reward)
             if terminated or truncated:
                 playing.remove(i)
+            elif len(visited[i]) >= MAX_EPISODE_STEPS:
+                raise UserError(
+                    f"An episode of {env} lasts over {MAX_EPISODE_STEPS} steps. Register it with max_episode_steps."
+                )
     for copy in copies:
         copy.close()
     return returns, [np.stack(episode) for episode in visited]

@@ -42,7 +42,7 @@ class TrainingProgress:
     def __enter__(self) -> TrainingProgress:
         """Start the bar."""
         self._bar.start()
-        self._logged_s = time.perf_counter()
+        self._began_s = self._logged_s = time.perf_counter()
         self._recent.append((self._logged_s, self._first_steps))
         return self
 
@@ -59,7 +59,8 @@ class TrainingProgress:
         self._recent.append((now_s, steps))
         (first_s, first_steps), (last_s, last_steps) = self._recent[0], self._recent[-1]
         steps_per_s = (last_steps - first_steps) / (last_s - first_s)
-        self._run.append_metrics({"steps": steps, "steps_per_s": steps_per_s, **metrics})
+        elapsed_s = last_s - self._began_s
+        self._run.append_metrics({"steps": steps, "elapsed_s": elapsed_s, "steps_per_s": steps_per_s, **metrics})
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step=steps)
         self._writer.add_scalar("steps_per_s", steps_per_s, step=steps)

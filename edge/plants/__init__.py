@@ -11,8 +11,8 @@ import numpy.typing as npt
 class Plant(Protocol):
     """A robot, a simulation, or anything else with sensors and actuators.
 
-    The loop enters it as a context manager, resets it once, and then calls `read` and `write` in turn, once per tick.
-    The last call before the context is left is always a `write` of the failsafe action.
+    Whoever opens it as a context manager gives it to a loop, which resets it once and then calls `read` and `write` in
+    turn, once per tick. The last call is always a `write` of the failsafe action.
     """
 
     def reset(self) -> None:
@@ -24,7 +24,10 @@ class Plant(Protocol):
         ...
 
     def write(self, action: Any) -> Any:
-        """Send an action to the actuators; returns what was really sent, after any limit of the plant's own."""
+        """Send an action to the actuators; returns what was really sent, after any limit of the plant's own.
+
+        The array is the plant's to keep.
+        """
         ...
 
     def __enter__(self) -> Plant:

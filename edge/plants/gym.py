@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edge.errors import UnknownNameError, UserError
+from edge.artifact import PolicySpec
+from edge.errors import UnknownNameError, UsageError, UserError
 
 
 class GymPlant:
@@ -17,23 +18,33 @@ class GymPlant:
       returns: the return of each finished episode.
     """
 
-    def __init__(self, env: str, *, seed: int = 0) -> None:
-        """Make the environment named `env`; the first episode is seeded with `seed`.
+    def __init__(self, env: str, spec: PolicySpec, *, seed: int = 0) -> None:
+        """Make the environment named `env` for a policy of `spec`; the first episode is seeded with `seed`.
 
         Raises:
-          UserError: gymnasium is not installed.
+          UserError: gymnasium is not installed, or the environment cannot be made here.
           UnknownNameError: there is no such environment.
+          UsageError: it observes or acts otherwise than the policy.
         """
         try:
             import gymnasium
         except ImportError as error:
             raise UserError("The plant `gym` needs Gymnasium: `pip install 'gymnasium[mujoco]'`.") from error
+        known = gymnasium.error
         try:
-            self._env: Any = gymnasium.make(env)
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise UserError(f"The environment {env} cannot be made here: {error}") from error
-        except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error) as error:
+            self._env: Any = gymnasium.make(env, disable_env_checker=True)
+        except (known.NameNotFound, known.NamespaceNotFound, known.VersionNotFound) as error:
             raise UnknownNameError("environment", env, gymnasium.registry) from error
+        except (known.Error, ImportError, AttributeError) as error:
+            raise UserError(f"The environment {env} cannot be made here: {error}") from error
+        observes, acts = self._env.observation_space, self._env.action_space
+        n = int(acts.n) if isinstance(acts, gymnasium.spaces.Discrete) else None
+        if (observes.shape, acts.shape, n) != (spec.observation.shape, spec.action.shape, spec.action.n):
+            self._env.close()
+            raise UsageError(
+                f"{env} observes {observes} and acts by {acts}; the policy takes {spec.observation.shape} and gives "
+                + (f"one of {spec.action.n}." if spec.action.discrete else f"{spec.action.shape}.")
+            )
         self._seed = seed
         self._observation: npt.NDArray[Any] | None = None
         self._return = 0.0

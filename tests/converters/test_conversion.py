@@ -142,13 +142,25 @@ def test_returns_are_compared_on_the_same_episodes() -> None:
     def episode_returns(act) -> np.ndarray:
         return act(OBSERVATIONS[:8])[:, 0].astype(np.float64)
 
-    comparison = convert(
-        network(), SPEC, "int8", OBSERVATIONS, episode_returns=episode_returns, first_seed=7
-    ).comparison
-    assert comparison.returns is not None
-    assert (comparison.returns.episodes, comparison.returns.first_seed) == (8, 7)
-    low, high = comparison.returns.difference_interval
-    assert low <= comparison.returns.difference_mean <= high
+    model = network()
+    conversion = convert(model, SPEC, "int8", OBSERVATIONS, episode_returns=episode_returns, first_seed=7)
+    returns = conversion.comparison.returns
+    assert returns is not None
+    assert (returns.episodes, returns.first_seed) == (8, 7)
+    policy = conversion.policy()
+    expected_float = reference(model, OBSERVATIONS[:8], SPEC)[:, 0].mean()
+    expected_int8 = np.mean([policy.act(observation)[0] for observation in OBSERVATIONS[:8]])
+    assert returns.float_mean == pytest.approx(expected_float, abs=1e-5)
+    assert returns.converted_mean == pytest.approx(expected_int8, abs=1e-5)
+    assert abs(expected_float - expected_int8) > 1e-4, "they are two policies"
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_hidden_activations_convert(activation: str) -> None:
+    model = mlp(5, (32, 32), 2, activation=activation, output_gain=1.0, seed=3)
+    comparison = convert(model, SPEC, "int8", OBSERVATIONS).comparison
+    assert comparison.mean_action_error is not None
+    assert 1e-4 < comparison.mean_action_error < 0.08
 
 
 def test_ranges_are_the_true_extremes() -> None:

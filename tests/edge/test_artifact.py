@@ -24,6 +24,7 @@ from edge.errors import (
 from edge.policy import Policy
 
 ARM = (DATA / "arm-int8.tflite").read_bytes()
+WHOLE = artifact.from_bytes(ARM)
 
 
 def rebuilt(change=lambda manifest: manifest, *, names=(artifact.MANIFEST, artifact.GOLDEN), golden=None) -> bytes:
@@ -125,6 +126,8 @@ def test_a_newer_schema_is_refused_with_what_to_do() -> None:
         (lambda m: {k: v for k, v in m.items() if k != "spec"}, "lacks 'spec'"),
         (lambda m: {**m, "golden_tolerance": [0.1]}, "1 values in golden_tolerance; expected 2"),
         (lambda m: {**m, "golden_tolerance": [float("nan"), 0.1]}, "golden_tolerance"),
+        (lambda m: {**m, "golden_tolerance": [10**400, 0.1]}, "golden_tolerance"),
+        (lambda m: {**m, "recipe": {}}, "does not name its recipe"),
     ],
 )
 def test_a_manifest_that_breaks_the_schema_is_refused(change, message: str) -> None:
@@ -169,17 +172,29 @@ def test_a_member_that_would_fill_the_memory_is_refused(monkeypatch: pytest.Monk
         artifact.from_bytes(ARM)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.integers(0, len(ARM) - 1), st.binary(min_size=1, max_size=8))
-def test_any_damage_is_a_named_error_or_harmless(place: int, garbage: bytes) -> None:
-    damaged = ARM[:place] + garbage + ARM[place + len(garbage) :]
+def read_or_named_error(data: bytes) -> None:
     try:
-        source = artifact.from_bytes(damaged)
+        source = artifact.from_bytes(data)
     except ArtifactError:
         return
     # Damage in the archive's own bookkeeping may go unnoticed, but what was read is then what was written.
-    assert source.manifest == artifact.from_bytes(ARM).manifest
-    np.testing.assert_array_equal(source.golden.actions, artifact.from_bytes(ARM).golden.actions)
+    assert source.manifest == WHOLE.manifest
+    np.testing.assert_array_equal(source.golden.actions, WHOLE.golden.actions)
+    np.testing.assert_array_equal(source.golden.observations, WHOLE.golden.observations)
+
+
+def test_every_bit_of_the_archive_may_flip() -> None:
+    for place in range(WHOLE.manifest.flatbuffer_bytes, len(ARM)):
+        for bit in range(8):
+            damaged = bytearray(ARM)
+            damaged[place] ^= 1 << bit
+            read_or_named_error(bytes(damaged))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, len(ARM) - 1), st.binary(min_size=1, max_size=8))
+def test_any_damage_is_a_named_error_or_harmless(place: int, garbage: bytes) -> None:
+    read_or_named_error(ARM[:place] + garbage + ARM[place + len(garbage) :])
 
 
 def test_a_changed_golden_action_stops_the_policy_from_loading(tmp_path: Path) -> None:

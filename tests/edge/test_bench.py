@@ -1,4 +1,6 @@
 import json
+import math
+from typing import Any
 
 import pytest
 from fakes import DATA
@@ -16,6 +18,9 @@ def test_a_bench_reports_what_it_measured_and_under_what_conditions(name: str) -
     assert 0 < report.invoke_us.p50 <= report.act_us.p50 <= report.act_us.p99 <= report.act_us.max
     assert report.file_bytes == (DATA / f"{name}.tflite").stat().st_size > report.flatbuffer_bytes
     assert report.energy.actions > 0
+    # This process has numpy loaded, and fits in a small machine.
+    assert report.resident_bytes is not None
+    assert 20e6 < report.resident_bytes < 20e9
     assert report.energy.joules_per_action > 0
     assert report.conditions.runtime.threads == 1
     assert from_plain(BenchReport, json.loads(to_json(report)), "report") == report
@@ -27,6 +32,10 @@ def test_an_estimate_is_called_one_wherever_it_shows() -> None:
     assert f"({label})" in bench_text(report)
 
 
-def test_a_bench_of_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="at least 100 calls"):
-        bench(DATA / "arm-int8.tflite", n=1)
+@pytest.mark.parametrize(
+    "options",
+    [{"n": 1}, {"n": 10**12}, {"cpu_watts": -5.0}, {"cpu_watts": math.nan}, {"energy_window_s": 0.0}, {"threads": 0}],
+)
+def test_a_bench_of_nothing_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="it was given"):
+        bench(DATA / "arm-int8.tflite", **options)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 from fakes import DATA
 
-from edge import cli
+from edge import artifact, cli
 from edge.artifact import Manifest
-from edge.loop import LoopReport
+from edge.loop import RunReport
 from edge.records import from_plain
 
+LEVER = str(DATA / "lever-int8.tflite")
 ARM = str(DATA / "arm-int8.tflite")
 
 
@@ -43,8 +45,13 @@ def test_bench_writes_json_beside_its_table(capsys: pytest.CaptureFixture[str], 
         (["info", __file__], "is not a TFLite file"),
         (["run", ARM], "names no environment. Give one with --env"),
         (["run", ARM, "--env", "Pendlum-v1"], "Did you mean 'Pendulum-v1'"),
-        (["run", ARM, "--env", "Pendulum-v1", "--rate", "-1"], "not possible"),
-        (["run", ARM, "--env", "Pendulum-v1", "--failsafe", "a,b"], "--failsafe takes hold, zero or numbers"),
+        (["run", ARM, "--env", "nowhere:Pendulum-v1"], "cannot be made here"),
+        (["run", ARM, "--env", "HalfCheetah-v3"], "cannot be made here"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--rate", "-1"], "not possible"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--duration", "inf"], "A duration must be above 0 s"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--failsafe", "a,b"], "--failsafe takes hold, zero or numbers"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--failsafe=-0.5,0.5"], "must be 1 finite number(s)"),
+        (["verify", ARM, "--threads", "0"], "must be at least 1"),
         (["bench", ARM, "--n", "200", "--json", f"{__file__}/x.json"], "Cannot write"),
     ],
 )
@@ -58,15 +65,31 @@ def test_errors_are_one_sentence_and_an_exit_code(
     assert message in error
 
 
-def test_a_plant_of_another_shape_never_gets_more_than_the_failsafe(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("policy", "env"), [("switch", "CartPole-v1"), ("arm", "Pendulum-v1"), ("switch", "Pendulum-v1")]
+)
+def test_a_plant_that_is_not_the_policys_is_refused(policy: str, env: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gymnasium")
-    # CartPole observes 4 numbers, the switch 3.
-    words = ["run", str(DATA / "switch-int8.tflite"), "--env", "CartPole-v1", "--duration", "1"]
-    assert cli.main(words) == 1
-    assert "shape (3,)" in capsys.readouterr().err
+    assert cli.main(["run", str(DATA / f"{policy}-int8.tflite"), "--env", env, "--duration", "1"]) == 2
+    captured = capsys.readouterr()
+    assert f"{env} observes" in captured.err
+    assert "Running" not in captured.out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_policy_that_fails_its_golden_pairs_does_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = artifact.read(DATA / "lever-int8.tflite")
+    golden = dataclasses.replace(source.golden, actions=source.golden.actions + 1.0)
+    artifact.write(tmp_path / "policy.tflite", dataclasses.replace(source, golden=golden))
+    assert cli.main(["run", str(tmp_path / "policy.tflite"), "--env", "Pendulum-v1", "--duration", "1"]) == 1
+    captured = capsys.readouterr()
+    assert "32 of 32 golden actions differ" in captured.err
+    assert "Running" not in captured.out
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_ends_the_loop_with_its_report(number: signal.Signals, code: int, tmp_path: Path) -> None:
     pytest.importorskip("gymnasium")
     # Pendulum's three observations suit the lever, whose one action is Pendulum's torque.
@@ -84,6 +107,8 @@ def test_a_signal_ends_the_loop_with_its_report(number: signal.Signals, code: in
     rest, _ = process.communicate(timeout=20)
     assert process.returncode == code
     assert "periods missed" in rest
-    result = from_plain(LoopReport, json.loads(report.read_text()), "report")
-    assert result.ticks > 0
-    assert result.rate_hz == 20.0
+    result = from_plain(RunReport, json.loads(report.read_text()), "report")
+    assert result.loop.ticks > 0
+    assert result.loop.rate_hz == 20.0
+    assert result.loop.stopped_by == number.name
+    assert (result.policy, result.plant) == ("lever", "Pendulum-v1")

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from edge.errors import OutputError
-from edge.files import write_atomically
+from edge.files import check_writable, write_atomically
 
 
 def test_a_file_is_made_with_the_folders_that_it_needs(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a" / "b" / "file", b"data")
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"data"
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["file"]
+    # As readable as any file that a program makes, not only by its owner.
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a" / "b" / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path) -> None:
@@ -30,6 +33,14 @@ def test_a_place_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match=r"Cannot write .*/file/below: .*Check that the folder is writable"):
         write_atomically(tmp_path / "file" / "below", b"data")
+
+
+def test_whether_a_place_can_be_written_is_known_before(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "file")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="Cannot write"):
+        check_writable(tmp_path / "file" / "below")
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

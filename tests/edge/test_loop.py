@@ -85,6 +85,7 @@ def test_hold_writes_the_last_good_action_and_zero_before_there_is_one(arm: Poli
     np.testing.assert_array_equal(plant.written[1], arm.act(GOOD))
     np.testing.assert_array_equal(plant.written[2], plant.written[1])
     np.testing.assert_array_equal(plant.written[3], plant.written[1])
+    np.testing.assert_array_equal(plant.written[4], [0.0, 0.0], err_msg="a torque must not be held for ever")
     assert report.failsafes == {"non-finite observation": 3}
 
 
@@ -124,6 +125,52 @@ def test_actions_are_clamped_to_the_bounds(arm: Policy, monkeypatch: pytest.Monk
     plant = FakePlant([GOOD])
     run(arm, plant, FakeClock(), ticks=1)
     np.testing.assert_array_equal(plant.written[0], [2.0, 0.0])
+
+
+@pytest.mark.parametrize("action", [[np.nan, 0.5], [0.1, np.inf]])
+def test_an_action_that_is_not_finite_never_reaches_the_plant(
+    arm: Policy, monkeypatch: pytest.MonkeyPatch, action: list[float]
+) -> None:
+    monkeypatch.setattr(arm, "act", lambda observation: np.array(action, np.float32))
+    plant = FakePlant([GOOD])
+    report = run(arm, plant, FakeClock(), ticks=2, failsafe=[0.5, 0.5])
+    np.testing.assert_array_equal(plant.written, [[0.5, 0.5]] * 3)
+    assert report.failsafes == {"non-finite action": 2}
+
+
+def test_a_plant_may_change_the_array_that_it_is_given(arm: Policy) -> None:
+    class Scaling(FakePlant):
+        def write(self, action: Any) -> Any:
+            super().write(action)
+            action *= 100
+            return action
+
+    plant = Scaling([GOOD, BAD, BAD])
+    run(arm, plant, FakeClock(), ticks=3)
+    np.testing.assert_array_equal(plant.written[1], plant.written[0])
+    np.testing.assert_array_equal(plant.written[2], plant.written[0])
+    np.testing.assert_array_equal(plant.written[3], [0.0, 0.0])
+
+
+def test_a_stopped_loop_ends_after_its_tick(arm: Policy) -> None:
+    plant = FakePlant([GOOD], lambda tick: loop.stop("SIGTERM") if tick == 2 else None)
+    loop = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), failsafe=[0.5, 0.5])
+    report = loop.run()
+    assert (report.ticks, report.stopped_by) == (3, "SIGTERM")
+    assert len(plant.written) == 4
+    np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
+
+
+def test_periods_after_the_end_are_not_missed(arm: Policy) -> None:
+    clock = FakeClock(start_ns=0)
+    report = run(arm, FakePlant([GOOD], lambda tick: clock.advance(55 * MS if tick == 3 else 0)), clock, ticks=5)
+    assert (report.ticks, report.missed_periods) == (4, 1)
+
+
+@pytest.mark.parametrize("duration_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_duration_that_is_none_is_refused(arm: Policy, duration_s: float) -> None:
+    with pytest.raises(UsageError, match="duration"):
+        ControlLoop(arm, FakePlant([GOOD])).run(duration_s=duration_s)
 
 
 def test_a_discrete_policy_drives_a_plant() -> None:

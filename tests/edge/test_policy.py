@@ -99,6 +99,14 @@ def test_golden_pairs_are_replayed_within_a_step() -> None:
         assert check.mismatches == 0
 
 
+@pytest.mark.parametrize("name", ["arm", "lever", "switch"])
+@pytest.mark.parametrize("recipe", ["float32", "int8"])
+def test_golden_pairs_hold_on_the_kernels_that_every_runtime_has(name: str, recipe: str) -> None:
+    source = artifact.read(DATA / f"{name}-{recipe}.tflite")
+    plain = Policy(source.flatbuffer, source.manifest.spec, plain_kernels=True)
+    assert plain.replay(source.golden, source.manifest.golden_tolerance).mismatches == 0
+
+
 def test_a_flatbuffer_that_does_not_fit_its_spec_is_refused() -> None:
     arm = artifact.read(DATA / "arm-float32.tflite")
     switch = artifact.read(DATA / "switch-float32.tflite")

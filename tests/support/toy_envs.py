@@ -9,7 +9,8 @@ import numpy as np
 class Match(gymnasium.Env):
     """One step: the reward is how well the action matches the observation. The best return is 0."""
 
-    def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
+    def __init__(self, low: float = -1.0, high: float = 1.0, reward_scale: float = 1.0) -> None:
+        self.reward_scale = reward_scale
         self.observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
         self.action_space = gymnasium.spaces.Box(low, high, (1,), np.float32)
 
@@ -24,7 +25,7 @@ class Match(gymnasium.Env):
             np.ptp([self.action_space.low, self.action_space.high]) / 2,
         )
         reward = -float(((action - middle) / half - self.target)[0] ** 2)
-        return self.target, reward, True, False, {}
+        return self.target, self.reward_scale * reward, True, False, {}
 
 
 class Count(gymnasium.Env):
@@ -50,6 +51,14 @@ class Count(gymnasium.Env):
         return observation, float(action[0]), ended and not self.cut_off, ended and self.cut_off, {}
 
 
+class Huge(Count):
+    """Count with action bounds that are float32's largest number, which is how some environments write "unbounded"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gymnasium.spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (2,), np.float32)
+
+
 class Odd(gymnasium.Env):
     """Has whatever spaces it is given."""
 
@@ -61,6 +70,8 @@ def register() -> None:
     spaces = gymnasium.spaces
     vector = spaces.Box(-1, 1, (2,))
     gymnasium.register("toys/Match-v0", Match)
+    gymnasium.register("toys/MatchTimes100-v0", Match, kwargs={"reward_scale": 100.0})
+    gymnasium.register("toys/Unbounded-v0", Huge)
     gymnasium.register("toys/Shifted-v0", Match, kwargs={"low": 3.0, "high": 7.0})
     gymnasium.register("toys/Count-v0", Count)
     gymnasium.register("toys/CutOff-v0", Count, kwargs={"cut_off": True})

@@ -16,6 +16,13 @@ def test_actions_span_the_bounds_and_are_clipped() -> None:
     env.close()
 
 
+def test_unbounded_actions_are_taken_as_they_are_in_training_as_in_deployment() -> None:
+    env = VectorEnv("toys/Unbounded-v0", 1, seed=0)
+    assert env.spec.action.low == (None, None)
+    env.reset()
+    assert env.step(np.array([[7.5, 0.0]], np.float32)).reward.tolist() == [7.5]
+
+
 @pytest.mark.parametrize(("name", "terminated"), [("toys/Count-v0", True), ("toys/CutOff-v0", False)])
 def test_an_ended_episode_shows_its_last_observation_and_begins_the_next(name: str, terminated: bool) -> None:
     env = VectorEnv(name, 2, seed=0)

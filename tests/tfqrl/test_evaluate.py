@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 import toy_envs  # noqa: F401  (registers the toys)
 
+from edge.errors import UserError
+from tfqrl import evaluate
 from tfqrl.evaluate import play
 
 
@@ -23,3 +26,9 @@ def test_a_policy_that_is_better_gets_more() -> None:
     bad, _ = play(lambda x: -x, "toys/Match-v0", first_seed=0, episodes=5)
     np.testing.assert_allclose(good, 0.0, atol=1e-6)
     assert (bad < -1e-3).any()
+
+
+def test_an_episode_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "MAX_EPISODE_STEPS", 4)
+    with pytest.raises(UserError, match="max_episode_steps"):
+        play(lambda x: x, "toys/Count-v0", first_seed=0, episodes=1)

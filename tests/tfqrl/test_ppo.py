@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 import toy_envs  # noqa: F401  (registers the toys)
 
-from edge.errors import UsageError
+from edge.errors import UsageError, UserError
 from tfqrl import agents
 from tfqrl.agents import ppo
 from tfqrl.agents.ppo import METRICS, PPO, PPOConfig
@@ -40,8 +40,8 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) ->
     for name, array in weights(first).items():
         np.testing.assert_array_equal(array, weights(second)[name], err_msg=name)
     assert not np.array_equal(weights(first)["policy/0"], weights(other)["policy/0"])
-    strip = [{k: v for k, v in r.items() if k != "steps_per_s"} for r in first.metrics()]
-    assert strip == [{k: v for k, v in r.items() if k != "steps_per_s"} for r in second.metrics()]
+    strip = [{k: v for k, v in r.items() if k not in ("steps_per_s", "elapsed_s")} for r in first.metrics()]
+    assert strip == [{k: v for k, v in r.items() if k not in ("steps_per_s", "elapsed_s")} for r in second.metrics()]
 
 
 def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -68,8 +68,20 @@ def test_everything_that_is_restored_equals_what_was_saved(tmp_path: Path) -> No
         np.testing.assert_array_equal(array, saved[name], err_msg=name)
 
 
-def start(path: Path) -> "subprocess.Popen[str]":
-    words = ["train", "ppo", "--env", "Pendulum-v1", "--steps", "100000000", "--num-envs", "4", "--rollout-steps", "64"]
+def start(path: Path, *more: str) -> "subprocess.Popen[str]":
+    words = [
+        "train",
+        "ppo",
+        "--env",
+        "Pendulum-v1",
+        "--steps",
+        "100000000",
+        "--num-envs",
+        "4",
+        "--rollout-steps",
+        "64",
+        *more,
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "tfqrl", *words, "--out", str(path)], stderr=subprocess.PIPE, text=True
     )
@@ -92,12 +104,103 @@ def test_a_signal_saves_a_checkpoint(number: signal.Signals, code: int, tmp_path
     assert int(run.load_checkpoint()["steps"]) == run.metrics()[-1]["steps"]
 
 
-def test_a_kill_loses_no_more_than_what_came_after_the_checkpoint(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", dataclasses.replace(SMALL, steps=512))
-    run.append_metrics({"steps": 768, "return": 0.0})  # an iteration of which no checkpoint tells
+def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start(tmp_path / "run", "--checkpoint-period-s", "0")
+    process.kill()
+    process.wait()
+    run = Run.open(tmp_path / "run")
+    steps = int(run.load_checkpoint()["steps"])
+    assert steps > 0
+    assert len(run.metrics()) * 256 - steps in (0, 256), "a checkpoint after each iteration, or killed between the two"
     (run.path / ".checkpoint.npz.half").write_bytes(b"what a kill in the middle of writing leaves")
-    ppo.train(run.reconfigured(SMALL))
-    assert [record["steps"] for record in run.metrics()] == [256, 512, 768, 1024]
+    config = dataclasses.replace(agents.config_of(run), steps=steps + 512)
+    ppo.train(run.reconfigured(config))
+    assert [record["steps"] for record in run.metrics()] == list(range(256, steps + 513, 256))
+
+
+def test_all_of_the_random_state_and_moments_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path / "run", dataclasses.replace(SMALL, steps=512))
+    saved = run.load_checkpoint()
+    # Ask for no more steps than there are: what is loaded is saved again as it is.
+    ppo.train(run)
+    again = run.load_checkpoint()
+    assert saved.keys() == again.keys()
+    for name, array in saved.items():
+        np.testing.assert_array_equal(array, again[name], err_msg=name)
+    assert float(saved["return_moments/count"]) == 512
+
+
+def learner_and_batch(config: PPOConfig, actions: int = 2) -> tuple[PPO, list[np.ndarray]]:
+    spec = VectorEnv("toys/Count-v0", 1, seed=0).spec
+    rng = np.random.default_rng(0)
+    learner = PPO(config, spec)
+    observation = rng.normal(size=(8, 2)).astype(np.float32)
+    action = rng.normal(size=(8, actions)).astype(np.float32)
+    mean, std = learner.policy(observation).numpy(), 1.0
+    old = (-0.5 * ((action - mean) / std) ** 2 - 0.5 * np.log(2 * np.pi)).sum(axis=1)
+    old += rng.normal(0.0, 0.2, 8)
+    advantage, target = rng.normal(size=8), rng.normal(size=8)
+    return learner, [x.astype(np.float32) for x in (observation, action, old, advantage, target)]
+
+
+def test_a_gradient_step_by_hand() -> None:
+    config = PPOConfig(env="", hidden=(4,), entropy_weight=0.1, max_gradient_norm=0.05, learning_rate=0.01, seed=1)
+    learner, batch = learner_and_batch(config)
+    observation, action, old, advantage, target = (tf.constant(x) for x in batch)
+    with tf.GradientTape() as tape:
+        mean = learner.policy(observation)
+        std = tf.exp(learner.distribution.variables[0])
+        log_prob = tf.reduce_sum(-0.5 * ((action - mean) / std) ** 2 - tf.math.log(std) - 0.9189385, axis=1)
+        ratio = tf.exp(log_prob - old)
+        normal = (advantage - np.mean(advantage)) / np.std(advantage)
+        surrogate = tf.minimum(ratio * normal, tf.clip_by_value(ratio, 0.8, 1.2) * normal)
+        value_loss = tf.reduce_mean((tf.squeeze(learner.value(observation), 1) - target) ** 2)
+        entropy = tf.reduce_sum(tf.math.log(std) + 0.5 * np.log(2 * np.pi * np.e))
+        loss = -tf.reduce_mean(surrogate) + 0.5 * value_loss - 0.1 * entropy
+    gradients = tape.gradient(loss, learner.variables)
+    norm = np.sqrt(sum(float(tf.reduce_sum(g**2)) for g in gradients))
+    assert norm > 0.05, "or clipping would not be tested"
+    before = [variable.numpy() for variable in learner.variables]
+    metrics = learner._gradient_step(*(tf.constant(x) for x in batch)).numpy()
+    for variable, old_value, gradient in zip(learner.variables, before, gradients):
+        clipped = gradient.numpy() * 0.05 / norm
+        # Adam's first step, m / 0.1 over sqrt(v / 0.001): the rate times g / (|g| + epsilon / sqrt(0.001)).
+        expected = old_value - 0.01 * clipped / (np.abs(clipped) + 1e-5 / np.sqrt(0.001))
+        np.testing.assert_allclose(variable.numpy(), expected, atol=1e-5)
+    assert metrics[0] == pytest.approx(-float(tf.reduce_mean(surrogate)), rel=1e-4)
+    assert metrics[1] == pytest.approx(float(value_loss), rel=1e-4)
+    assert metrics[2] == pytest.approx(float(entropy), rel=1e-4)
+    difference = (log_prob - old).numpy()
+    assert metrics[3] == pytest.approx(np.mean(np.exp(difference) - 1 - difference), rel=1e-3)
+    assert metrics[4] == pytest.approx(np.mean(np.abs(np.exp(difference) - 1) > 0.2))
+
+
+def test_the_step_size_falls_to_zero(tmp_path: Path) -> None:
+    annealed = trained(tmp_path / "annealed", SMALL).metrics()
+    assert [r["learning_rate"] / SMALL.learning_rate for r in annealed] == pytest.approx([1.0, 0.75, 0.5, 0.25])
+    constant = trained(tmp_path / "constant", dataclasses.replace(SMALL, anneal_learning_rate=False)).metrics()
+    assert [r["learning_rate"] / SMALL.learning_rate for r in constant] == pytest.approx([1.0] * 4)
+
+
+def test_the_scale_of_rewards_does_not_matter_when_they_are_normalised(tmp_path: Path) -> None:
+    weights = {}
+    for name in ("toys/Match-v0", "toys/MatchTimes100-v0"):
+        for normalize in (True, False):
+            config = dataclasses.replace(SMALL, env=name, normalize_reward=normalize)
+            run = trained(tmp_path / f"{name[5:]}{normalize}", config)
+            weights[name, normalize] = run.load_checkpoint()["value/0"]
+    np.testing.assert_allclose(weights["toys/Match-v0", True], weights["toys/MatchTimes100-v0", True], atol=1e-4)
+    assert np.abs(weights["toys/Match-v0", False] - weights["toys/MatchTimes100-v0", False]).max() > 5e-3
+
+
+def test_a_training_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", dataclasses.replace(SMALL, steps=512))
+    saved = run.load_checkpoint()
+    saved["value/0"] = np.full_like(saved["value/0"], np.inf)
+    run.save_checkpoint(saved)
+    with pytest.raises(UserError, match=r"diverged at 768 steps: .* is not finite"):
+        ppo.train(run.reconfigured(SMALL))
+    assert int(run.load_checkpoint()["steps"]) == 512
 
 
 def test_time_limits_bootstrap_and_terminations_do_not() -> None:
@@ -122,7 +225,15 @@ def test_time_limits_bootstrap_and_terminations_do_not() -> None:
 
 def test_an_update_reports_every_metric(tmp_path: Path) -> None:
     record = trained(tmp_path / "run", SMALL).metrics()[-1]
-    assert set(METRICS) | {"explained_variance", "return", "episode_steps", "steps", "steps_per_s"} == set(record)
+    assert set(METRICS) | {
+        "explained_variance",
+        "return",
+        "episode_steps",
+        "steps",
+        "steps_per_s",
+        "elapsed_s",
+        "learning_rate",
+    } == set(record)
     assert all(np.isfinite(value) for value in record.values())
 
 

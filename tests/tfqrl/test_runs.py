@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.errors import UsageError
+from edge.errors import UnknownNameError, UsageError
 from tfqrl import agents
 from tfqrl.agents.ppo import PPOConfig
 from tfqrl.runs import Run, RunError, nested, prefixed
@@ -37,8 +37,9 @@ def test_a_configuration_with_an_unknown_key_is_refused_with_the_nearest(tmp_pat
     plain = json.loads((run.path / "config.json").read_text())
     plain["config"]["gama"] = plain["config"].pop("gamma")
     (run.path / "config.json").write_text(json.dumps(plain))
-    with pytest.raises(RunError, match=r"Unknown key of config 'gama'. Did you mean 'gamma'"):
+    with pytest.raises(UnknownNameError, match=r"config\.json 'gama'\. Did you mean 'gamma'") as error:
         agents.config_of(Run.open(run.path))
+    assert error.value.exit_code == 2
 
 
 def test_checkpoints_come_back_as_they_were(tmp_path: Path) -> None:

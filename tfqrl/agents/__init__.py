@@ -9,7 +9,7 @@ from typing import Any
 import tf_keras as keras
 
 from edge.artifact import PolicySpec
-from edge.errors import UnknownNameError, UserError
+from edge.errors import UnknownNameError
 from edge.records import from_plain
 from tfqrl import envs
 from tfqrl.agents import ppo
@@ -49,22 +49,28 @@ def config_of(run: Run) -> Any:
     """The configuration of a run, as its algorithm's dataclass.
 
     Raises:
-      RunError: the run's config.json does not fit.
+      UsageError: config.json has a key that is not known (the nearest is offered), or a value out of range.
+      RunError: a key is missing, or a value of another type.
     """
     try:
-        return from_plain(get(run.algorithm).config, run.config, "config")
-    except (ValueError, UserError) as error:
-        raise RunError(f"{run.path}/config.json does not fit {run.algorithm}: {error}") from error
+        return from_plain(get(run.algorithm).config, run.config, f"{run.path}/config.json")
+    except ValueError as error:
+        raise RunError(f"The run does not fit {run.algorithm}: {error}") from error
 
 
 def load_policy(run: Run) -> tuple[keras.Model, PolicySpec]:
     """The network of a run, as of its last checkpoint, and the spec of the policy.
 
     Raises:
-      RunError: the run has no checkpoint.
+      RunError: the run has no checkpoint, or one that does not fit its configuration.
     """
     config = config_of(run)
     env = envs.make(config.env)
     spec = envs.policy_spec(env, None)
     env.close()
-    return get(run.algorithm).restore_policy(config, spec, run.load_checkpoint())
+    try:
+        return get(run.algorithm).restore_policy(config, spec, run.load_checkpoint())
+    except (KeyError, ValueError) as error:
+        raise RunError(
+            f"The checkpoint of {run.path} is of other networks than its config.json says: {error}"
+        ) from error

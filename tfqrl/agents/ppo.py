@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +21,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from edge.artifact import PolicySpec
-from edge.errors import UsageError
+from edge.errors import UsageError, UserError
 from edge.records import from_plain
 from tfqrl.envs import FloatArray, VectorEnv
 from tfqrl.losses import clipped_surrogate, generalized_advantages
@@ -29,8 +30,6 @@ from tfqrl.normalization import RunningMoments
 from tfqrl.progress import TrainingProgress
 from tfqrl.runs import Run, State, nested, prefixed
 from tfqrl.signals import StopRequest
-
-CHECKPOINT_PERIOD_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class PPOConfig:
       normalize_observation: subtract a running mean and divide by a running deviation.
       observation_clip: bound of normalised observations.
       normalize_reward: divide rewards by the running deviation of the discounted return.
+      checkpoint_period_s: how often to save what a kill would lose, in seconds.
       target_return: stop early when the mean return of the last 100 episodes reaches this.
     """
 
@@ -81,6 +81,7 @@ class PPOConfig:
     normalize_observation: bool = True
     observation_clip: float = 10.0
     normalize_reward: bool = True
+    checkpoint_period_s: float = 15.0
     target_return: float | None = None
 
     def __post_init__(self) -> None:
@@ -284,7 +285,7 @@ def train(run: Run) -> None:
         return moments.normalize(observation, config.observation_clip)
 
     acting_policy = HostNetwork(learner.policy)
-    with StopRequest() as stop, TrainingProgress(run, config.steps, steps) as progress:
+    with closing(env), StopRequest() as stop, TrainingProgress(run, config.steps, steps) as progress:
         observation = env.reset()
         while steps < config.steps and not stop.requested:
             # Rollout.
@@ -332,17 +333,23 @@ def train(run: Run) -> None:
 
             # Report.
             record = {name: float(value) for name, value in metrics.items()}
+            if not np.isfinite(list(record.values())).all():
+                bad = next(name for name, value in record.items() if not np.isfinite(value))
+                raise UserError(
+                    f"The training diverged at {steps} steps: {bad} is not finite. The last good checkpoint is kept; "
+                    "begin again with a lower --learning-rate."
+                )
+            record["learning_rate"] = float(learner.optimizer.learning_rate)
             if env.episodes:
                 del env.episodes[:-100]
                 record["return"] = float(np.mean([episode_return for episode_return, _ in env.episodes]))
                 record["episode_steps"] = float(np.mean([length for _, length in env.episodes]))
             progress.report(steps, record)
-            if time.perf_counter() - checkpointed_s > CHECKPOINT_PERIOD_S:
+            if time.perf_counter() - checkpointed_s > config.checkpoint_period_s:
                 checkpoint()
                 checkpointed_s = time.perf_counter()
             solved = config.target_return is not None and len(env.episodes) >= 100
             if solved and record["return"] >= config.target_return:
                 break
         checkpoint()
-    env.close()
     stop.raise_if_requested()
