@@ -91,10 +91,8 @@ print(time.perf_counter() - began)
     assert min(float(run(program).stdout) for _ in range(5)) < 0.2
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A venv with only `pip install .`, from a copy so that the checkout stays clean."""
-    folder = tmp_path_factory.mktemp("bare")
+def install(folder: Path, *what: str) -> Path:
+    """A venv with `what` and, from a copy so that the checkout stays clean, this project; returns its bin."""
     venv.create(folder / "venv", with_pip=True)
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -104,10 +102,20 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).exists():
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
-    pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet", str(folder / "source")]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
+    commands = (
+        [[*pip, *what], [*pip, "--no-deps", str(folder / "source")]] if what else [[*pip, str(folder / "source")]]
+    )
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     return folder / "venv/bin"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A venv with only `pip install .`."""
+    return install(tmp_path_factory.mktemp("bare"))
 
 
 def test_the_edge_works_where_only_it_is_installed(bare: Path) -> None:
@@ -133,3 +141,12 @@ def test_the_bare_edge_names_what_a_simulated_plant_needs(bare: Path) -> None:
     done = subprocess.run([bare / "tfqrl-edge", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "needs Gymnasium" in done.stderr
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends at Python 3.11: run the tests with that")
+def test_policies_keep_their_golden_pairs_on_the_older_runtime(tmp_path: Path) -> None:
+    older = install(tmp_path, "tflite-runtime==2.14.0", "numpy<2")
+    for policy in sorted((ROOT / "tests/data").glob("*.tflite")):
+        done = subprocess.run([older / "tfqrl-edge", "verify", policy], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "tflite-runtime 2.14.0" in done.stdout
