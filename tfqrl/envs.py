@@ -161,8 +161,9 @@ class VectorEnv:
         others = [self._pool.submit(self._step_group, group, actions) for group in self._groups[1:]]
         try:
             self.episodes += self._step_group(self._groups[0], actions)
-        finally:
-            wait(others)
+        except BaseException:
+            wait(others)  # they write to arrays that are about to be given up
+            raise
         for other in others:
             self.episodes += other.result()
         if not (np.isfinite(self._step.next_observation).all() and np.isfinite(self._step.reward).all()):
