@@ -122,12 +122,16 @@ def rollout_section(result: dict[str, Any]) -> list[str]:
     """Ways of stepping and acting."""
     acting = list(dict.fromkeys(row["acting"] for row in result["rows"]))
     stepping = list(dict.fromkeys(row["stepping"] for row in result["rows"]))
-    times = {(row["stepping"], row["acting"]): f"{row['step_us']:.1f}" for row in result["rows"]}
+    times = {
+        (row["stepping"], row["acting"]): "{:.1f} ({:.1f} .. {:.1f})".format(row["step_us"], *row["quartiles_us"])
+        for row in result["rows"]
+    }
     return [
         "## Where the time of a rollout goes",
         "",
         f"{measured_by(result)} 16 copies of HalfCheetah-v5, a 64-64 policy; microseconds per environment step, "
-        f"median over {result['blocks']} blocks in turns. Columns: what computes the action.",
+        f"median over {result['blocks']} blocks in turns, and quartiles. Columns: what computes the action. "
+        "What threads bring depends on the second core being free; on a shared machine it is not always.",
         "",
         *markdown_table(("stepping", *acting), [(way, *(times[way, act] for act in acting)) for way in stepping]),
     ]

@@ -91,9 +91,20 @@ def main() -> None:
                 observations = env.step(action)
             if block:  # the first is for warming up
                 found.append((time.perf_counter() - began_s) / STEPS / COPIES * 1e6)
-    rows = [{"stepping": way, "acting": act, "step_us": float(np.median(found))} for (way, act), found in times.items()]
-    cells = [[str(row["stepping"]), str(row["acting"]), f"{row['step_us']:.1f}"] for row in rows]
-    print(table(("stepping", "acting", "us per step"), cells))
+    rows: list[dict[str, Any]] = []
+    for (way, act), found in times.items():
+        low, median, high = (float(value) for value in np.percentile(found, [25, 50, 75]))
+        rows.append({"stepping": way, "acting": act, "step_us": median, "quartiles_us": [low, high]})
+    cells = [
+        [
+            str(row["stepping"]),
+            str(row["acting"]),
+            f"{row['step_us']:.1f}",
+            "{:.1f} .. {:.1f}".format(*row["quartiles_us"]),
+        ]
+        for row in rows
+    ]
+    print(table(("stepping", "acting", "us per step", "quartiles"), cells))
     if options.json:
         result = {
             "commit": provenance.commit(),
