@@ -110,7 +110,8 @@ class VectorEnv:
     def __init__(self, name: str, num_envs: int, *, seed: int, threads: int | None = None) -> None:
         """Make the copies. The same seed gives the same episodes, whatever the number of threads.
 
-        `threads` counts the one that calls `step`; as many as there are cores if None.
+        `threads` counts the one that calls `step`; if None there are two where there are two cores. More contend for
+        Python's lock.
         """
         self._envs = [make(name) for _ in range(num_envs)]
         self._name = name
@@ -133,7 +134,7 @@ class VectorEnv:
         self._bounded = np.array([low is not None and high is not None for low, high in bounds])
         self._middle = np.array([0.0 if low is None or high is None else (high + low) / 2 for low, high in bounds])
         self._half_range = np.array([1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds])
-        threads = min(threads or len(os.sched_getaffinity(0)), num_envs)
+        threads = min(threads or min(2, len(os.sched_getaffinity(0))), num_envs)
         self._groups = [list(group) for group in np.array_split(np.arange(num_envs), threads)]
         self._pool = ThreadPoolExecutor(max(1, threads - 1), "env")
 
