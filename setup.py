@@ -4,6 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# The oldest versions that these ranges allow are in tests/oldest.txt; the test suite was run with them and with the
+# newest.
+
 # ai-edge-litert has no wheels for 32-bit ARM; tflite-runtime, its predecessor, has them up to Python 3.11.
 ON_ARM32 = "platform_machine == 'armv7l'"
 INTERPRETER = [
@@ -19,12 +22,12 @@ TRAIN = [
     "gymnasium[mujoco]>=1.2,<1.5",
     "mujoco>=3.3,<4",
     "tyro>=1.0,<2",
-    "rich>=14",
+    "rich>=14,<16",
     "tensorboard>=2.20,<2.22",
-    "matplotlib>=3.9",
+    "matplotlib>=3.9,<4",
 ]
 BENCH = ["stable-baselines3>=2.9,<2.10"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.15"]
+TEST = ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
 
 setup(
     name="tfqrl",
@@ -34,10 +37,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.10",
+    python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfqrl*", "converters*", "edge*"]),
     package_data={package: ["py.typed"] for package in ("tfqrl", "converters", "edge")},
-    install_requires=["numpy>=1.24", *INTERPRETER],
+    install_requires=["numpy>=1.26,<3", *INTERPRETER],
     extras_require={
         "train": TRAIN,
         "bench": [*TRAIN, *BENCH],

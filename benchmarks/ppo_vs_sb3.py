@@ -136,6 +136,7 @@ def main() -> None:
         options.json.write_text(json.dumps(trained))
         return
 
+    measured_at = provenance.commit()
     trainings: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "one.json"
@@ -174,7 +175,7 @@ def main() -> None:
     if options.json:
         packages = ("tfqrl", "tensorflow", "stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
         result = {
-            "commit": provenance.commit(),
+            "commit": measured_at,
             "command": f"python benchmarks/ppo_vs_sb3.py --seeds {' '.join(map(str, options.seeds))} "
             f"--steps {options.steps}",
             "ratios": ratios,
