@@ -1,11 +1,12 @@
 """Suite-wide rules."""
 
 import os
+from typing import Any
 
 import pytest
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     if skipped := terminalreporter.stats.get("skipped"):
         terminalreporter.write_line(f"{len(skipped)} skipped: each says above what it needs.")
 

@@ -34,7 +34,7 @@ def test_from_training_to_a_control_loop(env: str, tmp_path: Path, capsys: pytes
             [sys.executable, "-m", "edge.cli", *words], capture_output=True, text=True, check=False, timeout=60
         )
         assert done.returncode == 0, done.stderr
-    report = json.loads(loop.read_text())
+    report = json.loads(loop.read_text())["loop"]
     assert report["rate_hz"] == manifest.spec.control_rate_hz
     assert report["ticks"] + report["missed_periods"] == round(0.5 * report["rate_hz"])
     assert report["failsafes"] == {}
