@@ -26,6 +26,7 @@ TRAIN = [
     "tensorboard>=2.20,<2.22",
     "matplotlib>=3.9,<4",
 ]
+SERIAL = ["pyserial>=3.5,<4"]
 BENCH = ["stable-baselines3>=2.9,<2.10"]
 TEST = ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
 
@@ -43,9 +44,10 @@ setup(
     install_requires=["numpy>=1.26,<3", *INTERPRETER],
     extras_require={
         "train": TRAIN,
+        "serial": SERIAL,
         "bench": [*TRAIN, *BENCH],
-        "test": [*TRAIN, *TEST],
-        "all": [*TRAIN, *BENCH, *TEST],
+        "test": [*TRAIN, *SERIAL, *TEST],
+        "all": [*TRAIN, *SERIAL, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},
     classifiers=[

@@ -7,5 +7,6 @@ from edge.artifact import Manifest
 from edge.errors import UserError
 from edge.loop import ControlLoop
 from edge.policy import Policy
+from edge.safety import ActionLimits, Safety
 
-__all__ = ["ControlLoop", "Manifest", "Policy", "UserError"]
+__all__ = ["ActionLimits", "ControlLoop", "Manifest", "Policy", "Safety", "UserError"]

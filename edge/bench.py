@@ -14,14 +14,12 @@ import numpy.typing as npt
 from edge import artifact, interpreter
 from edge.conditions import Conditions, resident_bytes
 from edge.errors import UsageError
-from edge.meters import Meter, best_meter
+from edge.meters import DEFAULT_CPU_WATTS, Meter, best_meter
+from edge.meters.sampler import Sampler
 from edge.policy import Policy
 from edge.stats import Histogram, Percentiles
 
 SCHEMA_VERSION = 1
-
-# For the estimate only, where no meter is present. An assumption; give your board's own with --cpu-watts.
-DEFAULT_CPU_WATTS = 1.5
 
 
 @dataclass(frozen=True)
@@ -174,10 +172,11 @@ def _time_calls(call: Callable[[], None], n: int) -> npt.NDArray[np.int64]:
 
 def _energy(policy: Policy, observations: list[artifact.FloatArray], meter: Meter, window_s: float) -> Energy:
     actions = 0
-    energy_j, start_s = meter.energy_j(), time.perf_counter()
-    while (elapsed_s := time.perf_counter() - start_s) < window_s:
-        for observation in observations:
-            policy.act(observation)
-        actions += len(observations)
-    joules = meter.energy_j() - energy_j
+    with Sampler(meter) as sampled:
+        energy_j, start_s = sampled.energy_j(), time.perf_counter()
+        while (elapsed_s := time.perf_counter() - start_s) < window_s:
+            for observation in observations:
+                policy.act(observation)
+            actions += len(observations)
+        joules = sampled.energy_j() - energy_j
     return Energy(joules / actions, meter.measured, meter.name, meter.scope, actions, elapsed_s)

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edge.artifact import FloatArray
 from edge.clock import Clock, MonotonicClock
 from edge.conditions import Conditions
-from edge.errors import NonFiniteObservationError, UnknownNameError, UsageError
+from edge.errors import NonFiniteObservationError, UsageError
+from edge.meters import Meter
+from edge.meters.sampler import Sampler
 from edge.plants import Plant
 from edge.policy import Policy
+from edge.realtime import Granted, Realtime, realtime
+from edge.safety import (
+    ActionLimiter,
+    ActionLimits,
+    Cause,
+    NonFiniteActionError,
+    RangeCheck,
+    Safety,
+    failsafe_action,
+)
+from edge.signals import Stopped, StopSignals, stop_signals
 from edge.stats import Histogram, Percentiles
+from edge.ticklog import TickLog
+from edge.watchdog import Watchdog
 
 SCHEMA_VERSION = 1
 
@@ -32,26 +49,40 @@ class LoopReport:
       ticks: periods in which the loop read, acted and wrote.
       missed_periods: periods skipped because a tick ended after the next was due.
       failsafes: ticks on which the failsafe action was written instead of the policy's, by cause.
-      stopped_by: the reason given to `stop`; None if the run went to its end, or goes on.
+      plant_errors: how often the plant raised what, by message.
+      stopped_by: "duration", "SIGINT", "SIGTERM", the text of a `Cause`, or the name of an exception.
+      exit_code: what a command that runs the loop should exit with.
       duration_s: from the first deadline to the end of the last tick.
       work_us: from waking to having written.
       wake_latency_us: from the deadline to waking.
       period_us: between consecutive wake-ups.
       wake_latency_histogram: the distribution behind `wake_latency_us`.
       work_histogram: the distribution behind `work_us`.
+      energy_j: energy over the run; None if no meter was given or it failed.
+      energy_scope: what the energy is of; says if it is an estimate.
+      realtime: what was asked of the kernel, and what it refused.
+      log_dropped: ticks that the log could not take; 0 without a log.
+      log_error: why the log ended early; None if it did not.
     """
 
     rate_hz: float
     ticks: int
     missed_periods: int
     failsafes: dict[str, int]
-    stopped_by: str | None
+    plant_errors: dict[str, int]
+    stopped_by: str
+    exit_code: int
     duration_s: float
     work_us: Percentiles | None
     wake_latency_us: Percentiles | None
     period_us: Percentiles | None
     wake_latency_histogram: Histogram
     work_histogram: Histogram
+    energy_j: float | None
+    energy_scope: str | None
+    realtime: Granted
+    log_dropped: int
+    log_error: str | None
 
 
 @dataclass(frozen=True)
@@ -86,9 +117,9 @@ class ControlLoop:
     When a tick ends after later ones were due, those are skipped and counted, and the next tick falls on the original
     grid: missed work is never caught up in a burst of commands.
 
-    An observation with NaN or infinity never reaches the policy, and an action with one never reaches the plant: the
-    failsafe action is written and counted. The last action that the plant receives is the failsafe action, however
-    `run` ends (short of SIGKILL and power loss, against which only the actuators themselves can guard).
+    Whatever `Safety` does not let through is answered with the failsafe action, and counted by `Cause`. The last action
+    that the plant receives is the failsafe action, however `run` ends: by its duration, a signal, an exception anywhere
+    (short of SIGKILL and power loss, against which only the actuators themselves can guard).
 
     >>> with GymPlant("InvertedDoublePendulum-v5") as plant:  # doctest: +SKIP
     ...     report = ControlLoop(policy, plant).run(duration_s=10)
@@ -100,8 +131,13 @@ class ControlLoop:
         plant: Plant,
         *,
         rate_hz: float | None = None,
-        failsafe: str | npt.ArrayLike = "hold",
+        safety: Safety | None = None,
+        limits: ActionLimits | None = None,
+        wanted: Realtime | None = None,
         clock: Clock | None = None,
+        meter: Meter | None = None,
+        log: str | Path | None = None,
+        on_tick: Callable[[], None] | None = None,
     ) -> None:
         """Make a loop; nothing is read or written yet.
 
@@ -109,11 +145,16 @@ class ControlLoop:
           policy: what decides.
           plant: what is driven. The caller opens and closes it.
           rate_hz: ticks per second; the manifest's control rate if None.
-          failsafe: "hold" (the last good action again; zero before there is one, and at the end), "zero", or an action.
+          safety: when the failsafe action takes over, and what it is.
+          limits: how actions may change.
+          wanted: what to ask of the kernel.
           clock: time; the system's monotonic clock if None.
+          meter: what measures the energy of the run; a thread of its own reads it.
+          log: file in which to record every tick; see `edge.ticklog`.
+          on_tick: called after each tick's write (a service's watchdog, say).
 
         Raises:
-          UsageError: there is no rate, it is not positive, or the failsafe is not an action of this policy.
+          UsageError: there is no rate, it is not possible, or the failsafe is not an action of this policy.
         """
         rate_hz = policy.spec.control_rate_hz if rate_hz is None else rate_hz
         if rate_hz is None:
@@ -122,114 +163,165 @@ class ControlLoop:
             raise UsageError(f"A rate of {rate_hz:g} Hz is not possible. Give one between 0 and 1e6.")
         self.rate_hz = float(rate_hz)
         self._policy, self._plant = policy, plant
+        self._safety = Safety() if safety is None else safety
+        self._failsafe = failsafe_action(policy.spec, self._safety.failsafe)
+        self._hold = isinstance(self._safety.failsafe, str) and self._safety.failsafe == "hold"
+        self._limiter = ActionLimiter(policy.spec, limits or ActionLimits(), 1.0 / self.rate_hz)
+        margin = self._safety.range_margin
+        check = None if margin is None else RangeCheck(policy.spec.observation, margin)
+        self._in_range = None if check is None or check.trivial else check.passes
+        self._wanted = wanted or Realtime()
         self._clock: Clock = MonotonicClock() if clock is None else clock
-        self._hold = isinstance(failsafe, str) and failsafe == "hold"
-        self._failsafe = _failsafe_action(policy, failsafe)
-        self._bounds = _bounds(policy)
-        self._stop_reason: str | None = None
+        self._meter, self._log_path, self._on_tick = meter, log, on_tick
         self._record = _Record()
 
     def run(self, *, duration_s: float | None = None) -> LoopReport:
-        """Reset the plant and drive it for `duration_s`, or until `stop` or an exception if None.
+        """Reset the plant and drive it for `duration_s`, or until something stops it if None.
 
-        After an exception, `report` still tells how it went until then.
+        SIGINT, SIGTERM and SIGHUP (in the main thread) end the run after its tick, and the report says so; a second
+        one, for a plant that is stuck, breaks the tick off. Any other exception is raised again after the failsafe
+        action was written; `report` then still tells how it went until then.
         """
         if duration_s is not None and not 0 < duration_s < math.inf:
             raise UsageError(f"A duration must be above 0 s; it was given {duration_s:g}.")
-        period_ns = round(1e9 / self.rate_hz)
         ticks = None if duration_s is None else max(1, round(duration_s * self.rate_hz))
         record = self._record = _Record(ticks)
-        self._stop_reason = None
-        plant, clock, act = self._plant, self._clock, self._policy.act
-        held = self._failsafe
-        try:
-            plant.reset()
-            start_ns = deadline_ns = clock.now_ns()
-            due = 0
-            while (ticks is None or due < ticks) and self._stop_reason is None:
-                clock.sleep_until_ns(deadline_ns)
-                woke_ns = clock.now_ns()
-                observation = plant.read()
-                try:
-                    action = self._clamp(act(observation))
-                except NonFiniteObservationError:
-                    record.count_failsafe("non-finite observation")
-                    action = np.copy(held)
-                except _NonFiniteActionError:
-                    record.count_failsafe("non-finite action")
-                    action = np.copy(held)
-                else:
-                    if self._hold:
-                        held = np.copy(action)
-                plant.write(action)
-                done_ns = clock.now_ns()
-                # Skip what cannot be met any more, in phase.
-                skipped = max(0, (done_ns - deadline_ns) // period_ns)
-                if ticks is not None:
-                    skipped = min(skipped, ticks - due - 1)
-                record.tick(deadline_ns, woke_ns, done_ns, skipped)
-                due += 1 + skipped
-                deadline_ns = start_ns + due * period_ns
-        finally:
-            # Not what was held: the last torque of a policy must not stay applied when nobody looks any more.
-            plant.write(np.copy(self._failsafe))
+        with contextlib.ExitStack() as stack:
+            if self._log_path is not None:
+                record.log = TickLog(self._log_path, self._policy, rate_hz=self.rate_hz)
+                stack.callback(record.log.close)
+            record.start_energy(None if self._meter is None else stack.enter_context(Sampler(self._meter)))
+            stack.callback(record.end_energy)
+            stop = stack.enter_context(stop_signals())
+            watchdog = None
+            if self._safety.max_block_s is not None:
+                limit_ns = round(self._safety.max_block_s * 1e9)
+                watchdog = stack.enter_context(Watchdog(self._clock, limit_ns, self._plant_blocks))
+            record.granted = stack.enter_context(realtime(self._wanted))
+            try:
+                self._drive(ticks, record, watchdog, stop)
+            except Stopped:
+                pass
+            except BaseException as error:
+                record.stopped_by, record.exit_code = type(error).__name__, 1
+                raise
+            finally:
+                stop.closed = True
+                if stop.number is not None:
+                    record.stopped_by = signal.Signals(stop.number).name
+                    record.exit_code = 128 + stop.number
+                # Not what was held: the last torque of a policy must not stay applied when nobody looks any more.
+                self._plant.write(np.copy(self._failsafe))
         return self.report()
-
-    def stop(self, reason: str) -> None:
-        """End the run after the current tick; may be called from a signal handler or another thread."""
-        self._stop_reason = reason
 
     def report(self) -> LoopReport:
         """How the latest run went, or goes."""
-        return self._record.report(self.rate_hz, self._stop_reason)
+        return self._record.report(self.rate_hz)
 
-    def _clamp(self, action: Any) -> Any:
-        if self._bounds is None:
-            return action
-        if not np.isfinite(action).all():
-            raise _NonFiniteActionError
-        low, high = self._bounds
-        return np.minimum(np.maximum(action, low, out=action), high, out=action)
+    def _drive(self, ticks: int | None, record: _Record, watchdog: Watchdog | None, stop: StopSignals) -> None:
+        plant, clock, act, limiter = self._plant, self._clock, self._policy.act, self._limiter
+        safety, in_range, log = self._safety, self._in_range, record.log
+        period_ns = round(1e9 / self.rate_hz)
+        max_age_ns = None if safety.max_age_s is None else round(safety.max_age_s * 1e9)
+        stamped = hasattr(plant, "observed_ns")
+        last_observed_ns: int | None = None
+        bad_in_a_row = missed_in_a_row = 0
+        held = chosen = self._failsafe
 
+        plant.reset()
+        start_ns = deadline_ns = clock.now_ns()
+        due = 0
+        while (ticks is None or due < ticks) and stop.number is None:
+            clock.sleep_until_ns(deadline_ns)
+            woke_ns = clock.now_ns()
+            cause: Cause | None = None
+            observation: Any = None
+            action: Any = None
+            sent: Any = None
 
-class _NonFiniteActionError(Exception):
-    """The policy gave NaN or infinity, which bounds do not hold back."""
+            # Read.
+            if watchdog is not None:
+                watchdog.begin()
+            try:
+                observation = plant.read()
+            except Exception as error:
+                cause = Cause.PLANT_ERROR
+                record.note(error)
+            if watchdog is not None and watchdog.end():
+                cause = Cause.PLANT_BLOCKED
 
+            # Check.
+            if cause is None and stamped:
+                observed_ns: int = plant.observed_ns  # type: ignore[attr-defined]
+                if last_observed_ns is not None and observed_ns < last_observed_ns:
+                    cause = Cause.BACKWARDS
+                elif max_age_ns is not None and clock.now_ns() - observed_ns > max_age_ns:
+                    cause = Cause.STALE
+                else:
+                    last_observed_ns = observed_ns
+            if safety.max_missed is not None and missed_in_a_row >= safety.max_missed:
+                cause = cause or Cause.MISSED
 
-def _bounds(policy: Policy) -> tuple[FloatArray, FloatArray] | None:
-    """The action bounds, infinite where there are none; None for a discrete policy."""
-    spec = policy.spec.action
-    if spec.discrete:
-        return None
-    low = np.array([-np.inf if bound is None else bound for bound in spec.low], np.float32)
-    high = np.array([np.inf if bound is None else bound for bound in spec.high], np.float32)
-    return low.reshape(spec.shape), high.reshape(spec.shape)
+            # Act. The policy has the first look: it refuses wrong shapes, on which the range check would stumble.
+            if cause is None:
+                try:
+                    action = act(observation)
+                    if in_range is not None and not in_range(observation):
+                        cause = Cause.OUT_OF_RANGE
+                    else:
+                        chosen = limiter(np.copy(action))
+                except NonFiniteObservationError:
+                    cause = Cause.NON_FINITE
+                except NonFiniteActionError:
+                    cause = Cause.BAD_ACTION
+            if cause is not None:
+                chosen = held
 
+            # Write. The plant gets a copy: what it does to it is its own affair.
+            if watchdog is not None:
+                watchdog.begin()
+            try:
+                sent = plant.write(np.copy(chosen))
+            except Exception as error:
+                cause = Cause.PLANT_ERROR
+                record.note(error)
+                with contextlib.suppress(Exception):
+                    plant.write(np.copy(held))
+            if watchdog is not None and watchdog.end():
+                cause = cause or Cause.PLANT_BLOCKED
+            if cause is None and self._hold:
+                held = chosen
+            limiter.sent(chosen)
 
-def _failsafe_action(policy: Policy, failsafe: str | npt.ArrayLike) -> Any:
-    spec = policy.spec.action
-    if isinstance(failsafe, str):
-        if failsafe not in ("hold", "zero"):
-            raise UnknownNameError("failsafe", failsafe, ("hold", "zero"))
-        failsafe = np.zeros(spec.shape)
-    action = np.asarray(failsafe, np.float32)
-    if action.size != math.prod(spec.shape) or not np.isfinite(action).all():
-        raise UsageError(
-            f"The failsafe action must be {math.prod(spec.shape)} finite number(s), "
-            f"like the actions of {policy.name}; it was given {np.asarray(failsafe).tolist()}."
-        )
-    action = action.reshape(spec.shape)
-    if spec.n is not None:
-        if action != int(action) or not 0 <= action < spec.n:
-            raise UsageError(f"The failsafe action must be one of 0..{spec.n - 1}; it was given {float(action):g}.")
-        return int(action)
-    bounds = _bounds(policy)
-    assert bounds is not None
-    return np.clip(action, *bounds)
+            # Account.
+            done_ns = clock.now_ns()
+            skipped = max(0, (done_ns - deadline_ns) // period_ns)
+            if ticks is not None:
+                skipped = min(skipped, ticks - due - 1)
+            record.tick(deadline_ns, woke_ns, done_ns, skipped)
+            if log is not None:
+                log.record(woke_ns, 0 if cause is None else cause.exit_code, skipped, observation, action, sent)
+            if self._on_tick is not None:
+                self._on_tick()
+            missed_in_a_row = missed_in_a_row + 1 if skipped else 0
+            bad_in_a_row = bad_in_a_row + 1 if cause is not None else 0
+            if cause is not None:
+                record.count(cause)
+                if safety.stop_after is not None and bad_in_a_row >= safety.stop_after:
+                    record.stopped_by, record.exit_code = cause.text, cause.exit_code
+                    return
+            due += 1 + skipped
+            deadline_ns = start_ns + due * period_ns
+
+    def _plant_blocks(self) -> None:
+        # In the watchdog's thread, while the loop's is stuck in the plant: the actuators must not keep the last action
+        # until it comes back, if it ever does.
+        with contextlib.suppress(Exception):
+            self._plant.write(np.copy(self._failsafe))
 
 
 class _Record:
-    """Times of the ticks, in arrays that are allocated before the loop begins."""
+    """What happened, in arrays that are allocated before the loop begins."""
 
     def __init__(self, ticks: int | None = None) -> None:
         capacity = min(ticks or MAX_RECORDED_TICKS, MAX_RECORDED_TICKS)
@@ -237,10 +329,14 @@ class _Record:
         self._woke_ns = np.zeros(capacity, np.int64)
         self._done_ns = np.zeros(capacity, np.int64)
         self._capacity = capacity
-        self._ticks = 0
-        self._missed = 0
-        self._first_deadline_ns = 0
+        self._ticks = self._missed = self._first_deadline_ns = 0
         self._failsafes: dict[str, int] = {}
+        self._errors: dict[str, int] = {}
+        self._meter: Meter | None = None
+        self._energy_j: float | None = None
+        self.log: TickLog | None = None
+        self.granted = Granted("unknown", (), ())
+        self.stopped_by, self.exit_code = "duration", 0
 
     def tick(self, deadline_ns: int, woke_ns: int, done_ns: int, missed: int) -> None:
         if self._ticks == 0:
@@ -252,10 +348,27 @@ class _Record:
         self._ticks += 1
         self._missed += missed
 
-    def count_failsafe(self, cause: str) -> None:
-        self._failsafes[cause] = self._failsafes.get(cause, 0) + 1
+    def count(self, cause: Cause) -> None:
+        self._failsafes[cause.text] = self._failsafes.get(cause.text, 0) + 1
 
-    def report(self, rate_hz: float, stop_reason: str | None) -> LoopReport:
+    def note(self, error: Exception) -> None:
+        # A plant that fails a thousand times a second must not fill the memory with a thousand messages.
+        text = f"{type(error).__name__}: {error}"[:200]
+        if text in self._errors or len(self._errors) < 20:
+            self._errors[text] = self._errors.get(text, 0) + 1
+
+    def start_energy(self, meter: Meter | None) -> None:
+        self._meter = meter
+        self._began_j: float | None = None
+        with contextlib.suppress(OSError):
+            self._began_j = None if meter is None else meter.energy_j()
+
+    def end_energy(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._meter is not None and self._began_j is not None:
+                self._energy_j = self._meter.energy_j() - self._began_j
+
+    def report(self, rate_hz: float) -> LoopReport:
         kept = min(self._ticks, self._capacity)
         # Oldest first: once the arrays have wrapped, the oldest tick lies where the next would be written.
         order = (np.arange(kept) + self._ticks) % self._capacity if kept == self._capacity else np.arange(kept)
@@ -266,11 +379,18 @@ class _Record:
             ticks=self._ticks,
             missed_periods=self._missed,
             failsafes=dict(self._failsafes),
-            stopped_by=stop_reason,
+            plant_errors=dict(self._errors),
+            stopped_by=self.stopped_by,
+            exit_code=self.exit_code,
             duration_s=(last_ns - self._first_deadline_ns) * 1e-9,
             work_us=Percentiles.of_ns(done_ns - woke_ns),
             wake_latency_us=Percentiles.of_ns(woke_ns - deadline_ns),
             period_us=Percentiles.of_ns(np.diff(woke_ns)),
             wake_latency_histogram=Histogram.of_ns(woke_ns - deadline_ns),
             work_histogram=Histogram.of_ns(done_ns - woke_ns),
+            energy_j=self._energy_j,
+            energy_scope=None if self._meter is None else self._meter.scope,
+            realtime=self.granted,
+            log_dropped=0 if self.log is None else self.log.dropped,
+            log_error=None if self.log is None else self.log.error,
         )

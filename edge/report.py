@@ -101,20 +101,28 @@ def _layer_row(layer: Layer) -> list[str]:
 def loop_text(report: LoopReport) -> str:
     """A loop report."""
     failsafes = ", ".join(f"{count} x {cause}" for cause, count in report.failsafes.items()) or "none"
-    return "\n".join(
-        [
-            f"{report.ticks} ticks at {report.rate_hz:g} Hz in {report.duration_s:.2f} s, "
-            f"{report.missed_periods} periods missed, failsafe actions: {failsafes}",
-            table(
-                ("microseconds", *PERCENTILE_NAMES),
-                [
-                    percentile_row("work", report.work_us),
-                    percentile_row("wake-up latency", report.wake_latency_us),
-                    percentile_row("period", report.period_us),
-                ],
-            ),
-        ]
-    )
+    lines = [
+        f"{report.ticks} ticks at {report.rate_hz:g} Hz in {report.duration_s:.2f} s, {report.missed_periods} periods "
+        f"missed, failsafe actions: {failsafes}; stopped by {report.stopped_by}",
+        table(
+            ("microseconds", *PERCENTILE_NAMES),
+            [
+                percentile_row("work", report.work_us),
+                percentile_row("wake-up latency", report.wake_latency_us),
+                percentile_row("period", report.period_us),
+            ],
+        ),
+    ]
+    if report.energy_j is not None:
+        lines.append(f"energy                {joules(report.energy_j)}; {report.energy_scope}")
+    lines.append(f"kernel                {'; '.join((report.realtime.kernel, *report.realtime.asked))}")
+    lines += [f"warning: {warning}" for warning in report.realtime.warnings]
+    lines += [f"plant error, {count} times: {text}" for text, count in report.plant_errors.items()]
+    if report.log_dropped:
+        lines.append(f"warning: {report.log_dropped} ticks are missing in the log")
+    if report.log_error:
+        lines.append(f"warning: {report.log_error}")
+    return "\n".join(lines)
 
 
 def run_text(report: RunReport) -> str:

@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from edge.conditions import board
 from edge.meters.estimate import CpuTimeEstimate
+from edge.meters.hwmon import Hwmon
+from edge.meters.pmic import Pmic, PmicError
 from edge.meters.rapl import Rapl
+
+# For the estimate only, where no meter is present. An assumption; give your board's own with --cpu-watts.
+DEFAULT_CPU_WATTS = 1.5
 
 
 class Meter(Protocol):
@@ -28,5 +34,18 @@ class Meter(Protocol):
 
 
 def best_meter(cpu_watts: float, root: Path = Path("/")) -> Meter:
-    """RAPL if this machine has it and lets us read it, else an estimate at `cpu_watts` per busy core."""
-    return Rapl.find(root) or CpuTimeEstimate(cpu_watts)
+    """The first that is here and lets us read it; else an estimate at `cpu_watts` per busy core.
+
+    A monitor on the supply sees the whole board, so it comes before the processor's own counters; the Pi 5's chip
+    misses what hangs on its 5 V, but no Pi has anything better built in.
+    """
+    return Hwmon.find(root) or Rapl.find(root) or _pmic(root) or CpuTimeEstimate(cpu_watts)
+
+
+def _pmic(root: Path) -> Pmic | None:
+    if not board(root).startswith("Raspberry Pi 5"):
+        return None
+    try:
+        return Pmic()
+    except PmicError:
+        return None

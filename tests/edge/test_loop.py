@@ -1,3 +1,6 @@
+import os
+import signal
+import threading
 from typing import Any
 
 import numpy as np
@@ -5,8 +8,9 @@ import pytest
 from fakes import DATA, FakeClock, FakePlant
 
 from edge.errors import ObservationShapeError, UnknownNameError, UsageError
-from edge.loop import ControlLoop
+from edge.loop import ControlLoop, LoopReport
 from edge.policy import Policy
+from edge.safety import ActionLimits, Safety
 
 MS = 1_000_000
 GOOD = np.array([0.3, 1.05, 60.0])
@@ -18,8 +22,17 @@ def arm() -> Policy:
     return Policy.load(DATA / "arm-int8.tflite")
 
 
-def run(arm: Policy, plant: FakePlant, clock: FakeClock, *, ticks: int = 10, rate_hz: float = 100.0, **options: Any):
-    loop = ControlLoop(arm, plant, rate_hz=rate_hz, clock=clock, **options)
+def run(
+    arm: Policy,
+    plant: FakePlant,
+    clock: FakeClock,
+    *,
+    ticks: int = 10,
+    rate_hz: float = 100.0,
+    limits: ActionLimits | None = None,
+    **safety: Any,
+) -> LoopReport:
+    loop = ControlLoop(arm, plant, rate_hz=rate_hz, clock=clock, limits=limits, safety=Safety(**safety))
     return loop.run(duration_s=ticks / rate_hz)
 
 
@@ -89,7 +102,7 @@ def test_hold_writes_the_last_good_action_and_zero_before_there_is_one(arm: Poli
     assert report.failsafes == {"non-finite observation": 3}
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_however_the_loop_ends_the_failsafe_action_is_the_last_one_written(
     arm: Policy, error: type[BaseException]
 ) -> None:
@@ -98,12 +111,12 @@ def test_however_the_loop_ends_the_failsafe_action_is_the_last_one_written(
             raise error
 
     plant = FakePlant([GOOD], work)
-    loop = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), failsafe=[0.5, 0.5])
+    loop = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5]))
     with pytest.raises(error):
         loop.run()
     assert len(plant.written) == 4
     np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
-    assert loop.report().ticks == 3
+    assert (loop.report().ticks, loop.report().stopped_by) == (3, error.__name__)
 
 
 def test_the_failsafe_action_also_ends_a_run_that_went_well(arm: Policy) -> None:
@@ -152,12 +165,40 @@ def test_a_plant_may_change_the_array_that_it_is_given(arm: Policy) -> None:
     np.testing.assert_array_equal(plant.written[3], [0.0, 0.0])
 
 
-def test_a_stopped_loop_ends_after_its_tick(arm: Policy) -> None:
-    plant = FakePlant([GOOD], lambda tick: loop.stop("SIGTERM") if tick == 2 else None)
-    loop = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), failsafe=[0.5, 0.5])
-    report = loop.run()
-    assert (report.ticks, report.stopped_by) == (3, "SIGTERM")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_loop_after_its_tick(arm: Policy, number: signal.Signals) -> None:
+    plant = FakePlant([GOOD], lambda tick: os.kill(os.getpid(), number) if tick == 2 else None)
+    report = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5])).run()
+    assert (report.ticks, report.stopped_by, report.exit_code) == (3, number.name, 128 + number)
     assert len(plant.written) == 4
+    np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "handlers are given back"
+
+
+def test_a_second_signal_breaks_off_a_tick_that_is_stuck(arm: Policy) -> None:
+    def stuck(tick: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the second signal should have ended this")
+
+    plant = FakePlant([GOOD], stuck)
+    report = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5])).run()
+    assert (report.ticks, report.stopped_by, report.exit_code) == (0, "SIGTERM", 143)
+    np.testing.assert_array_equal(plant.written, [[0.5, 0.5]])
+
+
+def test_signals_do_not_interrupt_the_last_write(arm: Policy) -> None:
+    class Slow(FakePlant):
+        def write(self, action: Any) -> Any:
+            if len(self.written) == 1:  # the failsafe action
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().write(action)
+
+    plant = Slow([GOOD])
+    report = run(arm, plant, FakeClock(), ticks=1, failsafe=[0.5, 0.5])
+    assert report.stopped_by == "duration"
     np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
 
 
@@ -191,18 +232,30 @@ def test_the_manifest_names_the_rate(arm: Policy) -> None:
         ({"rate_hz": float("nan")}, "not possible"),
         ({"failsafe": [0.0]}, r"must be 2 finite number\(s\)"),
         ({"failsafe": [0.0, float("nan")]}, "finite"),
+        ({"max_age_s": 0.0}, "must be above 0 s"),
+        ({"max_block_s": -1.0}, "must be above 0 s"),
+        ({"max_missed": 0}, "at least 1"),
+        ({"stop_after": 0}, "at least 1"),
+        ({"range_margin": -0.1}, "at least 0"),
+        ({"range_margin": float("nan")}, "at least 0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(arm: Policy, options: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        ControlLoop(arm, FakePlant([GOOD]), **options)
+        run(arm, FakePlant([GOOD]), FakeClock(), **options)
+
+
+@pytest.mark.parametrize("limits", [{"slew_per_s": 0.0}, {"low_pass_hz": -1.0}])
+def test_limits_that_would_stop_everything_are_refused(limits: Any) -> None:
+    with pytest.raises(UsageError, match="must be above 0"):
+        ActionLimits(**limits)
 
 
 def test_a_misspelt_failsafe_is_refused_with_the_nearest(arm: Policy) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'hold'"):
-        ControlLoop(arm, FakePlant([GOOD]), failsafe="hld")
+        ControlLoop(arm, FakePlant([GOOD]), safety=Safety("hld"))
     with pytest.raises(UsageError, match=r"one of 0\.\.3"):
-        ControlLoop(Policy.load(DATA / "switch-int8.tflite"), FakePlant([GOOD]), failsafe=[4])
+        ControlLoop(Policy.load(DATA / "switch-int8.tflite"), FakePlant([GOOD]), safety=Safety([4]))
 
 
 def test_a_run_longer_than_the_record_reports_its_last_ticks(arm: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,3 +268,141 @@ def test_a_run_longer_than_the_record_reports_its_last_ticks(arm: Policy, monkey
     assert (report.work_us.n, report.work_us.mean, report.work_us.max) == (4, 3750.0, 4500.0)
     assert report.period_us is not None
     assert (report.period_us.n, report.period_us.max) == (3, 10_000)
+
+
+class StampedPlant(FakePlant):
+    """A plant that says when its observation was made: `ages_ns` before it is read."""
+
+    def __init__(self, clock: FakeClock, ages_ns: list[int]) -> None:
+        super().__init__([GOOD])
+        self.clock, self.ages_ns = clock, ages_ns
+        self.observed_ns = 0
+
+    def read(self) -> Any:
+        age_ns = self.ages_ns[min(self.reads, len(self.ages_ns) - 1)]
+        self.observed_ns = self.clock.now_ns() - age_ns
+        return super().read()
+
+
+def test_an_old_observation_is_not_acted_on(arm: Policy) -> None:
+    clock = FakeClock()
+    plant = StampedPlant(clock, [0, 4 * MS, 6 * MS, 0])
+    report = run(arm, plant, clock, ticks=4, failsafe=[0.5, 0.5], max_age_s=0.005)
+    assert report.failsafes == {"stale observation": 1}
+    np.testing.assert_array_equal(plant.written[2], [0.5, 0.5])
+
+
+def test_time_that_goes_backwards_is_a_broken_clock(arm: Policy) -> None:
+    clock = FakeClock()
+    plant = StampedPlant(clock, [0, 11 * MS, 0])
+    report = run(arm, plant, clock, ticks=3, failsafe=[0.5, 0.5])
+    assert report.failsafes == {"observation time going backwards": 1}
+
+
+@pytest.mark.parametrize(("third", "passes"), [(-9.0, True), (-11.0, False), (109.0, True), (111.0, False)])
+def test_an_observation_beyond_the_bounds_and_margin_is_not_acted_on(arm: Policy, third: float, passes: bool) -> None:
+    # The arm's third input is declared to lie in 0..100; a margin of a tenth allows -10..110.
+    report = run(arm, FakePlant([np.array([0.0, 1.0, third])]), FakeClock(), ticks=1, range_margin=0.1)
+    assert report.failsafes == ({} if passes else {"observation out of range": 1})
+    assert run(arm, FakePlant([np.array([0.0, 1.0, third])]), FakeClock(), ticks=1, range_margin=None).failsafes == {}
+
+
+def test_a_plant_that_fails_is_answered_with_the_failsafe_action(arm: Policy) -> None:
+    def work(tick: int) -> None:
+        if tick in (1, 2):
+            raise OSError("I2C bus error")
+
+    plant = FakePlant([GOOD], work)
+    report = run(arm, plant, FakeClock(), ticks=4, failsafe=[0.5, 0.5])
+    assert report.failsafes == {"plant error": 2}
+    assert report.plant_errors == {"OSError: I2C bus error": 2}
+    np.testing.assert_array_equal(plant.written[1:3], [[0.5, 0.5]] * 2)
+    np.testing.assert_array_equal(plant.written[3], plant.written[0])
+
+
+def test_an_action_that_cannot_be_written_is_tried_again_as_the_failsafe(arm: Policy) -> None:
+    class Fussy(FakePlant):
+        def write(self, action: Any) -> Any:
+            if self.reads == 2 and not np.array_equal(action, [0.5, 0.5]):
+                raise OSError("no such angle")
+            return super().write(action)
+
+    plant = Fussy([GOOD])
+    report = run(arm, plant, FakeClock(), ticks=3, failsafe=[0.5, 0.5])
+    assert report.failsafes == {"plant error": 1}
+    np.testing.assert_array_equal(plant.written[1], [0.5, 0.5])
+
+
+def test_deadlines_missed_in_a_row_bring_the_failsafe_action(arm: Policy) -> None:
+    clock = FakeClock(start_ns=0)
+    plant = FakePlant([GOOD], lambda tick: clock.advance(15 * MS if tick < 3 else 0))
+    report = run(arm, plant, clock, ticks=10, failsafe=[0.5, 0.5], max_missed=2)
+    # Ticks 0 and 1 miss; tick 2 is answered with the failsafe action and misses; so is tick 3, which is on time again.
+    assert report.failsafes == {"missed deadlines": 2}
+    np.testing.assert_array_equal(plant.written[2:4], [[0.5, 0.5]] * 2)
+
+
+def test_too_many_failsafe_ticks_in_a_row_stop_the_loop_and_say_why(arm: Policy) -> None:
+    plant = FakePlant([GOOD, BAD, GOOD, BAD, BAD, BAD, GOOD])
+    report = run(arm, plant, FakeClock(), ticks=20, stop_after=3)
+    assert (report.ticks, report.stopped_by, report.exit_code) == (6, "non-finite observation", 10)
+    assert report.failsafes == {"non-finite observation": 4}
+
+
+def test_actions_change_no_faster_than_the_slew_limit(arm: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = iter([[0.0, 0.5], [2.0, 0.5], [2.0, 0.5], [-2.0, 0.5]])
+    monkeypatch.setattr(arm, "act", lambda observation: np.array(next(wanted), np.float32))
+    plant = FakePlant([GOOD])
+    run(arm, plant, FakeClock(), ticks=4, limits=ActionLimits(slew_per_s=50.0))
+    np.testing.assert_allclose([action[0] for action in plant.written[:4]], [0.0, 0.5, 1.0, 0.5], atol=1e-6)
+
+
+def test_the_low_pass_filter_answers_a_step_as_a_first_order_filter_does(
+    arm: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = iter([[0.0, 0.0], *[[1.0, 1.0]] * 30])
+    monkeypatch.setattr(arm, "act", lambda observation: np.array(next(wanted), np.float32))
+    plant = FakePlant([GOOD])
+    run(arm, plant, FakeClock(), ticks=31, limits=ActionLimits(low_pass_hz=2.0))
+    # 1 - exp(-2 pi f t), at t = 10, 20, ... ms after the step.
+    times_s = np.arange(1, 31) * 0.01
+    expected = 1 - np.exp(-2 * np.pi * 2.0 * times_s)
+    np.testing.assert_allclose([action[0] for action in plant.written[1:31]], expected, atol=1e-5)
+
+
+def test_after_a_failsafe_action_changes_are_limited_from_there(arm: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = arm.act
+    monkeypatch.setattr(arm, "act", lambda o: np.array([1.0, 0.5], np.float32) if np.isfinite(o).all() else real(o))
+    plant = FakePlant([GOOD, BAD, GOOD])
+    run(arm, plant, FakeClock(), ticks=3, failsafe=[-1.0, 0.5], limits=ActionLimits(slew_per_s=50.0))
+    np.testing.assert_allclose([action[0] for action in plant.written[:3]], [1.0, -1.0, -0.5], atol=1e-6)
+
+
+def test_a_call_that_takes_too_long_is_counted_when_it_comes_back(arm: Policy) -> None:
+    clock = FakeClock(start_ns=0)
+    plant = FakePlant([GOOD], lambda tick: clock.advance(6 * MS if tick == 1 else 0))
+    report = run(arm, plant, clock, ticks=3, failsafe=[0.5, 0.5], max_block_s=0.005)
+    assert report.failsafes == {"plant blocked": 1}
+
+
+def test_a_plant_that_blocks_gets_the_failsafe_action_while_it_does(arm: Policy) -> None:
+    # On the real clock: what is tested is that another thread acts while this one is stuck.
+    written_in_time = threading.Event()
+
+    class Blocking(FakePlant):
+        def read(self) -> Any:
+            if self.reads == 2:
+                assert written_in_time.wait(10)
+            return super().read()
+
+        def write(self, action: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                np.testing.assert_array_equal(action, [0.5, 0.5])
+                written_in_time.set()
+            return super().write(action)
+
+    plant = Blocking([GOOD])
+    loop = ControlLoop(arm, plant, rate_hz=50, safety=Safety([0.5, 0.5], max_block_s=0.05))
+    report = loop.run(duration_s=0.3)
+    assert written_in_time.is_set()
+    assert report.failsafes["plant blocked"] >= 1

@@ -1,9 +1,14 @@
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from edge.meters import best_meter
+from edge.meters import best_meter, pmic
+from edge.meters.hwmon import Hwmon
+from edge.meters.pmic import Pmic, PmicError, rail_power_w
 from edge.meters.rapl import Rapl
+from edge.meters.sampler import Sampler
 
 
 def zone(root: Path, folder: str, name: str, energy_uj: int, range_uj: int = 1_000_000) -> Path:
@@ -54,3 +59,187 @@ def test_counters_that_cannot_be_read_are_not_used(tmp_path: Path) -> None:
     (path / "energy_uj").mkdir()
     assert Rapl.find(tmp_path) is None
     assert not best_meter(1.0, tmp_path).measured
+
+
+def hwmon(root: Path, folder: str, name: str, **values: object) -> Path:
+    path = root / "sys/class/hwmon" / folder
+    path.mkdir(parents=True)
+    (path / "name").write_text(f"{name}\n")
+    for attribute, value in values.items():
+        (path / attribute).write_text(f"{value}\n")
+    return path
+
+
+class Seconds:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_an_ina226_tells_its_power_in_microwatts(tmp_path: Path) -> None:
+    # in0 is the shunt's voltage and in1 the bus's; multiplying them would be wrong by orders of magnitude.
+    chip = hwmon(tmp_path, "hwmon3", "ina226", in0_input=12, in1_input=5000, curr1_input=800, power1_input=4_000_000)
+    hwmon(tmp_path, "hwmon0", "cpu_thermal", temp1_input=45000)
+    meter = Hwmon.find(tmp_path)
+    assert meter is not None
+    clock = Seconds()
+    meter = Hwmon({"ina226": lambda: int((chip / "power1_input").read_text()) * 1e-6}, clock)
+    clock.now_s += 2.0
+    (chip / "power1_input").write_text("6000000")
+    # Trapezoid: 2 s at a mean of 5 W.
+    assert meter.energy_j() == pytest.approx(10.0)
+    assert "ina226" in meter.scope
+    assert meter.measured
+
+
+def test_an_ina3221_is_the_sum_of_its_channels_without_its_sums(tmp_path: Path) -> None:
+    hwmon(
+        tmp_path, "hwmon1", "ina3221",
+        in1_input=5000, curr1_input=1000, in1_label="VDD_IN",
+        in2_input=3300, curr2_input=500,
+        in3_input=1800, curr3_input=0,
+        in4_input=10, in5_input=5, in6_input=0, in7_input=15, curr4_input=1500,
+    )  # fmt: skip
+    meter = Hwmon.find(tmp_path)
+    assert meter is not None
+    assert meter._read_w() == pytest.approx(5.0 + 1.65 + 0.0)
+    assert "VDD_IN" in meter.scope
+
+
+def test_monitors_are_known_by_name_and_those_that_fail_are_left_out(tmp_path: Path) -> None:
+    hwmon(tmp_path, "hwmon0", "ina219", power1_input=1_000_000)
+    hwmon(tmp_path, "hwmon1", "ina219", power1_input=2_000_000)
+    hwmon(tmp_path, "hwmon2", "ina260")  # gives no power
+    hwmon(tmp_path, "hwmon3", "ina231", power1_input="not a number")
+    meter = Hwmon.find(tmp_path)
+    assert meter is not None
+    assert meter._read_w() == pytest.approx(3.0)
+
+
+def test_a_monitor_that_fails_half_way_raises_and_keeps_what_it_has_measured() -> None:
+    clock = Seconds()
+    readings = iter([2.0, 2.0, OSError("no such device"), 2.0])
+
+    def read_w() -> float:
+        reading = next(readings)
+        if isinstance(reading, OSError):
+            raise reading
+        return reading
+
+    meter = Hwmon({"ina226": read_w}, clock)
+    clock.now_s += 1.0
+    assert meter.energy_j() == pytest.approx(2.0)
+    clock.now_s += 1.0
+    with pytest.raises(OSError, match="no such device"):
+        meter.energy_j()
+    clock.now_s += 1.0
+    assert meter.energy_j() == pytest.approx(6.0)
+
+
+# As a Raspberry Pi 5 prints it (from the README of the project RPi5-power).
+PMIC = """\
+ 3V7_WL_SW_A current(0)=0.00000000A
+   3V3_SYS_A current(1)=0.06245952A
+   1V8_SYS_A current(2)=0.16102850A
+  DDR_VDD2_A current(3)=0.00780744A
+    0V8_SW_A current(6)=0.32791250A
+  VDD_CORE_A current(7)=10.87674000A
+   0V8_AON_A current(16)=0.00579975A
+ 3V7_WL_SW_V volt(8)=3.79999600V
+   3V3_SYS_V volt(9)=3.30632200V
+   1V8_SYS_V volt(10)=1.79828900V
+  DDR_VDD2_V volt(11)=1.10292900V
+    0V8_SW_V volt(14)=0.80256330V
+  VDD_CORE_V volt(15)=0.89745940V
+   0V8_AON_V volt(19)=0.79736190V
+     EXT5V_V volt(24)=5.06788000V
+      BATT_V volt(25)=3.01110800V
+"""
+
+
+def test_rails_are_paired_by_name_and_the_ones_without_current_left_out() -> None:
+    rails = rail_power_w(PMIC)
+    assert set(rails) == {"3V7_WL_SW", "3V3_SYS", "1V8_SYS", "DDR_VDD2", "0V8_SW", "VDD_CORE", "0V8_AON"}
+    assert rails["VDD_CORE"] == pytest.approx(10.87674 * 0.8974594)
+    # The numbers of current and voltage differ: paired by them, this rail would get another's voltage.
+    assert rails["0V8_AON"] == pytest.approx(0.00579975 * 0.7973619)
+
+
+def test_the_published_correction_is_off_unless_asked_for() -> None:
+    plain_w = sum(rail_power_w(PMIC).values())
+    for correct, expected_w in ((False, plain_w), (True, 1.1327 * plain_w + 0.6444)):
+        clock = Seconds()
+        meter = Pmic(correct=correct, read=lambda: PMIC, clock_s=clock)
+        clock.now_s += 3.0
+        assert meter.energy_j() == pytest.approx(3.0 * expected_w)
+        assert "USB" in meter.scope
+        assert ("uncorrected" in meter.scope) is not correct
+
+
+@pytest.mark.parametrize("output", ["", 'error=1 error_msg="Command not registered"', "EXT5V_V volt(24)=5.07V\n"])
+def test_output_without_rails_is_a_named_error(output: str) -> None:
+    with pytest.raises(PmicError, match="printed no rails"):
+        Pmic(read=lambda: output)
+
+
+def test_vcgencmd_is_run_and_its_failures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PmicError, match="cannot be run"):
+        pmic.read_output()
+    command = tmp_path / "vcgencmd"
+    command.write_text(f"#!/bin/sh\necho '{PMIC}'\n")
+    command.chmod(0o755)
+    assert rail_power_w(pmic.read_output()) == rail_power_w(PMIC)
+    command.write_text("#!/bin/sh\necho 'VCHI initialization failed' >&2\nexit 255\n")
+    with pytest.raises(PmicError, match="VCHI initialization failed"):
+        pmic.read_output()
+
+
+def test_a_raspberry_pi_5_is_measured_by_its_own_chip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "vcgencmd"
+    command.write_text(f"#!/bin/sh\necho '{PMIC}'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    model = tmp_path / "proc/device-tree/model"
+    model.parent.mkdir(parents=True)
+    model.write_text("Raspberry Pi 4 Model B Rev 1.4\0")
+    assert best_meter(1.0, tmp_path).name == "estimate"
+    model.write_text("Raspberry Pi 5 Model B Rev 1.0\0")
+    assert best_meter(1.0, tmp_path).name == "pmic"
+    hwmon(tmp_path, "hwmon0", "ina226", power1_input=1_000_000)
+    assert best_meter(1.0, tmp_path).name == "hwmon"
+
+
+def test_a_sampler_sees_what_happens_between_two_calls() -> None:
+    # Power is 10 W for a moment in the middle: the two ends alone would give nothing.
+    began_s = time.monotonic()
+    meter = Hwmon({"pulse": lambda: 10.0 if 0.1 < time.monotonic() - began_s < 0.3 else 0.0})
+    with Sampler(meter, period_s=0.005) as sampled:
+        before_j = sampled.energy_j()
+        time.sleep(0.4)
+        energy_j = sampled.energy_j() - before_j
+    # 2 J if all goes well; a machine that stalls can only blur the edges.
+    assert 0.5 < energy_j < 6.0
+    assert (sampled.name, sampled.measured) == ("hwmon", True)
+
+
+def test_a_sensor_that_fails_between_two_calls_is_told_of() -> None:
+    failing = threading.Event()
+
+    def read_w() -> float:
+        if failing.is_set():
+            raise OSError("no such device")
+        return 1.0
+
+    with Sampler(Hwmon({"x": read_w}), period_s=0.005) as sampled:
+        sampled.energy_j()
+        failing.set()
+        time.sleep(0.1)
+        failing.clear()
+        with pytest.raises(OSError, match="no such device"):
+            sampled.energy_j()
+        assert sampled.energy_j() > 0

@@ -1,0 +1,55 @@
+"""SIGINT, SIGTERM and SIGHUP as something that a loop can clean up after."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# SIGHUP is what a lost ssh session sends.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """A second signal breaks a tick off. Not an `Exception`, so that no careless `except` swallows it."""
+
+
+class StopSignals:
+    """What signals have come.
+
+    Attributes:
+      number: the first one; None as long as there was none.
+      closed: no signal interrupts any more: the last write to the plant is under way.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.closed = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note the first signal, which the loop looks for once a tick: no write is cut in half. Raise at the others.
+
+        Raises:
+          Stopped: this is not the first one. Whoever insists has a plant that is stuck.
+        """
+        if self.number is None:
+            self.number = number
+        elif not self.closed:
+            raise Stopped
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Handle signals until the end. In threads other than the main one, to which Python gives signals, do nothing."""
+    stop = StopSignals()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.handle) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,225 @@
+"""A record of every tick, in a file of bounded size, written by a thread that the loop never waits for.
+
+The file is one line of JSON (`Header`), padded to `HEADER_BYTES`, and then room for `capacity` records of equal size.
+Record k lies at place k modulo capacity: when the file is full the newest ticks replace the oldest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import OutputError, UserError
+from edge.policy import Policy
+from edge.records import from_plain, to_json
+
+HEADER_BYTES = 4096
+SCHEMA_VERSION = 1
+DEFAULT_MAX_BYTES = 64 * 2**20
+
+# Ticks that may wait to be written; at 1 kHz two seconds of a stalled disk.
+RING_TICKS = 2048
+FLUSH_PERIOD_S = 0.1
+
+
+class LogError(UserError):
+    """A file that is not a log of ticks."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a log says of itself.
+
+    Attributes:
+      schema_version: version of this layout.
+      policy: name of the policy.
+      flatbuffer_sha256: which model acted; None if it was a bare one.
+      rate_hz: wanted rate.
+      observation_shape: shape of `observation` in each record.
+      action_shape: shape of `action` and `sent`.
+      discrete: whether actions are choices.
+      capacity: records that the file has room for.
+    """
+
+    schema_version: int
+    policy: str
+    flatbuffer_sha256: str | None
+    rate_hz: float
+    observation_shape: tuple[int, ...]
+    action_shape: tuple[int, ...]
+    discrete: bool
+    capacity: int
+
+
+def record_dtype(header: Header) -> np.dtype[Any]:
+    """Layout of a record: tick number from 1 (0: never written), time, cause (0: none, else a `Cause`'s exit code)."""
+    action = np.int64 if header.discrete else np.float32
+    return np.dtype(
+        [
+            ("tick", "<u8"),
+            ("time_ns", "<i8"),
+            ("cause", "<u4"),
+            ("missed", "<u4"),
+            ("observation", np.float32, header.observation_shape),
+            ("action", action, header.action_shape),
+            ("sent", action, header.action_shape),
+        ]
+    )
+
+
+class TickLog:
+    """Writes ticks to a file. `record` copies into memory that is there already; a thread carries it to the disk.
+
+    If the disk cannot keep up, ticks are dropped and counted; if it fails, recording ends and `error` says why.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        policy: Policy,
+        *,
+        rate_hz: float,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        """Create the file.
+
+        Raises:
+          OutputError: it cannot be written.
+        """
+        spec = policy.spec
+        header = Header(
+            SCHEMA_VERSION,
+            policy.name,
+            policy.manifest.flatbuffer_sha256 if policy.manifest else None,
+            rate_hz,
+            spec.observation.shape,
+            spec.action.shape,
+            spec.action.discrete,
+            capacity=1,
+        )
+        self._dtype = record_dtype(header)
+        capacity = max(1, (max_bytes - HEADER_BYTES) // self._dtype.itemsize)
+        self.header = Header(**{**vars(header), "capacity": capacity})
+        self._ring = np.zeros(RING_TICKS, self._dtype)
+        self._written = self._recorded = 0
+        self.dropped = 0
+        self.error: str | None = None
+        self._closing = threading.Event()
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.write(self._file, to_json(self.header, indent=None).encode().ljust(HEADER_BYTES))
+        except OSError as error:
+            raise OutputError(f"Cannot write the log {path}: {error.strerror}.") from error
+        self._thread = threading.Thread(target=self._carry, name="ticklog", daemon=True)
+        self._thread.start()
+
+    def record(self, time_ns: int, cause: int, missed: int, observation: Any, action: Any, sent: Any) -> None:
+        """Note a tick; never waits. An observation or action that is None is recorded as NaN (0 for a choice)."""
+        if self._recorded - self._written >= RING_TICKS:
+            self.dropped += 1
+            return
+        slot = self._ring[self._recorded % RING_TICKS]
+        slot["time_ns"], slot["cause"], slot["missed"] = time_ns, cause, missed
+        nothing = 0 if self.header.discrete else np.nan
+        slot["observation"] = np.nan if observation is None else observation
+        slot["action"] = nothing if action is None else action
+        slot["sent"] = nothing if sent is None else sent
+        slot["tick"] = self._recorded + 1
+        self._recorded += 1
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        self._closing.set()
+        self._thread.join()
+        os.close(self._file)
+
+    def _carry(self) -> None:
+        while not self._closing.wait(FLUSH_PERIOD_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self.error is not None:
+            self._written = self._recorded
+            return
+        try:
+            while self._written < (end := self._recorded):
+                place, slot = self._written % self.header.capacity, self._written % RING_TICKS
+                n = min(end - self._written, RING_TICKS - slot, self.header.capacity - place)
+                data = self._ring[slot : slot + n].tobytes()
+                os.pwrite(self._file, data, HEADER_BYTES + place * self._dtype.itemsize)
+                self._written += n
+        except OSError as error:
+            self.error = f"the log ended early: {error.strerror}"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What replaying a log gave.
+
+    Attributes:
+      compared: ticks on which the policy acted.
+      different: how many of their actions come out differently now.
+      max_error: largest difference of any element (for choices: 1 if any differed, else 0).
+    """
+
+    compared: int
+    different: int
+    max_error: float
+
+
+def replay(policy: Policy, header: Header, records: npt.NDArray[Any]) -> Replay:
+    """Act again on every recorded observation that the policy acted on, and compare bit by bit.
+
+    Raises:
+      LogError: the log is of a policy of other shapes.
+    """
+    spec = policy.spec
+    if (header.observation_shape, header.action_shape, header.discrete) != (
+        spec.observation.shape,
+        spec.action.shape,
+        spec.action.discrete,
+    ):
+        raise LogError(f"The log is of {header.policy}, whose observations or actions have another shape.")
+    acted = records[records["cause"] == 0]
+    different, max_error = 0, 0.0
+    for record in acted:
+        error = np.abs(np.asarray(policy.act(record["observation"]), np.float64) - record["action"])
+        different += bool((error != 0).any())
+        max_error = max(max_error, float(error.max()))
+    return Replay(len(acted), different, min(max_error, 1.0) if header.discrete else max_error)
+
+
+def read(path: str | Path) -> tuple[Header, npt.NDArray[Any]]:
+    """The header and the records of a log, oldest first. A log that was cut short gives what it has.
+
+    Raises:
+      LogError: it is not a log, or of a newer version.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise LogError(f"Cannot read {path}: {error.strerror}.") from error
+    try:
+        plain = json.loads(data[:HEADER_BYTES])
+        version = plain["schema_version"]
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise LogError(f"{path} has log version {version}; this tfqrl reads up to {SCHEMA_VERSION}. Upgrade tfqrl.")
+        header = from_plain(Header, plain, "log header")
+        dtype = record_dtype(header)
+    except (ValueError, KeyError, TypeError, UserError) as error:
+        if isinstance(error, LogError):
+            raise
+        raise LogError(f"{path} is not a log of ticks: {error}") from error
+    body = data[HEADER_BYTES:]
+    records = np.frombuffer(body[: len(body) // dtype.itemsize * dtype.itemsize], dtype)
+    records = records[records["tick"] > 0]
+    return header, records[np.argsort(records["tick"], kind="stable")]

@@ -1,0 +1,130 @@
+"""Against a pseudo-terminal: the other end is a device that the test plays."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from fakes import DATA
+
+from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
+from edge.loop import ControlLoop
+from edge.plants.frames import ACTION, OBSERVATION, RESET, Decoder, Frame, encode
+from edge.plants.serial import SerialError, SerialPlant
+from edge.policy import Policy
+
+pytest.importorskip("serial", reason="needs pyserial: pip install pyserial")
+
+SPEC = PolicySpec(ObservationSpec((3,), (None,) * 3, (None,) * 3), ActionSpec((1,), (-2.0,), (2.0,)), 50.0, None)
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[int, str]]:
+    """The device's end as a file descriptor, and the name of the host's."""
+    device, host = os.openpty()
+    yield device, os.ttyname(host)
+    os.close(device)
+    os.close(host)
+
+
+def read_until(plant: SerialPlant, first: float) -> None:
+    """Reads until the observation that begins with `first`: a line may deliver one write in several parts."""
+    deadline_s = time.monotonic() + 10
+    while True:
+        values = plant.read()
+        if values[0] == first:
+            np.testing.assert_array_equal(values, [first, first + 0.5, -first])
+            return
+        assert time.monotonic() < deadline_s
+
+
+def observation(i: int, scale: float = 1.0) -> bytes:
+    return encode(OBSERVATION, i, np.array([i, i + 0.5, -i], np.float32) * np.float32(scale))
+
+
+def receive(decoder: Decoder, device: int) -> list[Frame]:
+    """Waits for bytes until they make at least one frame."""
+    frames: list[Frame] = []
+    while not frames:
+        frames = list(decoder.feed(os.read(device, 11)))
+    return frames
+
+
+def test_the_newest_observation_is_read_and_actions_arrive(line: tuple[int, str]) -> None:
+    device, port = line
+    with SerialPlant(port, SPEC, timeout_s=5.0) as plant:
+        plant.reset()
+        os.write(device, observation(1) + observation(2) + observation(3))
+        before_ns = time.monotonic_ns()
+        read_until(plant, 3.0)
+        assert before_ns <= plant.observed_ns <= time.monotonic_ns()
+        assert plant.write(np.array([0.25], np.float32))[0] == 0.25
+        decoder = Decoder()
+        frames = [frame for _ in range(2) for frame in receive(decoder, device)]
+    assert [frame.kind for frame in frames] == [RESET, ACTION]
+    np.testing.assert_array_equal(frames[1].values, [0.25])
+
+
+def test_silence_is_an_error_in_time(line: tuple[int, str]) -> None:
+    with SerialPlant(line[1], SPEC, timeout_s=0.05) as plant, pytest.raises(SerialError, match="no whole observation"):
+        plant.read()
+
+
+def test_noise_cuts_repeats_and_gaps_are_survived_and_counted(line: tuple[int, str]) -> None:
+    device, port = line
+    with SerialPlant(port, SPEC, timeout_s=5.0) as plant:
+        os.write(device, b"\x00boot\xa5noise" + observation(1)[:9])
+        os.write(device, observation(2))
+        read_until(plant, 2.0)
+        os.write(device, observation(2) + observation(6))
+        read_until(plant, 6.0)
+        wrong_shape = encode(OBSERVATION, 7, np.zeros(5, np.float32))
+        os.write(device, wrong_shape + observation(8))
+        read_until(plant, 8.0)
+    assert plant.repeated == 1
+    assert plant.lost == 4
+    assert plant.decoder.skipped_bytes > 0
+
+
+def test_a_line_that_is_not_there_is_named() -> None:
+    plant = SerialPlant("/dev/tty-that-is-not-there", SPEC)
+    with pytest.raises(SerialError, match="Cannot open /dev/tty-that-is-not-there"), plant:
+        pass
+
+
+def test_a_policy_drives_a_device_over_the_line_and_it_ends_in_the_failsafe_state(line: tuple[int, str]) -> None:
+    device, port = line
+    policy = Policy.load(DATA / "lever-int8.tflite")
+    done = threading.Event()
+    received: list[float] = []
+
+    def play_device() -> None:
+        decoder, i = Decoder(), 0
+        os.set_blocking(device, False)
+        while not done.is_set():
+            i += 1
+            os.write(device, observation(i, scale=0.01))
+            time.sleep(0.005)
+            try:
+                data = os.read(device, 4096)
+            except BlockingIOError:
+                continue
+            received.extend(float(frame.values[0]) for frame in decoder.feed(data) if frame.kind == ACTION)
+
+    thread = threading.Thread(target=play_device)
+    thread.start()
+    try:
+        with SerialPlant(port, policy.spec, timeout_s=5.0) as plant:
+            report = ControlLoop(policy, plant, rate_hz=50).run(duration_s=0.5)
+            deadline_s = time.monotonic() + 10
+            while len(received) < report.ticks + 1 and time.monotonic() < deadline_s:
+                time.sleep(0.01)
+    finally:
+        done.set()
+        thread.join()
+    assert report.failsafes == {}
+    assert len(received) == report.ticks + 1
+    assert received[-1] == 0.0
+    assert any(value != 0.0 for value in received)

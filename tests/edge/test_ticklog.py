@@ -1,0 +1,150 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import DATA, FakeClock, FakePlant
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge import cli, ticklog
+from edge.errors import OutputError
+from edge.loop import ControlLoop
+from edge.policy import Policy
+from edge.safety import Safety
+from edge.ticklog import HEADER_BYTES, LogError, TickLog
+
+GOOD = np.array([0.3, 1.05, 60.0])
+BAD = np.array([0.3, np.nan, 60.0])
+
+
+@pytest.fixture
+def arm() -> Policy:
+    return Policy.load(DATA / "arm-int8.tflite")
+
+
+def logged(arm: Policy, path: Path, observations: list[np.ndarray], ticks: int) -> FakePlant:
+    plant = FakePlant(observations)
+    ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5]), log=path).run(
+        duration_s=ticks / 100
+    )
+    return plant
+
+
+def test_every_tick_is_recorded_and_comes_out_the_same_again(arm: Policy, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    observations = [rng.normal([0, 1, 50], [1, 0.1, 10]) for _ in range(50)]
+    observations[7] = BAD
+    plant = logged(arm, tmp_path / "ticks.log", observations, 50)
+    header, records = ticklog.read(tmp_path / "ticks.log")
+    assert header.policy == "arm"
+    assert header.flatbuffer_sha256 == arm.manifest.flatbuffer_sha256  # type: ignore[union-attr]
+    assert records["tick"].tolist() == list(range(1, 51))
+    assert records["cause"][7] == 10
+    assert np.isnan(records["action"][7]).all()
+    np.testing.assert_array_equal(records["sent"], np.stack(plant.written[:50]))
+    np.testing.assert_array_equal(records["observation"], np.stack(observations).astype(np.float32))
+    result = ticklog.replay(arm, header, records)
+    assert (result.compared, result.different, result.max_error) == (49, 0, 0.0)
+
+
+def test_a_policy_that_acts_otherwise_is_found_out(
+    arm: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged(arm, tmp_path / "ticks.log", [GOOD], 5)
+    assert cli.main(["replay", str(tmp_path / "ticks.log"), str(DATA / "arm-int8.tflite")]) == 0
+    assert "0 of them come out differently" in capsys.readouterr().out
+    assert cli.main(["replay", str(tmp_path / "ticks.log"), str(DATA / "arm-float32.tflite")]) == 1
+    assert "5 of them come out differently" in capsys.readouterr().out
+    assert cli.main(["replay", str(tmp_path / "ticks.log"), str(DATA / "switch-int8.tflite")]) == 1
+    assert "another shape" in capsys.readouterr().err
+
+
+def test_a_full_log_keeps_the_newest_ticks_and_its_size(arm: Policy, tmp_path: Path) -> None:
+    path = tmp_path / "ticks.log"
+    log = TickLog(path, arm, rate_hz=100, max_bytes=HEADER_BYTES + 1000)
+    capacity = log.header.capacity
+    for i in range(10 * capacity):
+        log.record(i, 0, 0, GOOD, np.zeros(2), np.zeros(2))
+    log.close()
+    assert path.stat().st_size <= HEADER_BYTES + 1000
+    _, records = ticklog.read(path)
+    assert records["time_ns"].tolist() == list(range(9 * capacity, 10 * capacity))
+    assert log.dropped == 0
+
+
+def test_a_disk_that_cannot_keep_up_costs_ticks_in_the_log_and_nothing_else(
+    arm: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ticklog, "FLUSH_PERIOD_S", 3600.0)
+    log = TickLog(tmp_path / "ticks.log", arm, rate_hz=100)
+    for i in range(ticklog.RING_TICKS + 10):
+        log.record(i, 0, 0, GOOD, np.zeros(2), np.zeros(2))
+    assert log.dropped == 10
+    log.close()
+    assert len(ticklog.read(tmp_path / "ticks.log")[1]) == ticklog.RING_TICKS
+
+
+def test_a_disk_that_fails_ends_the_log_and_not_the_loop(
+    arm: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    plant = FakePlant([GOOD])
+    loop = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), log=tmp_path / "ticks.log")
+    report = loop.run(duration_s=0.1)
+    assert report.ticks == 10
+    assert report.log_error == "the log ended early: No space left on device"
+
+
+def test_a_log_that_cannot_be_made_is_an_error_before_the_plant_moves(arm: Policy, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    plant = FakePlant([GOOD])
+    with pytest.raises(OutputError, match="Cannot write the log"):
+        ControlLoop(arm, plant, log=tmp_path / "file" / "x").run(duration_s=0.1)
+    assert plant.written == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\x00" * 5000, json.dumps({"schema_version": 1}).encode().ljust(5000)])
+def test_another_kind_of_file_is_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(LogError, match="is not a log of ticks"):
+        ticklog.read(tmp_path / "x")
+
+
+def test_a_newer_log_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(json.dumps({"schema_version": 2}).encode().ljust(5000))
+    with pytest.raises(LogError, match="Upgrade tfqrl"):
+        ticklog.read(tmp_path / "x")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 5200), st.binary(max_size=20))
+def test_any_damage_is_a_named_error_or_harmless(place: int, garbage: bytes) -> None:
+    data = SAMPLE[:place] + garbage + SAMPLE[place + len(garbage) :]
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"ticklog-{os.getpid()}.log"
+    path.write_bytes(data)
+    try:
+        ticklog.read(path)
+    except LogError:
+        pass
+    finally:
+        path.unlink()
+
+
+def _sample() -> bytes:
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"ticklog-{os.getpid()}.sample"
+    log = TickLog(path, Policy.load(DATA / "arm-int8.tflite"), rate_hz=100, max_bytes=HEADER_BYTES + 1200)
+    for i in range(30):
+        log.record(i, 0, 0, GOOD, np.zeros(2), np.zeros(2))
+    log.close()
+    try:
+        return path.read_bytes()
+    finally:
+        path.unlink()
+
+
+SAMPLE = _sample()
