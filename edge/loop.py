@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,6 @@ class ControlLoop:
         clock: Clock | None = None,
         meter: Meter | None = None,
         log: str | Path | None = None,
-        on_tick: Callable[[], None] | None = None,
     ) -> None:
         """Make a loop; nothing is read or written yet.
 
@@ -151,7 +149,6 @@ class ControlLoop:
           clock: time; the system's monotonic clock if None.
           meter: what measures the energy of the run; a thread of its own reads it.
           log: file in which to record every tick; see `edge.ticklog`.
-          on_tick: called after each tick's write (a service's watchdog, say).
 
         Raises:
           UsageError: there is no rate, it is not possible, or the failsafe is not an action of this policy.
@@ -172,7 +169,7 @@ class ControlLoop:
         self._in_range = None if check is None or check.trivial else check.passes
         self._wanted = wanted or Realtime()
         self._clock: Clock = MonotonicClock() if clock is None else clock
-        self._meter, self._log_path, self._on_tick = meter, log, on_tick
+        self._meter, self._log_path = meter, log
         self._record = _Record()
 
     def run(self, *, duration_s: float | None = None) -> LoopReport:
@@ -199,14 +196,17 @@ class ControlLoop:
                 watchdog = stack.enter_context(Watchdog(self._clock, limit_ns, self._plant_blocks))
             record.granted = stack.enter_context(realtime(self._wanted))
             try:
-                self._drive(ticks, record, watchdog, stop)
+                try:
+                    self._drive(ticks, record, watchdog, stop)
+                finally:
+                    # If a second signal comes before this line, its exception closes too; there is no third.
+                    stop.closed = True
             except Stopped:
                 pass
             except BaseException as error:
                 record.stopped_by, record.exit_code = type(error).__name__, 1
                 raise
             finally:
-                stop.closed = True
                 if stop.number is not None:
                     record.stopped_by = signal.Signals(stop.number).name
                     record.exit_code = 128 + stop.number
@@ -285,6 +285,7 @@ class ControlLoop:
             except Exception as error:
                 cause = Cause.PLANT_ERROR
                 record.note(error)
+                chosen = held
                 with contextlib.suppress(Exception):
                     plant.write(np.copy(held))
             if watchdog is not None and watchdog.end():
@@ -301,8 +302,6 @@ class ControlLoop:
             record.tick(deadline_ns, woke_ns, done_ns, skipped)
             if log is not None:
                 log.record(woke_ns, 0 if cause is None else cause.exit_code, skipped, observation, action, sent)
-            if self._on_tick is not None:
-                self._on_tick()
             missed_in_a_row = missed_in_a_row + 1 if skipped else 0
             bad_in_a_row = bad_in_a_row + 1 if cause is not None else 0
             if cause is not None:

@@ -21,7 +21,7 @@ class StopSignals:
 
     Attributes:
       number: the first one; None as long as there was none.
-      closed: no signal interrupts any more: the last write to the plant is under way.
+      closed: no signal interrupts any more: the last write to the plant comes next.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,7 @@ class StopSignals:
         if self.number is None:
             self.number = number
         elif not self.closed:
+            self.closed = True
             raise Stopped
 
 

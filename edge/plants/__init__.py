@@ -13,6 +13,12 @@ class Plant(Protocol):
 
     Whoever opens it as a context manager gives it to a loop, which resets it once and then calls `read` and `write` in
     turn, once per tick. The last call is always a `write` of the failsafe action.
+
+    A plant may have an attribute `observed_ns`: the monotonic time, in nanoseconds, at which the sensors were read
+    whose observation `read` returned last. The loop then refuses observations that are too old or go back in time.
+
+    Where the loop is told to watch for calls that block, `write` may be called from another thread while `read` or
+    `write` hangs.
     """
 
     def reset(self) -> None:

@@ -187,6 +187,25 @@ def test_a_second_signal_breaks_off_a_tick_that_is_stuck(arm: Policy) -> None:
     np.testing.assert_array_equal(plant.written, [[0.5, 0.5]])
 
 
+def test_a_signal_at_the_very_end_of_the_loop_does_not_cost_the_failsafe_action(
+    arm: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two signals while `_drive` is already returning: its exception leaves from where the loop's own `finally` begins.
+    plant = FakePlant([GOOD])
+    loop = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5]))
+
+    def drive(ticks: Any, record: Any, watchdog: Any, stop: Any) -> None:
+        for _ in range(4):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop, "_drive", drive)
+    assert loop.run().stopped_by == "SIGTERM"
+    np.testing.assert_array_equal(plant.written, [[0.5, 0.5]])
+
+
 def test_signals_do_not_interrupt_the_last_write(arm: Policy) -> None:
     class Slow(FakePlant):
         def write(self, action: Any) -> Any:
