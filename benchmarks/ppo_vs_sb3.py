@@ -181,7 +181,7 @@ def main() -> None:
             "ratios": ratios,
             "trainings": trainings,
             "versions": {package: version(package) for package in packages},
-            "machine": vars(Conditions.now(Runtime("none", "", 0))) | {"runtime": None},
+            "machine": vars(Conditions.now(Runtime("none", "", 0, "none"))) | {"runtime": None},
         }
         options.json.write_text(json.dumps(result, indent=1))
 

@@ -112,7 +112,7 @@ def main() -> None:
             "blocks": BLOCKS,
             "steps": STEPS,
             "rows": rows,
-            "machine": vars(Conditions.now(Runtime("none", "", 0))) | {"runtime": None},
+            "machine": vars(Conditions.now(Runtime("none", "", 0, "none"))) | {"runtime": None},
         }
         options.json.write_text(json.dumps(result, indent=1))
 

@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   tfqrl-edge replay ticks.log policy.tflite
 """
 
+DEVICE_HELP = "cpu, edgetpu, edgetpu:usb:N or edgetpu:pci:N (default: %(default)s)"
 WATTS_HELP = "power per busy core to assume for the energy estimate where there is no meter (default: %(default)s)"
 
 
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="print the manifest as JSON")
     verify = add("verify", _verify, "Check the file and replay its golden pairs on this machine.")
     verify.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
+    verify.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
 
     measure = add("bench", _bench, "Measure latency, memory and energy on this machine.")
     measure.add_argument("--n", type=int, default=20_000, help="calls to time (default: %(default)s)")
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
     run.add_argument("--env", help="Gymnasium environment (default: the one it was trained on)")
     run.add_argument("--seed", type=int, default=0, help="seed of the environment (default: %(default)s)")
+    run.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
     run.add_argument("--rate", type=float, help="ticks per second (default: the manifest's control rate)")
     run.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
     run.add_argument("--json", type=Path, help="write the report to this file too")
@@ -130,11 +133,11 @@ def _info(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     source = artifact.read(options.policy)
-    policy = Policy.from_artifact(source, threads=options.threads)
+    policy = Policy.from_artifact(source, threads=options.threads, device=options.device)
     check = policy.replay(source.golden, source.manifest.golden_tolerance)
     print(
-        f"OK: {policy.name} gives its {check.pairs} golden actions on {policy.runtime.name} "
-        f"{policy.runtime.version} (largest difference {check.max_error:.3g})."
+        f"OK: {policy.name} gives its {check.pairs} golden actions on {policy.runtime} "
+        f"(largest difference {check.max_error:.3g})."
     )
     return 0
 
@@ -151,7 +154,7 @@ def _run(options: argparse.Namespace) -> int:
     from edge.plants.gym import GymPlant
 
     source = artifact.read(options.policy)
-    policy = Policy.from_artifact(source)
+    policy = Policy.from_artifact(source, device=options.device)
     env = options.env or source.manifest.training.get("env")
     if not isinstance(env, str):
         raise UsageError(f"{options.policy} names no environment. Give one with --env.")

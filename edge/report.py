@@ -137,7 +137,6 @@ def run_text(report: RunReport) -> str:
 def bench_text(report: BenchReport) -> str:
     """A bench report."""
     conditions, energy = report.conditions, report.energy
-    runtime = conditions.runtime
     label = "measured" if energy.measured else "ESTIMATE"
     return "\n".join(
         [
@@ -152,7 +151,7 @@ def bench_text(report: BenchReport) -> str:
             f"energy per action     {joules(energy.joules_per_action)} ({label})",
             f"                      {energy.scope}; {energy.actions} actions in {energy.window_s:.1f} s",
             f"n                     {report.act_us.n} after {report.warmup} warm-up; timer {report.timer_us:.2f} us",
-            f"runtime               {runtime.name} {runtime.version}, {runtime.threads} thread(s)",
+            f"runtime               {conditions.runtime}",
             f"machine               {conditions.board}; {conditions.cpu}, {conditions.cores} core(s), governor "
             f"{conditions.governor or 'not shown'}, load {conditions.load_1min:.2f}",
             f"software              {conditions.kernel}, Python {conditions.python}, numpy {conditions.numpy}, "
