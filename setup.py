@@ -27,7 +27,8 @@ TRAIN = [
     "matplotlib>=3.9,<4",
 ]
 SERIAL = ["pyserial>=3.5,<4"]
-BENCH = ["stable-baselines3>=2.9,<2.10"]
+ONNX = ["onnxruntime>=1.20,<2"]
+BENCH = ["stable-baselines3>=2.9,<2.10", "onnx>=1.17,<2", *ONNX]
 TEST = ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
 
 setup(
@@ -46,7 +47,7 @@ setup(
         "train": TRAIN,
         "serial": SERIAL,
         "bench": [*TRAIN, *BENCH],
-        "test": [*TRAIN, *SERIAL, *TEST],
+        "test": [*TRAIN, *SERIAL, *ONNX, *TEST],
         "all": [*TRAIN, *SERIAL, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},

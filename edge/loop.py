@@ -14,6 +14,7 @@ import numpy as np
 from edge.clock import Clock, MonotonicClock
 from edge.conditions import Conditions
 from edge.errors import NonFiniteObservationError, UsageError
+from edge.interpreter import Runtime
 from edge.meters import Meter
 from edge.meters.sampler import Sampler
 from edge.plants import Plant
@@ -96,7 +97,8 @@ class RunReport:
       seed: seed of a simulated plant.
       returns: return of each episode that ended, for a simulated plant.
       loop: how the loop went.
-      conditions: machine, runtime and versions.
+      runtime: the interpreter that ran it.
+      conditions: machine and versions.
     """
 
     schema_version: int
@@ -106,6 +108,7 @@ class RunReport:
     seed: int
     returns: tuple[float, ...]
     loop: LoopReport
+    runtime: Runtime
     conditions: Conditions
 
 
@@ -187,7 +190,11 @@ class ControlLoop:
             if self._log_path is not None:
                 record.log = TickLog(self._log_path, self._policy, rate_hz=self.rate_hz)
                 stack.callback(record.log.close)
-            record.start_energy(None if self._meter is None else stack.enter_context(Sampler(self._meter)))
+            record.start_energy(
+                None
+                if self._meter is None
+                else stack.enter_context(Sampler(self._meter, avoid_cpus=self._wanted.cpus or ()))
+            )
             stack.callback(record.end_energy)
             stop = stack.enter_context(stop_signals())
             watchdog = None

@@ -1,4 +1,4 @@
-"""Make the golden artefacts beside this file again: `python tests/data/make.py`.
+"""Make the golden artefacts beside this file again: `PYTHONPATH=benchmarks python tests/data/make.py`.
 
 They pin the file format: what an older tfqrl wrote has to stay readable. Make them again only when the schema version
 changes, and keep those of the old version.
@@ -11,6 +11,7 @@ import numpy as np
 import tf_keras as keras
 from ai_edge_quantizer import quantizer, recipe_manager
 from ai_edge_quantizer.recipe import TFLOperationName
+from onnx_export import to_onnx
 
 from converters import calibration, convert, tflite
 from converters.export import DeployedPolicy
@@ -35,6 +36,9 @@ def main() -> None:
         for recipe in ("float32", "int8"):
             conversion = convert(network, spec, recipe, observations, name=name)
             conversion.save(HERE / f"{name}-{recipe}.tflite", force=True)
+        if name == "arm":
+            # A peer for benches: the bare network, without the arm's normaliser and bounds.
+            (HERE / "arm.onnx").write_bytes(to_onnx(network))
         if name != "switch":
             source = with_integer_tensors(network, conversion.artifact, observations)
             artifact.write(HERE / f"{name}-int8-full.tflite", source, force=True)
