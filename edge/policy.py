@@ -130,7 +130,7 @@ class Policy:
             them into an action that looks sane.
         """
         # The hot path: it has to cost little beside an interpreter that needs a microsecond. Each line was measured to
-        # be the cheapest of its kind; benchmarks/act_overhead.py tells what a change costs.
+        # be the cheapest of its kind; benchmarks/edge_latency.py tells what a change costs.
         try:
             if observation.shape != self._observation_shape:
                 raise ObservationShapeError(self._shape_message(observation))
