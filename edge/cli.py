@@ -189,9 +189,10 @@ def _run(options: argparse.Namespace) -> int:
                 loop.report(),
                 Conditions.now(policy.runtime),
             )
-            print(report.run_text(result), flush=True)
+            # The file first: whoever printed to may be gone, as when a session was lost.
             if options.json:
                 write_atomically(options.json, to_json(result).encode())
+            print(report.run_text(result), flush=True)
     return result.loop.exit_code
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge.clock import Clock, MonotonicClock
 from edge.conditions import Conditions
-from edge.errors import NonFiniteObservationError, UsageError
+from edge.errors import NonFiniteObservationError, ObservationShapeError, UsageError
 from edge.meters import Meter
 from edge.meters.sampler import Sampler
 from edge.plants import Plant
@@ -58,6 +58,7 @@ class LoopReport:
       wake_latency_histogram: the distribution behind `wake_latency_us`.
       work_histogram: the distribution behind `work_us`.
       energy_j: energy over the run; None if no meter was given or it failed.
+      energy_error: how the meter failed; None if it did not.
       energy_scope: what the energy is of; says if it is an estimate.
       realtime: what was asked of the kernel, and what it refused.
       log_dropped: ticks that the log could not take; 0 without a log.
@@ -78,6 +79,7 @@ class LoopReport:
     wake_latency_histogram: Histogram
     work_histogram: Histogram
     energy_j: float | None
+    energy_error: str | None
     energy_scope: str | None
     realtime: Granted
     log_dropped: int
@@ -176,13 +178,16 @@ class ControlLoop:
         """Reset the plant and drive it for `duration_s`, or until something stops it if None.
 
         SIGINT, SIGTERM and SIGHUP (in the main thread) end the run after its tick, and the report says so; a second
-        one, for a plant that is stuck, breaks the tick off. Any other exception is raised again after the failsafe
-        action was written; `report` then still tells how it went until then.
+        one, for a plant that is stuck, breaks the tick off. What a plant raises is answered and counted, in `reset` and
+        the last `write` too. Any other exception is raised again after the failsafe action was written; `report` then
+        still tells how it went until then.
         """
         if duration_s is not None and not 0 < duration_s < math.inf:
             raise UsageError(f"A duration must be above 0 s; it was given {duration_s:g}.")
         ticks = None if duration_s is None else max(1, round(duration_s * self.rate_hz))
         record = self._record = _Record(ticks)
+        # Made now, because a run may end for want of memory.
+        last_actions = (np.copy(self._failsafe), np.copy(self._failsafe))
         with contextlib.ExitStack() as stack:
             if self._log_path is not None:
                 record.log = TickLog(self._log_path, self._policy, rate_hz=self.rate_hz)
@@ -211,7 +216,7 @@ class ControlLoop:
                     record.stopped_by = signal.Signals(stop.number).name
                     record.exit_code = 128 + stop.number
                 # Not what was held: the last torque of a policy must not stay applied when nobody looks any more.
-                self._plant.write(np.copy(self._failsafe))
+                self._write_last(last_actions, record)
         return self.report()
 
     def report(self) -> LoopReport:
@@ -223,12 +228,18 @@ class ControlLoop:
         safety, in_range, log = self._safety, self._in_range, record.log
         period_ns = round(1e9 / self.rate_hz)
         max_age_ns = None if safety.max_age_s is None else round(safety.max_age_s * 1e9)
-        stamped = hasattr(plant, "observed_ns")
         last_observed_ns: int | None = None
         bad_in_a_row = missed_in_a_row = 0
         held = chosen = self._failsafe
 
-        plant.reset()
+        try:
+            plant.reset()
+            stamped = hasattr(plant, "observed_ns")
+        except Exception as error:
+            record.note(error)
+            record.count(Cause.PLANT_ERROR)
+            record.stop(Cause.PLANT_ERROR)
+            return
         start_ns = deadline_ns = clock.now_ns()
         due = 0
         while (ticks is None or due < ticks) and stop.number is None:
@@ -252,13 +263,19 @@ class ControlLoop:
 
             # Check.
             if cause is None and stamped:
-                observed_ns: int = plant.observed_ns  # type: ignore[attr-defined]
-                if last_observed_ns is not None and observed_ns < last_observed_ns:
-                    cause = Cause.BACKWARDS
-                elif max_age_ns is not None and clock.now_ns() - observed_ns > max_age_ns:
-                    cause = Cause.STALE
+                try:
+                    observed_ns, now_ns = int(plant.observed_ns), clock.now_ns()  # type: ignore[attr-defined]
+                except Exception as error:
+                    cause = Cause.PLANT_ERROR
+                    record.note(error)
                 else:
-                    last_observed_ns = observed_ns
+                    # One from the future would never grow old, and all that follow would seem to go backwards.
+                    if observed_ns > now_ns or (last_observed_ns is not None and observed_ns < last_observed_ns):
+                        cause = Cause.BACKWARDS
+                    elif max_age_ns is not None and now_ns - observed_ns > max_age_ns:
+                        cause = Cause.STALE
+                    else:
+                        last_observed_ns = observed_ns
             if safety.max_missed is not None and missed_in_a_row >= safety.max_missed:
                 cause = cause or Cause.MISSED
 
@@ -272,6 +289,10 @@ class ControlLoop:
                         chosen = limiter(np.copy(action))
                 except NonFiniteObservationError:
                     cause = Cause.NON_FINITE
+                except ObservationShapeError as error:
+                    # A driver that was cut short: as much the plant's failure as an exception.
+                    cause = Cause.PLANT_ERROR
+                    record.note(error)
                 except NonFiniteActionError:
                     cause = Cause.BAD_ACTION
             if cause is not None:
@@ -307,10 +328,22 @@ class ControlLoop:
             if cause is not None:
                 record.count(cause)
                 if safety.stop_after is not None and bad_in_a_row >= safety.stop_after:
-                    record.stopped_by, record.exit_code = cause.text, cause.exit_code
+                    record.stop(cause)
                     return
             due += 1 + skipped
             deadline_ns = start_ns + due * period_ns
+
+    def _write_last(self, actions: tuple[Any, Any], record: _Record) -> None:
+        # Twice, because a device may be about to recover; each time another array, because the plant may change it.
+        for action in actions:
+            try:
+                self._plant.write(action)
+                return
+            except Exception as error:
+                record.note(error)
+        record.count(Cause.PLANT_ERROR)
+        if record.exit_code == 0:
+            record.stop(Cause.PLANT_ERROR)
 
     def _plant_blocks(self) -> None:
         # In the watchdog's thread, while the loop's is stuck in the plant: the actuators must not keep the last action
@@ -333,6 +366,7 @@ class _Record:
         self._errors: dict[str, int] = {}
         self._meter: Meter | None = None
         self._energy_j: float | None = None
+        self._energy_error: str | None = None
         self.log: TickLog | None = None
         self.granted = Granted("unknown", (), ())
         self.stopped_by, self.exit_code = "duration", 0
@@ -350,22 +384,41 @@ class _Record:
     def count(self, cause: Cause) -> None:
         self._failsafes[cause.text] = self._failsafes.get(cause.text, 0) + 1
 
+    def stop(self, cause: Cause) -> None:
+        self.stopped_by, self.exit_code = cause.text, cause.exit_code
+
     def note(self, error: Exception) -> None:
+        try:
+            text = f"{type(error).__name__}: {error}"[:200]
+        except Exception:
+            # The text of an exception is code of the plant's as well.
+            text = type(error).__name__
+        # A file name in it may be bytes that no terminal prints.
+        text = text.encode(errors="backslashreplace").decode()
         # A plant that fails a thousand times a second must not fill the memory with a thousand messages.
-        text = f"{type(error).__name__}: {error}"[:200]
         if text in self._errors or len(self._errors) < 20:
             self._errors[text] = self._errors.get(text, 0) + 1
 
     def start_energy(self, meter: Meter | None) -> None:
         self._meter = meter
         self._began_j: float | None = None
-        with contextlib.suppress(OSError):
+        try:
             self._began_j = None if meter is None else meter.energy_j()
+        except OSError as error:
+            self._energy_error = str(error)
 
     def end_energy(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._meter is not None and self._began_j is not None:
-                self._energy_j = self._meter.energy_j() - self._began_j
+        if self._meter is None or self._began_j is None:
+            return
+        try:
+            energy_j = self._meter.energy_j() - self._began_j
+        except OSError as error:
+            self._energy_error = str(error)
+            return
+        if energy_j >= 0:
+            self._energy_j = energy_j
+        else:
+            self._energy_error = f"the meter went back by {-energy_j:g} J"
 
     def report(self, rate_hz: float) -> LoopReport:
         kept = min(self._ticks, self._capacity)
@@ -388,6 +441,7 @@ class _Record:
             wake_latency_histogram=Histogram.of_ns(woke_ns - deadline_ns),
             work_histogram=Histogram.of_ns(done_ns - woke_ns),
             energy_j=self._energy_j,
+            energy_error=self._energy_error,
             energy_scope=None if self._meter is None else self._meter.scope,
             realtime=self.granted,
             log_dropped=0 if self.log is None else self.log.dropped,

@@ -115,6 +115,8 @@ def loop_text(report: LoopReport) -> str:
     ]
     if report.energy_j is not None:
         lines.append(f"energy                {joules(report.energy_j)}; {report.energy_scope}")
+    if report.energy_error is not None:
+        lines.append(f"warning: no energy was measured: {report.energy_error}")
     lines.append(f"kernel                {'; '.join((report.realtime.kernel, *report.realtime.asked))}")
     lines += [f"warning: {warning}" for warning in report.realtime.warnings]
     lines += [f"plant error, {count} times: {text}" for text, count in report.plant_errors.items()]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from edge.clock import Clock
+from edge.errors import UserError
 
 
 class Watchdog:
@@ -42,7 +43,13 @@ class Watchdog:
             self._bite()
 
     def __enter__(self) -> Watchdog:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise UserError(
+                f"The watchdog over the plant cannot be started ({error}), and the loop does not run without it. "
+                "Stop other processes of this user, or give no --max-block."
+            ) from error
         return self
 
     def __exit__(self, *details: object) -> None:

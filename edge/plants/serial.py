@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import TracebackType
 from typing import Any
@@ -93,7 +94,9 @@ class SerialPlant:
         """Let the last bytes out and close the line."""
         line, self._line = self._line, None
         try:
-            line.flush()
+            # A line that is gone raises termios.error here, which is no OSError; the loop has told of it already.
+            with contextlib.suppress(Exception):
+                line.flush()
         finally:
             line.close()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fakes import DATA, FakeClock, FakePlant
 
-from edge.errors import ObservationShapeError, UnknownNameError, UsageError
+from edge.errors import UnknownNameError, UsageError
 from edge.loop import ControlLoop, LoopReport
 from edge.policy import Policy
 from edge.safety import ActionLimits, Safety
@@ -127,11 +127,13 @@ def test_the_failsafe_action_also_ends_a_run_that_went_well(arm: Policy) -> None
     np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
 
 
-def test_an_observation_of_another_shape_stops_the_loop_in_the_failsafe_state(arm: Policy) -> None:
+def test_an_observation_of_another_shape_is_the_plants_error_and_named(arm: Policy) -> None:
     plant = FakePlant([GOOD, np.zeros(5)])
-    with pytest.raises(ObservationShapeError):
-        run(arm, plant, FakeClock(), failsafe="zero")
-    np.testing.assert_array_equal(plant.written[-1], [0.0, 0.0])
+    report = run(arm, plant, FakeClock(), failsafe=[0.5, 0.5], stop_after=3)
+    assert (report.ticks, report.stopped_by, report.exit_code) == (4, "plant error", 14)
+    (message,) = report.plant_errors
+    assert "takes a real numpy array of shape (3,); it was given float64 (5,)" in message
+    np.testing.assert_array_equal(plant.written[1:], [[0.5, 0.5]] * 4)
 
 
 def test_actions_are_clamped_to_the_bounds(arm: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
