@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -189,10 +190,11 @@ def _run(options: argparse.Namespace) -> int:
                 loop.report(),
                 Conditions.now(policy.runtime),
             )
-            # The file first: whoever printed to may be gone, as when a session was lost.
             if options.json:
                 write_atomically(options.json, to_json(result).encode())
-            print(report.run_text(result), flush=True)
+            # There may be nobody to print to: a lost session is one of the things that end a loop.
+            with contextlib.suppress(OSError):
+                print(report.run_text(result), flush=True)
     return result.loop.exit_code
 
 

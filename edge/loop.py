@@ -47,7 +47,8 @@ class LoopReport:
       rate_hz: the wanted rate.
       ticks: periods in which the loop read, acted and wrote.
       missed_periods: periods skipped because a tick ended after the next was due.
-      failsafes: ticks on which the failsafe action was written instead of the policy's, by cause.
+      failsafes: ticks on which the failsafe action was written instead of the policy's, by cause; a reset or a last
+        write that failed counts too.
       plant_errors: how often the plant raised what, by message.
       stopped_by: "duration", "SIGINT", "SIGTERM", the text of a `Cause`, or the name of an exception.
       exit_code: what a command that runs the loop should exit with.
@@ -309,8 +310,14 @@ class ControlLoop:
                 chosen = held
                 with contextlib.suppress(Exception):
                     plant.write(np.copy(held))
-            if watchdog is not None and watchdog.end():
-                cause = cause or Cause.PLANT_BLOCKED
+            if watchdog is not None and watchdog.end() and cause is None:
+                # The action reached the actuators too late to be right.
+                cause = Cause.PLANT_BLOCKED
+                chosen = held
+                watchdog.begin()
+                with contextlib.suppress(Exception):
+                    plant.write(np.copy(held))
+                watchdog.end()
             if cause is None and self._hold:
                 held = chosen
             limiter.sent(chosen)

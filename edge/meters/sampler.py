@@ -66,7 +66,7 @@ class Sampler:
 
     def _read_j(self) -> float:
         try:
-            energy_j = self._meter.energy_j()
+            energy_j = float(self._meter.energy_j())
         except OSError:
             raise
         except Exception as error:
