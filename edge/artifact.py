@@ -32,7 +32,7 @@ from edge.errors import (
     TruncatedArtifactError,
     UnknownNameError,
 )
-from edge.files import write_atomically
+from edge.files import read_bounded, write_atomically
 from edge.records import from_plain, to_json
 
 SCHEMA_VERSION = 1
@@ -267,13 +267,9 @@ def read(path: str | Path) -> Artifact:
       ArtifactError: one of its subclasses, by what is wrong with the file.
     """
     try:
-        # Not by its size: that of a device or pipe is 0, however much comes out of it.
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_bounded(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ArtifactError(f"Cannot read {path}: {error.strerror or error}.") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ArtifactError(f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB, which no policy is.")
     return from_bytes(data, str(path))
 
 
@@ -396,9 +392,9 @@ def _read_golden(data: bytes, manifest: Manifest, source: str) -> Golden:
         # numpy and `zipfile` raise whatever their parsing stumbles over, MemoryError and tokenize.TokenError among it.
         raise ManifestError(f"The golden pairs of {source} cannot be read: {error}.") from error
     if (
-        golden.observations.shape[1:] != spec.observation.shape
-        or golden.actions.shape[1:] != spec.action.shape
-        or len(golden.observations) != len(golden.actions)
+        golden.observations.shape != (*golden.observations.shape[:1], *spec.observation.shape)
+        or golden.actions.shape != (*golden.observations.shape[:1], *spec.action.shape)
+        or golden.actions.ndim == 0
         or not 0 < len(golden.actions) <= MAX_GOLDEN_PAIRS
         or golden.observations.dtype != np.float32
         or golden.actions.dtype != (np.int64 if spec.action.discrete else np.float32)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import OutputError, UserError
+from edge.files import read_bounded
 from edge.policy import Policy
 from edge.records import from_plain, to_json
 
@@ -228,12 +229,9 @@ def read(path: str | Path) -> tuple[Header, npt.NDArray[Any]]:
       LogError: it is not a log, or of a newer version.
     """
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_READ_BYTES + 1)
+        data = read_bounded(path, MAX_READ_BYTES)
     except OSError as error:
         raise LogError(f"Cannot read {path}: {error.strerror}.") from error
-    if len(data) > MAX_READ_BYTES:
-        raise LogError(f"{path} is larger than {MAX_READ_BYTES // 2**20} MiB, which no log is.")
     try:
         plain = json.loads(data[:HEADER_BYTES])
         version = plain["schema_version"]
