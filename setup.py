@@ -27,6 +27,7 @@ TRAIN = [
     "matplotlib>=3.9,<4",
 ]
 SERIAL = ["pyserial>=3.5,<4"]
+HIL = ["pyzmq>=26,<28"]
 BENCH = ["stable-baselines3>=2.9,<2.10"]
 TEST = ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
 
@@ -45,9 +46,10 @@ setup(
     extras_require={
         "train": TRAIN,
         "serial": SERIAL,
+        "hil": HIL,
         "bench": [*TRAIN, *BENCH],
-        "test": [*TRAIN, *SERIAL, *TEST],
-        "all": [*TRAIN, *SERIAL, *BENCH, *TEST],
+        "test": [*TRAIN, *SERIAL, *HIL, *TEST],
+        "all": [*TRAIN, *SERIAL, *HIL, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},
     classifiers=[

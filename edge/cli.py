@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from edge import artifact, report, ticklog
+from edge.artifact import PolicySpec
 from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
 from edge.files import write_atomically
 from edge.loop import SCHEMA_VERSION, ControlLoop, RunReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
+from edge.plants.gym import GymPlant
+from edge.plants.hil import HilPlant
 from edge.policy import Policy
 from edge.realtime import Realtime
 from edge.records import to_json
@@ -27,6 +30,7 @@ EXAMPLES = """examples:
   tfqrl-edge verify policy.tflite
   tfqrl-edge bench policy.tflite --json bench.json
   tfqrl-edge run policy.tflite --env InvertedDoublePendulum-v5 --duration 10 --log ticks.log
+  tfqrl-edge run policy.tflite --plant hil --connect tcp://192.168.1.20:5757 --keys hil-keys
   tfqrl-edge replay ticks.log policy.tflite
 """
 
@@ -75,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--json", type=Path, help="write the report to this file too")
 
     run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
+    run.add_argument("--plant", choices=("gym", "hil"), default="gym", help="what to drive (default: %(default)s)")
     run.add_argument("--env", help="Gymnasium environment (default: the one it was trained on)")
     run.add_argument("--seed", type=int, default=0, help="seed of the environment (default: %(default)s)")
     run.add_argument("--rate", type=float, help="ticks per second (default: the manifest's control rate)")
@@ -82,6 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", type=Path, help="write the report to this file too")
     run.add_argument("--log", type=Path, help="record every tick to this file, for `replay`")
     run.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
+
+    hil = run.add_argument_group("plant: hil", "a simulation on another computer, served by `tfqrl hil-serve`")
+    hil.add_argument("--connect", metavar="tcp://HOST:PORT", help="where it is served")
+    hil.add_argument(
+        "--keys",
+        type=Path,
+        default=Path("hil-keys"),
+        help="folder with server.key and client.key_secret, from `tfqrl hil-keys` (default: %(default)s)",
+    )
 
     safety = run.add_argument_group("safety", "when the failsafe action takes the place of the policy's")
     safety.add_argument(
@@ -149,13 +163,16 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edge.plants.gym import GymPlant
-
     source = artifact.read(options.policy)
     policy = Policy.from_artifact(source)
-    env = options.env or source.manifest.training.get("env")
-    if not isinstance(env, str):
-        raise UsageError(f"{options.policy} names no environment. Give one with --env.")
+    plant: GymPlant | HilPlant
+    if options.plant == "hil":
+        driven, plant = options.connect, _hil(options, policy.spec)
+    else:
+        driven = options.env or source.manifest.training.get("env")
+        if not isinstance(driven, str):
+            raise UsageError(f"{options.policy} names no environment. Give one with --env.")
+        plant = GymPlant(driven, policy.spec, seed=options.seed)
     safety = Safety(
         _failsafe(options.failsafe),
         options.range_margin,
@@ -165,7 +182,7 @@ def _run(options: argparse.Namespace) -> int:
         options.stop_after,
     )
     wanted = Realtime(options.priority, options.lock_memory, _cpus(options.cpus), not options.no_gc)
-    with GymPlant(env, policy.spec, seed=options.seed) as plant:
+    with plant:
         loop = ControlLoop(
             policy,
             plant,
@@ -176,7 +193,7 @@ def _run(options: argparse.Namespace) -> int:
             meter=best_meter(options.cpu_watts),
             log=options.log,
         )
-        print(f"Running {policy.name} on {env} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
+        print(f"Running {policy.name} on {driven} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
         try:
             loop.run(duration_s=options.duration)
         finally:
@@ -184,9 +201,10 @@ def _run(options: argparse.Namespace) -> int:
                 SCHEMA_VERSION,
                 policy.name,
                 source.manifest.flatbuffer_sha256,
-                env,
-                options.seed,
+                driven,
+                options.seed if plant.seed is None else plant.seed,
                 tuple(plant.returns),
+                plant.counts() if hasattr(plant, "counts") else {},
                 loop.report(),
                 Conditions.now(policy.runtime),
             )
@@ -196,6 +214,12 @@ def _run(options: argparse.Namespace) -> int:
             with contextlib.suppress(OSError):
                 print(report.run_text(result), flush=True)
     return result.loop.exit_code
+
+
+def _hil(options: argparse.Namespace, spec: PolicySpec) -> HilPlant:
+    if options.connect is None:
+        raise UsageError("--plant hil needs --connect tcp://HOST:PORT, as `tfqrl hil-serve` prints it.")
+    return HilPlant(options.connect, spec, keys=options.keys)
 
 
 def _replay(options: argparse.Namespace) -> int:

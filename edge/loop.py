@@ -98,6 +98,7 @@ class RunReport:
       plant: what was driven.
       seed: seed of a simulated plant.
       returns: return of each episode that ended, for a simulated plant.
+      counts: what the plant counted, by name; empty for a plant that does not count.
       loop: how the loop went.
       conditions: machine, runtime and versions.
     """
@@ -108,6 +109,7 @@ class RunReport:
     plant: str
     seed: int
     returns: tuple[float, ...]
+    counts: dict[str, int]
     loop: LoopReport
     conditions: Conditions
 

@@ -127,12 +127,19 @@ def loop_text(report: LoopReport) -> str:
     return "\n".join(lines)
 
 
+def counts_text(counts: dict[str, int]) -> str:
+    """Counts in one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+
+
 def run_text(report: RunReport) -> str:
     """A run report."""
     lines = [loop_text(report.loop)]
     if report.returns:
         mean = sum(report.returns) / len(report.returns)
         lines.append(f"{len(report.returns)} episodes finished, mean return {mean:.1f}")
+    if report.counts:
+        lines.append("plant                 " + counts_text(report.counts))
     return "\n".join(lines)
 
 

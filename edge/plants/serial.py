@@ -43,6 +43,15 @@ class SerialPlant:
         self.repeated = self.lost = 0
         self.observed_ns = 0
 
+    def counts(self) -> dict[str, int]:
+        """The counts, by name."""
+        return {
+            "lost": self.lost,
+            "repeated": self.repeated,
+            "bad_frames": self.decoder.bad_frames,
+            "skipped_bytes": self.decoder.skipped_bytes,
+        }
+
     def reset(self) -> None:
         """Ask the device to bring itself to where control can begin."""
         self._send(encode(RESET, self._next_sequence()))
