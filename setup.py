@@ -28,6 +28,7 @@ TRAIN = [
 ]
 SERIAL = ["pyserial>=3.5,<4"]
 ONNX = ["onnxruntime>=1.20,<2"]
+HIL = ["pyzmq>=26,<28"]
 BENCH = ["stable-baselines3>=2.9,<2.10", "onnx>=1.17,<2", *ONNX]
 TEST = ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
 
@@ -46,9 +47,10 @@ setup(
     extras_require={
         "train": TRAIN,
         "serial": SERIAL,
+        "hil": HIL,
         "bench": [*TRAIN, *BENCH],
-        "test": [*TRAIN, *SERIAL, *ONNX, *TEST],
-        "all": [*TRAIN, *SERIAL, *BENCH, *TEST],
+        "test": [*TRAIN, *SERIAL, *HIL, *ONNX, *TEST],
+        "all": [*TRAIN, *SERIAL, *HIL, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},
     classifiers=[

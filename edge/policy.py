@@ -132,7 +132,8 @@ class Policy:
         # The hot path: it has to cost little beside an interpreter that needs a microsecond. Each line was measured to
         # be the cheapest of its kind; benchmarks/edge_latency.py tells what a change costs.
         try:
-            if observation.shape != self._observation_shape:
+            # numpy would make numbers of text and dates, and drop the imaginary part of a complex number.
+            if observation.shape != self._observation_shape or observation.dtype.kind not in "fiub":
                 raise ObservationShapeError(self._shape_message(observation))
             self._observation[...] = observation
             # 0 * x is 0 for every finite x and NaN for the others, so this product is 0 only if all are finite.

@@ -118,6 +118,8 @@ def loop_text(report: LoopReport) -> str:
     ]
     if report.energy_j is not None:
         lines.append(f"energy                {joules(report.energy_j)}; {report.energy_scope}")
+    if report.energy_error is not None:
+        lines.append(f"warning: no energy was measured: {report.energy_error}")
     lines.append(f"kernel                {'; '.join((report.realtime.kernel, *report.realtime.asked))}")
     lines += [f"warning: {warning}" for warning in report.realtime.warnings]
     lines += [f"plant error, {count} times: {text}" for text, count in report.plant_errors.items()]
@@ -128,12 +130,19 @@ def loop_text(report: LoopReport) -> str:
     return "\n".join(lines)
 
 
+def counts_text(counts: dict[str, int]) -> str:
+    """Counts in one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+
+
 def run_text(report: RunReport) -> str:
     """A run report."""
     lines = [loop_text(report.loop)]
     if report.returns:
         mean = sum(report.returns) / len(report.returns)
         lines.append(f"{len(report.returns)} episodes finished, mean return {mean:.1f}")
+    if report.counts:
+        lines.append("plant                 " + counts_text(report.counts))
     return "\n".join(lines)
 
 

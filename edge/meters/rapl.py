@@ -41,7 +41,10 @@ class Rapl:
                 ) from error
             except (OSError, ValueError):
                 return None
-        return cls(zones) if zones else None
+        try:
+            return cls(zones) if zones else None
+        except (OSError, ValueError):
+            return None
 
     def energy_j(self) -> float:
         """See `Meter`. Call at least once per wrap-around (minutes to hours, by processor)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Iterable
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 # Vcgencmd forks a process for each reading: ten a second is what can be had without disturbing what is measured.
 PERIOD_S = 0.1
+
+# A sensor that has not answered by then never will; a run that is over does not wait for it.
+TIMEOUT_S = 3.0
 
 
 class Sampler:
@@ -34,19 +38,27 @@ class Sampler:
 
     def energy_j(self) -> float:
         """See `Meter`. Raises OSError if the sensor has failed, now or since the last call."""
-        with self._lock:
+        if not self._lock.acquire(timeout=TIMEOUT_S):
+            raise OSError(f"{self.name} has not answered for {TIMEOUT_S:g} s")
+        try:
             error, self._error = self._error, None
             if error is not None:
                 raise error
-            return self._meter.energy_j()
+            return self._read_j()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Sampler:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._error = OSError(f"{self.name} is not read: {error}")
         return self
 
     def __exit__(self, *details: object) -> None:
         self._closing.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join(TIMEOUT_S)
 
     def _sample(self) -> None:
         others = os.sched_getaffinity(0) - self._avoid_cpus
@@ -57,6 +69,18 @@ class Sampler:
         while not self._closing.wait(self._period_s):
             with self._lock:
                 try:
-                    self._meter.energy_j()
+                    self._read_j()
                 except OSError as error:
                     self._error = error
+
+    def _read_j(self) -> float:
+        try:
+            energy_j = float(self._meter.energy_j())
+        except OSError:
+            raise
+        except Exception as error:
+            # What a driver in trouble gives is often text, or nothing, where a number was.
+            raise OSError(f"{self.name} gave no number: {error}") from error
+        if not math.isfinite(energy_j):
+            raise OSError(f"{self.name} gave {energy_j:g} J")
+        return energy_j

@@ -17,6 +17,9 @@ class Plant(Protocol):
     A plant may have an attribute `observed_ns`: the monotonic time, in nanoseconds, at which the sensors were read
     whose observation `read` returned last. The loop then refuses observations that are too old or go back in time.
 
+    A plant may have a method `counts`, which returns what it counted (lost messages and the like), by name; it is for
+    the report of a run.
+
     Where the loop is told to watch for calls that block, `write` may be called from another thread while `read` or
     `write` hangs.
     """

@@ -20,9 +20,9 @@ ALLOWED = {
     | {"tensorboard", "matplotlib"},
 }
 ALLOWED_WHEN_NEEDED = {
-    "edge": {"ai_edge_litert", "tflite_runtime", "gymnasium", "serial"},
+    "edge": {"ai_edge_litert", "tflite_runtime", "gymnasium", "serial", "zmq"},
     "converters": set(),
-    "tfqrl": set(),
+    "tfqrl": {"zmq"},
 }
 
 
