@@ -16,6 +16,7 @@ from edge.errors import UsageError, UserError
 from edge.files import write_atomically
 from edge.loop import SCHEMA_VERSION, ControlLoop, RunReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
+from edge.plants import choice
 from edge.policy import Policy
 from edge.realtime import Realtime
 from edge.records import to_json
@@ -26,6 +27,9 @@ EXAMPLES = """examples:
   tfqrl-edge verify policy.tflite
   tfqrl-edge bench policy.tflite --json bench.json
   tfqrl-edge run policy.tflite --env InvertedDoublePendulum-v5 --duration 10 --log ticks.log
+  tfqrl-edge run policy.tflite --plant serial --port /dev/ttyUSB0 --failsafe zero --max-age 0.1
+  tfqrl-edge run policy.tflite --plant gpio --wiring wiring.json --failsafe zero
+  tfqrl-edge run policy.tflite --plant robot:Arm --set port=5000
   tfqrl-edge replay ticks.log policy.tflite
 """
 
@@ -74,8 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--json", type=Path, help="write the report to this file too")
 
     run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
-    run.add_argument("--env", help="Gymnasium environment (default: the one it was trained on)")
-    run.add_argument("--seed", type=int, default=0, help="seed of the environment (default: %(default)s)")
+    choice.add_options(run)
     run.add_argument("--rate", type=float, help="ticks per second (default: the manifest's control rate)")
     run.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
     run.add_argument("--json", type=Path, help="write the report to this file too")
@@ -148,13 +151,8 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edge.plants.gym import GymPlant
-
     source = artifact.read(options.policy)
     policy = Policy.from_artifact(source)
-    env = options.env or source.manifest.training.get("env")
-    if not isinstance(env, str):
-        raise UsageError(f"{options.policy} names no environment. Give one with --env.")
     safety = Safety(
         _failsafe(options.failsafe),
         options.range_margin,
@@ -164,7 +162,8 @@ def _run(options: argparse.Namespace) -> int:
         options.stop_after,
     )
     wanted = Realtime(options.priority, options.lock_memory, _cpus(options.cpus), not options.no_gc)
-    with GymPlant(env, policy.spec, seed=options.seed) as plant:
+    chosen = choice.choose(options, source.manifest)
+    with choice.opened(chosen) as plant:
         loop = ControlLoop(
             policy,
             plant,
@@ -175,7 +174,7 @@ def _run(options: argparse.Namespace) -> int:
             meter=best_meter(options.cpu_watts),
             log=options.log,
         )
-        print(f"Running {policy.name} on {env} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
+        print(f"Running {policy.name} on {chosen.name} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
         try:
             loop.run(duration_s=options.duration)
         finally:
@@ -183,9 +182,9 @@ def _run(options: argparse.Namespace) -> int:
                 SCHEMA_VERSION,
                 policy.name,
                 source.manifest.flatbuffer_sha256,
-                env,
-                options.seed,
-                tuple(plant.returns),
+                chosen.name,
+                chosen.seed,
+                tuple(chosen.returns),
                 loop.report(),
                 Conditions.now(policy.runtime),
             )
