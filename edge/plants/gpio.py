@@ -145,8 +145,8 @@ class Wiring:
 class GpioPlant:
     """Gives angles and velocities of encoders, and takes one value in [-1, 1] for each motor.
 
-    The observation, float32 of shape (2 x encoders,), is in the wiring's order all angles in rad, counted from where the
-    shafts were at `reset`, then all velocities in rad/s: how far a shaft came since the last `read`, divided by the
+    The observation, float32 of shape (2 x encoders,), is in the wiring's order all angles in rad, counted from where
+    the shafts were at `reset`, then all velocities in rad/s: how far a shaft came since the last `read`, divided by the
     time since then; 0 at the first. They come in multiples of 2 pi / (pulses per revolution x period). The array is
     overwritten by the next `read`.
 
@@ -259,7 +259,7 @@ class GpioPlant:
             try:
                 self._open(gpiozero, opened)
             except Exception as error:
-                # Also of devices that are half made and held by nothing but the frames that the error keeps.
+                # Half-made devices keep their pins as long as the frames of the error hold them.
                 traceback.clear_frames(error.__traceback__)
                 raise GpioError(_explanation(gpiozero, error)) from error
             self._opened = opened.pop_all()
@@ -284,7 +284,6 @@ class GpioPlant:
             # Without max_steps=0 it would count to 16 and no further.
             device = opened.enter_context(gpiozero.RotaryEncoder(encoder.a, encoder.b, max_steps=0))
             self._encoders.append(device)
-        opened.callback(self._off)
         if (stop := self._wiring.emergency_stop) is not None:
             # gpiozero calls the contact active when it is closed.
             self._button = opened.enter_context(gpiozero.DigitalInputDevice(stop.pin, pull_up=stop.pull_up))
@@ -292,6 +291,8 @@ class GpioPlant:
                 self._button.when_deactivated = self._stop
             else:
                 self._button.when_activated = self._stop
+        # Added last, so that it comes first when the pins are closed.
+        opened.callback(self._off)
 
     def _forget(self) -> None:
         self._motors, self._drivers, self._encoders, self._button = [], [], [], None

@@ -282,10 +282,15 @@ def test_a_motor_that_cannot_be_stopped_does_not_keep_the_others_on(pins: Any) -
         pins.pin(12)._change_state = change
 
 
-def test_leaving_turns_off_and_gives_the_pins_back(pins: Any) -> None:
+def test_leaving_turns_off_and_then_gives_the_pins_back(pins: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    off_when_closed = []
     with opened(pins) as plant:
         plant.write(np.array([0.5], np.float32))
         assert free_pins(pins) == []
+        close = MockPWMPin.close
+        monkeypatch.setattr(MockPWMPin, "close", lambda pin: (off_when_closed.append(everything_off(pins)), close(pin)))
+    assert off_when_closed == [True] * 6
+    monkeypatch.undo()
     assert everything_off(pins)
     assert pins.pin(FORWARD).function == "input"
     assert len(free_pins(pins)) == 6
@@ -295,11 +300,9 @@ def test_leaving_turns_off_and_gives_the_pins_back(pins: Any) -> None:
 def test_a_pin_that_is_taken_is_named_and_the_others_are_given_back(taken: int, pins: Any) -> None:
     plant = GpioPlant(WIRING, spec())
     with gpiozero.InputDevice(taken):
-        with pytest.raises(GpioError, match=f"in use already .*GPIO{taken}.*End the program") as kept:
+        with pytest.raises(GpioError, match=f"in use already .*GPIO{taken}.*End the program"):
             plant.__enter__()
         assert len(free_pins(pins)) == 5
-    # The error is still there, as in an interactive session, and nothing hangs on it.
-    assert kept.value.__cause__ is not None
     with plant:
         pass
 
@@ -311,9 +314,14 @@ def test_a_pin_that_another_process_has_is_explained(pins: Any, monkeypatch: pyt
     def busy(self: Any, factory: Any, info: Any) -> None:
         raise LgpioError("'GPIO busy'")
 
-    monkeypatch.setattr(MockPWMPin, "__init__", busy)
-    with pytest.raises(GpioError, match=r"in use already \('GPIO busy'\)"):
-        GpioPlant(WIRING, spec()).__enter__()
+    with monkeypatch.context() as patch:
+        patch.setattr(MockPWMPin, "__init__", busy)
+        with pytest.raises(GpioError, match=r"in use already \('GPIO busy'\)") as kept:
+            GpioPlant(WIRING, spec()).__enter__()
+    # The error is still there, as in an interactive session, and no pin hangs on it.
+    assert kept.value.__cause__ is not None
+    with GpioPlant(WIRING, spec()):
+        pass
 
 
 def test_pins_without_pwm_are_explained(pins: Any) -> None:
