@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import termios
 import time
 from types import TracebackType
 from typing import Any
@@ -90,10 +91,16 @@ class SerialPlant:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let the last bytes out and close the line."""
+        """Let the last bytes out and close the line.
+
+        Raises:
+          SerialError: they cannot leave, for the line is gone.
+        """
         line, self._line = self._line, None
         try:
             line.flush()
+        except (OSError, termios.error) as gone:
+            raise SerialError(f"{self._port} is gone: {gone}") from gone
         finally:
             line.close()
 
