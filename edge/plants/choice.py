@@ -126,7 +126,8 @@ def _serial(options: argparse.Namespace, manifest: Manifest) -> Choice:
 
 
 def _gpio(options: argparse.Namespace, manifest: Manifest) -> Choice:
-    from edge.plants.gpio import GpioPlant, Wiring
+    from edge.plants.gpio import GpioPlant
+    from edge.plants.wiring import Wiring
 
     return Choice(f"gpio {options.wiring}", GpioPlant(Wiring.load(options.wiring), manifest.spec))
 

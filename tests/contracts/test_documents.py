@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.plants.gpio import Wiring
+from edge.plants.wiring import Wiring
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)

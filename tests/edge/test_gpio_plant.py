@@ -20,7 +20,8 @@ from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import UnknownNameError, UsageError
 from edge.loop import ControlLoop, RunReport
 from edge.plants import PlantStoppedError
-from edge.plants.gpio import EncoderWiring, GpioError, GpioPlant, MotorWiring, StopWiring, Wiring
+from edge.plants.gpio import GpioError, GpioPlant
+from edge.plants.wiring import EncoderWiring, MotorWiring, StopWiring, Wiring
 from edge.policy import Policy
 from edge.records import from_plain, to_json
 from edge.safety import Cause, Safety
