@@ -36,7 +36,7 @@ results: $(VENV)/train
 	$(BIN)/python benchmarks/results_page.py
 
 virtual-pi: $(VENV)/test
-	$(BIN)/python scripts/virtual_pi.py build
+	$(BIN)/python scripts/virtual_pi.py
 	$(BIN)/python -m pytest tests/virtual_pi
 
 clean:

@@ -1,19 +1,18 @@
-"""A folder that stands for a Raspberry Pi 4 on Debian 12, and a Python in it that runs here.
+"""Make a folder that stands for a Raspberry Pi 4 on Debian 12: `python scripts/virtual_pi.py`.
 
-    python scripts/virtual_pi.py build                                           make it, in build/virtual-pi
-    python scripts/virtual_pi.py run ai-edge-litert -m edge.cli info policy.tflite
-    python scripts/virtual_pi.py run tflite-runtime -m edge.cli verify policy.tflite
+In build/virtual-pi it leaves one Python for each runtime, to be run like any other:
+
+    build/virtual-pi/ai-edge-litert/python -m edge.cli info policy.tflite
+    build/virtual-pi/tflite-runtime/python -m edge.cli verify policy.tflite
 
 Debian's arm64 packages and aarch64 wheels are unpacked side by side; qemu-aarch64-static runs them. It needs no root,
-no chroot and no binfmt_misc. What is run there cannot start itself again with `sys.executable`: that is an arm64
-program, which this machine's kernel does not know. docs/virtual-pi.md says what the virtual Pi proves and what not.
+no chroot and no binfmt_misc. docs/virtual-pi.md says what the virtual Pi proves and what not.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,10 +53,19 @@ CPU revision\t: 3
 """
 CORES = 4
 
+# Told its own name, Python can start itself again (`sys.executable`); the arm64 program itself would not start here.
+# A safe path keeps a checkout in the current folder from taking the place of the wheel.
+PYTHON = """\
+#!/bin/sh
+export PYTHONHOME={root}/usr PYTHONPATH={packages} PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1
+exec {qemu} -0 {python} -L {root} -cpu cortex-a72 {root}/usr/bin/python3.11 "$@"
+"""
+
 
 def build() -> None:
     """Make the folder: the system once, the wheels each time."""
-    if shutil.which(QEMU) is None:
+    qemu = shutil.which(QEMU)
+    if qemu is None:
         sys.exit(f"The virtual Pi needs {QEMU}: `sudo apt-get install qemu-user-static`.")
     system = platform.freedesktop_os_release()
     if (system["ID"], system.get("VERSION_ID")) != ("debian", "12"):
@@ -72,7 +80,7 @@ def build() -> None:
     describe_processor()
     wheel = build_wheel()
     for runtime in RUNTIMES:
-        install(runtime, wheel)
+        install(runtime, wheel, qemu)
     print(f"The virtual Pi is in {FOLDER}. Times measured in it are qemu's, and say nothing of a Raspberry Pi.")
 
 
@@ -130,12 +138,12 @@ def build_wheel() -> Path:
     return wheel
 
 
-def install(runtime: str, wheel: Path) -> None:
-    """Unpack the wheel and what it needs, for Python 3.11 on aarch64, into the folder of `runtime`."""
-    target = site(runtime)
-    shutil.rmtree(target, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "install", "--target", str(target), "--upgrade", "--only-binary=:all:"]
-    pip += ["--implementation", "cp", "--python-version", "3.11"]
+def install(runtime: str, wheel: Path, qemu: str) -> None:
+    """Unpack the wheel and what it needs, for Python 3.11 on aarch64, and write the command that runs it."""
+    folder = FOLDER / runtime
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "--target", str(folder / "packages"), "--upgrade"]
+    pip += ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
     pip += [f"--platform={tag}" for tag in WHEEL_PLATFORMS]
     packages = RUNTIMES[runtime]
     if packages is None:
@@ -143,6 +151,10 @@ def install(runtime: str, wheel: Path) -> None:
     else:
         step(f"Installing {runtime}", [*pip, *packages, PLANTS])
         step("Installing tfqrl beside it", [*pip, "--no-deps", str(wheel)])
+    python = folder / "python"
+    paths = {"root": ROOT, "packages": folder / "packages", "qemu": qemu, "python": python}
+    python.write_text(PYTHON.format(**{name: shlex.quote(str(path)) for name, path in paths.items()}))
+    python.chmod(0o755)
 
 
 def step(title: str, *commands: Sequence[str]) -> None:
@@ -154,36 +166,5 @@ def step(title: str, *commands: Sequence[str]) -> None:
             sys.exit(f"{done.stdout}\nThe virtual Pi is not built: `{' '.join(command)}` failed; see above.")
 
 
-def site(runtime: str) -> Path:
-    """Where the wheels for `runtime` are."""
-    return FOLDER / "sites" / runtime
-
-
-def run(runtime: str, arguments: Sequence[str]) -> None:
-    """Become the virtual Pi's Python, with these arguments."""
-    if not site(runtime).exists():
-        sys.exit("There is no virtual Pi yet: `make virtual-pi` builds it.")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "PYTHON"))}
-    # A safe path keeps a checkout in the current folder from taking the place of the wheel.
-    environment |= {"PYTHONPATH": str(site(runtime)), "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
-    words = [QEMU, "-L", str(ROOT), "-cpu", "cortex-a72", str(ROOT / "usr/bin/python3.11"), *arguments]
-    os.execvpe(QEMU, words, environment)
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="make the folder")
-    runner = commands.add_parser("run", help="run its Python")
-    runner.add_argument("runtime", choices=RUNTIMES, help="the interpreter that is installed there")
-    runner.add_argument("arguments", nargs=argparse.REMAINDER, help="what Python is given")
-    options = parser.parse_args()
-    if options.command == "build":
-        build()
-    else:
-        run(options.runtime, options.arguments)
-
-
 if __name__ == "__main__":
-    main()
+    build()

@@ -44,8 +44,3 @@ def test_what_could_not_be_fetched_is_fetched_by_the_next_build(monkeypatch: pyt
     for _ in range(2):
         with pytest.raises(SystemExit, match="Reading Debian's list"):
             virtual_pi.build()
-
-
-def test_nothing_runs_before_it_is_built() -> None:
-    with pytest.raises(SystemExit, match="`make virtual-pi` builds it"):
-        virtual_pi.run("ai-edge-litert", ["-c", ""])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import DATA
+from virtual_pi import FOLDER, RUNTIMES
 
 from converters.tflite import output_step
 from edge import artifact
@@ -15,12 +16,10 @@ from edge.artifact import Manifest
 from edge.loop import RunReport
 from edge.records import from_plain
 
-PI = Path(__file__).parents[2] / "scripts/virtual_pi.py"
 POLICIES = sorted(DATA.glob("*.tflite"))
 INTEGER = [path for path in POLICIES if output_step(artifact.read(path).flatbuffer) is not None]
 FLOAT = [path for path in POLICIES if path not in INTEGER]
 NEAR = 400  # observations about the golden ones, such as the policy visits
-RUNTIMES = ["ai-edge-litert", "tflite-runtime"]
 
 in_both = pytest.mark.parametrize("runtime", RUNTIMES)
 of_each = pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
@@ -28,8 +27,8 @@ of_each = pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
 
 def python(runtime: str, *words: object) -> str:
     """What the virtual Pi's Python prints."""
-    command = [sys.executable, PI, "run", runtime, *words]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, timeout=120)
+    command = [str(word) for word in (FOLDER / runtime / "python", *words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -76,7 +75,13 @@ def test_the_virtual_pi_is_an_arm64_debian_12_with_the_wheel(runtime: str) -> No
     )
     machine, version, debian, imported, _ = python(runtime, "-c", program).strip().split("|")
     assert (machine, version, debian) == ("aarch64", "(3, 11)", "12")
-    assert f"virtual-pi/sites/{runtime}/edge" in imported
+    assert f"virtual-pi/{runtime}/packages/edge" in imported
+
+
+@in_both
+def test_a_program_there_can_start_another(runtime: str) -> None:
+    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    assert python(runtime, "-c", program, "import edge, platform; print(platform.machine())") == "aarch64\n"
 
 
 @in_both
@@ -95,10 +100,12 @@ def test_verify_replays_the_golden_pairs_there(runtime: str, path: Path) -> None
 
 @in_both
 def test_bench_measures_there(runtime: str, tmp_path: Path) -> None:
+    # What it measures are qemu's times: nothing is asked of them, and nothing keeps them.
     out = tmp_path / "bench.json"
-    assert "energy per action" in edge(runtime, "bench", DATA / "arm-int8.tflite", "--n", "200", "--json", out)
-    assert f'"{runtime}"' in out.read_text()
-    assert json.loads(out.read_text())
+    assert runtime in edge(runtime, "bench", DATA / "arm-int8.tflite", "--n", "200", "--json", out)
+    report = json.dumps(json.loads(out.read_text()))
+    assert f'"{runtime}"' in report
+    assert '"arm"' in report
 
 
 @in_both
@@ -111,7 +118,7 @@ def test_run_drives_a_loop_there(runtime: str, tmp_path: Path) -> None:
     assert report.loop.ticks + report.loop.missed_periods == 40
     assert report.loop.ticks > 0
     assert report.loop.failsafes == {}
-    assert report.conditions.runtime.name == runtime
+    assert f'"{runtime}"' in out.read_text()
 
 
 @in_both
