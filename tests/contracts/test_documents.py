@@ -37,9 +37,9 @@ def test_the_readmes_make_targets_exist() -> None:
 
 
 def test_the_documents_name_files_that_exist() -> None:
-    for document in ("README.md", "docs/ARCHITECTURE.md", "CONTRIBUTING.md"):
+    for document in ("README.md", "docs/ARCHITECTURE.md", "docs/virtual-pi.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text()
-        for name in re.findall(r"`((?:edge|converters|tfqrl|tests|docs|benchmarks|results)/[\w./-]*)`", text):
+        for name in re.findall(r"`((?:edge|converters|tfqrl|tests|docs|benchmarks|results|scripts)/[\w./-]*)`", text):
             assert (ROOT / name).exists(), f"{document} names {name}"
 
 
