@@ -48,7 +48,7 @@ def script(device: Path, *policies: str, **variables: str) -> subprocess.Complet
     environment |= {"HOME": str(device), "PATH": path, **variables}
     return subprocess.run(
         [shutil.which("sh"), "benchmark_on_device.sh", *policies],
-        cwd=device, env=environment, capture_output=True, text=True, check=False, timeout=300,
+        cwd=device, env=environment, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
 
 
