@@ -78,6 +78,17 @@ def test_a_policy_controls_a_simulation_in_another_process(
     assert (run.counts["lost"], served.counts["lost"]) == (0, 0)
 
 
+def test_in_real_time_the_simulation_keeps_its_own_rate(keys: Path, tmp_path: Path) -> None:
+    report = tmp_path / "run.json"
+    with serving(keys, "--realtime") as (_, address):
+        words = run_words(address, keys, report, "--rate", "10", "--duration", "1")
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    run = from_plain(RunReport, json.loads(report.read_text()), "report")
+    # Pendulum steps 20 times a second, so that for each of the 10 ticks two observations come.
+    assert run.counts["received"] > run.loop.ticks
+
+
 def test_a_server_that_dies_ends_the_loop_with_the_cause_as_exit_code(keys: Path, tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     with serving(keys) as (server, address):

@@ -1,5 +1,6 @@
 """The plant and the simulation of hardware in the loop, without a network: every message's fate is the test's."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Wire:
 
     def receive(self, until_s: float) -> list[bytes]:
         arrived, self.arrived = self.arrived, []
-        self.delivered += sum(decode(data).kind == OBSERVATION for data in arrived)
+        self.delivered += sum(data[3:4] == OBSERVATION for data in arrived)
         return arrived
 
     def close(self) -> None:
@@ -273,6 +274,46 @@ def test_whatever_is_lost_late_or_repeated_each_action_steps_once_and_old_answer
         assert plant.received == wire.delivered
         overtaken = plant.received - plant.repeated - (1 + simulation.steps - plant.lost)
         assert 0 <= overtaken <= plant.late
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=80)
+        | st.builds(
+            lambda kind, sequence, answers, values: encode(
+                Message(kind, sequence, 1, answers, 0, 0.5, np.array(values, np.float64))
+            ),
+            st.sampled_from([WELCOME, TAKEN, OBSERVATION, ACTION]),
+            st.integers(0, 5) | st.integers(0, 2**64 - 1),
+            st.integers(0, 5) | st.integers(0, 2**64 - 1),
+            st.lists(st.floats(), min_size=2, max_size=6),
+        ),
+        max_size=30,
+    )
+)
+def test_whatever_a_server_says_the_plant_gives_an_observation_of_its_shape_or_its_error(messages: list[bytes]) -> None:
+    wire = Wire(Simulation(envs.make("toys/Count-v0"), say=lambda line: None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge.plants.hil.Link", wire)
+        with HilPlant("tcp://wire", COUNT, keys="") as plant:
+            plant.reset()
+            for message in messages:
+                plant.write(np.zeros(2))
+                wire.arrived.insert(0, message)
+                with contextlib.suppress(HilError):
+                    assert plant.read().shape == (2,)
+
+
+def test_a_plant_that_is_entered_again_begins_again(wired: Any) -> None:
+    plant, _, simulation = wired()
+    for _ in range(2):
+        with plant:
+            plant.reset()
+            plant.write(np.zeros(2))
+            assert plant.read()[0] == 1
+    assert nonzero(plant.counts()) == {"received": 4}
+    assert nonzero(simulation.counts()) == {}
 
 
 # The simulation alone.
