@@ -2,6 +2,7 @@
 #
 #   make demo     train, convert, verify, run in real time and measure; writes demo/report.html
 #   make test     the whole test suite
+#   make fuzz     100,000 hostile inputs for all that the edge reads; minutes
 #   make check    lint, formatting and types
 #   make bench    the benchmarks that take minutes, into results/
 #   make results  docs/RESULTS.md from results/
@@ -13,13 +14,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := edge converters tfqrl tests benchmarks setup.py
 
-.PHONY: demo test check bench results clean
+.PHONY: demo test fuzz check bench results clean
 
 demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/test
+	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/fuzz
 
 check: $(VENV)/test
 	$(BIN)/ruff check $(SOURCES)

@@ -194,9 +194,9 @@ harmful = st.one_of(
 ARCHIVES = st.integers(0, 49).flatmap(lambda k: harmful if k == 0 else fields)
 
 TARGETS = {
-    "damaged policy files": Target(DAMAGED, read, (ArtifactError,), 0.26),
-    "random bytes": Target(RANDOM, read, (ArtifactError,), 0.04),
-    "manifests": Target(PAPERS, read, (ArtifactError,), 0.15),
-    "golden pairs": Target(PAIRS, read, (ArtifactError,), 0.10),
-    "archives": Target(ARCHIVES, read, (ArtifactError,), 0.10),
+    "damaged policy files": Target(DAMAGED, read, (ArtifactError,), 0.30),
+    "random bytes": Target(RANDOM, read, (ArtifactError,), 0.05),
+    "manifests": Target(PAPERS, read, (ArtifactError,), 0.10),
+    "golden pairs": Target(PAIRS, read, (ArtifactError,), 0.07),
+    "archives": Target(ARCHIVES, read, (ArtifactError,), 0.08),
 }
