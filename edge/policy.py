@@ -17,6 +17,7 @@ from edge.errors import (
     GoldenMismatchError,
     ManifestError,
     NonFiniteObservationError,
+    NotTFLiteError,
     ObservationShapeError,
 )
 
@@ -71,7 +72,10 @@ class Policy:
         self.name = name
         self.manifest: Manifest | None = None
         self._interpreter, self.runtime = interpreter.build(flatbuffer, threads, plain_kernels=plain_kernels)
-        self._bind()
+        try:
+            self._bind()
+        except (ValueError, RuntimeError) as error:
+            raise NotTFLiteError(f"{self.runtime.name} cannot run {name}: {error}") from error
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 1) -> Policy:
