@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python tests/fuzz/guided.py -max_total_time=600 -max_len=20000 CORPUS
 
-CORPUS is a folder to which it adds the inputs that reached something new; begin with a copy of `tests/data`. Not part of
-`make fuzz`, because atheris has no wheels for every Python that tfqrl runs on. Other options are libFuzzer's.
+CORPUS is a folder to which it adds the inputs that reached something new; begin with a copy of `tests/data`. Not part
+of `make fuzz`, because atheris has no wheels for every Python that tfqrl runs on. Other options are libFuzzer's.
 """
 
 import contextlib

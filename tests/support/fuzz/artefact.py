@@ -179,7 +179,7 @@ harmful = st.one_of(
     st.tuples(
         indices,
         names,
-        st.sampled_from([2**20, 2**21, 2**21 + 8, 2**24, 2**24 + 8, 2**26]),
+        st.sampled_from([2**20, 2**21, 2**21 + 8, 2**24, 2**24 + 8]),
         st.sampled_from([b"\0", b"[", b"{}", b"[],", b'"', b"9", b'{"a":', b" ", b'["a",', b"1,"]),
     ).map(lambda drawn: bomb(*drawn)),
     st.tuples(indices, names, st.sampled_from([1, 2, 100, 1100, 60_000])).map(lambda drawn: doubled(*drawn)),
