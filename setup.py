@@ -27,8 +27,9 @@ TRAIN = [
     "matplotlib>=3.9,<4",
 ]
 SERIAL = ["pyserial>=3.5,<4"]
+ONNX = ["onnxruntime>=1.20,<2"]
 HIL = ["pyzmq>=26,<28"]
-BENCH = ["stable-baselines3>=2.9,<2.10"]
+BENCH = ["stable-baselines3>=2.9,<2.10", "onnx>=1.17,<2", *ONNX]
 TEST = ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
 
 setup(
@@ -48,7 +49,7 @@ setup(
         "serial": SERIAL,
         "hil": HIL,
         "bench": [*TRAIN, *BENCH],
-        "test": [*TRAIN, *SERIAL, *HIL, *TEST],
+        "test": [*TRAIN, *SERIAL, *HIL, *ONNX, *TEST],
         "all": [*TRAIN, *SERIAL, *HIL, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},

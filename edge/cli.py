@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import artifact, report, ticklog
+from edge import artifact, compare, report, ticklog
 from edge.artifact import PolicySpec
 from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
-from edge.files import write_atomically
+from edge.files import check_writable, write_atomically
 from edge.loop import SCHEMA_VERSION, ControlLoop, RunReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
 from edge.plants.gym import GymPlant
@@ -28,12 +28,14 @@ from edge.safety import ActionLimits, Safety
 EXAMPLES = """examples:
   tfqrl-edge info policy.tflite
   tfqrl-edge verify policy.tflite
-  tfqrl-edge bench policy.tflite --json bench.json
+  tfqrl-edge bench float32.tflite int8.tflite --threads 1,2 --rate 100 --json bench.json
+  tfqrl-edge compare bench.json bench-of-another-board.json
   tfqrl-edge run policy.tflite --env InvertedDoublePendulum-v5 --duration 10 --log ticks.log
   tfqrl-edge run policy.tflite --plant hil --connect tcp://192.168.1.20:5757 --keys hil-keys
   tfqrl-edge replay ticks.log policy.tflite
 """
 
+DEVICE_HELP = "cpu, edgetpu, edgetpu:usb:N or edgetpu:pci:N (default: %(default)s)"
 WATTS_HELP = "power per busy core to assume for the energy estimate where there is no meter (default: %(default)s)"
 
 
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "tfqrl-edge", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="{info,verify,bench,run,replay}")
+    commands = parser.add_subparsers(required=True, metavar="{info,verify,bench,compare,run,replay}")
 
     def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
@@ -71,22 +73,55 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="print the manifest as JSON")
     verify = add("verify", _verify, "Check the file and replay its golden pairs on this machine.")
     verify.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
+    verify.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
 
-    measure = add("bench", _bench, "Measure latency, memory and energy on this machine.")
-    measure.add_argument("--n", type=int, default=20_000, help="calls to time (default: %(default)s)")
-    measure.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
-    measure.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
+    text = "Measure latency, memory and energy on this machine, of several policies in turns."
+    measure = commands.add_parser("bench", help=text, description=text)
+    measure.add_argument("policies", type=Path, nargs="+", metavar="policy", help="policy files (.tflite)")
+    measure.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="onnxruntime=FILE",
+        help="measure this model beside them, in the runtime that is named; may be repeated",
+    )
+    measure.add_argument("--n", type=int, default=20_000, help="calls of each to time (default: %(default)s)")
+    measure.add_argument(
+        "--threads", default="1", metavar="LIST", help="numbers of interpreter threads, such as 1,2,4 (default: 1)"
+    )
+    measure.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
+    measure.add_argument(
+        "--rate", type=float, metavar="HZ", help="run the control loop at this rate too, for 10 s each"
+    )
+    measure.add_argument(
+        "--energy-windows",
+        type=int,
+        default=5,
+        metavar="N",
+        help="pairs of idle and active windows of 10 s each, where there is a meter; 0 for none (default: %(default)s)",
+    )
+    _add_meter_options(measure)
     measure.add_argument("--json", type=Path, help="write the report to this file too")
+    measure.add_argument("--markdown", type=Path, help="write the tables to this file too")
+    measure.set_defaults(command=_bench)
+
+    text = "Compare two reports of `bench --json`, figure by figure, where their intervals carry a difference."
+    versus = commands.add_parser("compare", help=text, description=text)
+    versus.add_argument("a", type=Path, help="a report")
+    versus.add_argument("b", type=Path, help="another")
+    versus.add_argument("--json", type=Path, help="write the comparison to this file too")
+    versus.set_defaults(command=_compare)
 
     run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
     run.add_argument("--plant", choices=("gym", "hil"), default="gym", help="what to drive (default: %(default)s)")
     run.add_argument("--env", help="Gymnasium environment (default: the one it was trained on)")
     run.add_argument("--seed", type=int, default=0, help="seed of the environment (default: %(default)s)")
+    run.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
     run.add_argument("--rate", type=float, help="ticks per second (default: the manifest's control rate)")
     run.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
     run.add_argument("--json", type=Path, help="write the report to this file too")
     run.add_argument("--log", type=Path, help="record every tick to this file, for `replay`")
-    run.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
+    _add_meter_options(run)
 
     hil = run.add_argument_group("plant: hil", "a simulation on another computer, served by `tfqrl hil-serve`")
     hil.add_argument("--connect", metavar="tcp://HOST:PORT", help="where it is served")
@@ -136,6 +171,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_meter_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
+    command.add_argument(
+        "--pmic-correction",
+        action="store_true",
+        help="Raspberry Pi 5: correct the sum of the rails by the line that others fitted to a meter at the plug",
+    )
+
+
 def _info(options: argparse.Namespace) -> int:
     source = artifact.read(options.policy)
     text = to_json(source.manifest) if options.json else report.info_text(source, options.policy.stat().st_size)
@@ -145,26 +189,63 @@ def _info(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     source = artifact.read(options.policy)
-    policy = Policy.from_artifact(source, threads=options.threads)
+    policy = Policy.from_artifact(source, threads=options.threads, device=options.device)
     check = policy.replay(source.golden, source.manifest.golden_tolerance)
     print(
-        f"OK: {policy.name} gives its {check.pairs} golden actions on {policy.runtime.name} "
-        f"{policy.runtime.version} (largest difference {check.max_error:.3g})."
+        f"OK: {policy.name} gives its {check.pairs} golden actions on {policy.runtime} "
+        f"(largest difference {check.max_error:.3g})."
     )
     return 0
 
 
 def _bench(options: argparse.Namespace) -> int:
-    result = bench(options.policy, n=options.n, threads=options.threads, cpu_watts=options.cpu_watts)
+    for output in (options.json, options.markdown):
+        if output:
+            check_writable(output)
+    result = bench(
+        options.policies,
+        against=[_peer(text) for text in options.against],
+        n=options.n,
+        threads=_integers("--threads", options.threads),
+        device=options.device,
+        rate_hz=options.rate,
+        energy_windows=options.energy_windows,
+        cpu_watts=options.cpu_watts,
+        pmic_correction=options.pmic_correction,
+        progress=_progress,
+    )
     print(report.bench_text(result))
+    if options.json:
+        write_atomically(options.json, to_json(result).encode())
+    if options.markdown:
+        write_atomically(options.markdown, report.bench_markdown(result).encode())
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    result = compare.compare(compare.read(options.a), compare.read(options.b))
+    print(report.compare_text(result))
     if options.json:
         write_atomically(options.json, to_json(result).encode())
     return 0
 
 
+def _progress(text: str) -> None:
+    # A measurement of minutes must not look as if it hung; what is piped gets only the result.
+    if sys.stderr.isatty():
+        print(f"{text} ...", file=sys.stderr, flush=True)
+
+
+def _peer(text: str) -> tuple[str, Path]:
+    kind, separator, path = text.partition("=")
+    if not separator:
+        raise UsageError(f"--against takes a runtime and a model, onnxruntime=FILE; it was given {text!r}.")
+    return kind, Path(path)
+
+
 def _run(options: argparse.Namespace) -> int:
     source = artifact.read(options.policy)
-    policy = Policy.from_artifact(source)
+    policy = Policy.from_artifact(source, device=options.device)
     plant: GymPlant | HilPlant
     if options.plant == "hil":
         driven, plant = options.connect, _hil(options, policy.spec)
@@ -181,7 +262,12 @@ def _run(options: argparse.Namespace) -> int:
         options.max_missed,
         options.stop_after,
     )
-    wanted = Realtime(options.priority, options.lock_memory, _cpus(options.cpus), not options.no_gc)
+    wanted = Realtime(
+        options.priority,
+        options.lock_memory,
+        None if options.cpus is None else _integers("--cpus", options.cpus),
+        not options.no_gc,
+    )
     with plant:
         loop = ControlLoop(
             policy,
@@ -190,7 +276,7 @@ def _run(options: argparse.Namespace) -> int:
             safety=safety,
             limits=ActionLimits(options.slew, options.low_pass),
             wanted=wanted,
-            meter=best_meter(options.cpu_watts),
+            meter=best_meter(options.cpu_watts, pmic_correction=options.pmic_correction),
             log=options.log,
         )
         print(f"Running {policy.name} on {driven} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
@@ -206,7 +292,8 @@ def _run(options: argparse.Namespace) -> int:
                 tuple(plant.returns),
                 plant.counts() if hasattr(plant, "counts") else {},
                 loop.report(),
-                Conditions.now(policy.runtime),
+                policy.runtime,
+                Conditions.now(),
             )
             if options.json:
                 write_atomically(options.json, to_json(result).encode())
@@ -234,13 +321,11 @@ def _replay(options: argparse.Namespace) -> int:
     return 1 if result.different else 0
 
 
-def _cpus(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
+def _integers(option: str, text: str) -> list[int]:
     try:
-        return [int(core) for core in text.split(",")]
+        return [int(number) for number in text.split(",")]
     except ValueError:
-        raise UsageError(f"--cpus takes core numbers separated by commas; it was given {text!r}.") from None
+        raise UsageError(f"{option} takes numbers separated by commas; it was given {text!r}.") from None
 
 
 def _failsafe(text: str) -> str | list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from edge.clock import Clock, MonotonicClock
 from edge.conditions import Conditions
 from edge.errors import NonFiniteObservationError, ObservationShapeError, UsageError
+from edge.interpreter import Runtime
 from edge.meters import Meter
 from edge.meters.sampler import Sampler
 from edge.plants import Plant
@@ -100,7 +102,8 @@ class RunReport:
       returns: return of each episode that ended, for a simulated plant.
       counts: what the plant counted, by name; empty for a plant that does not count.
       loop: how the loop went.
-      conditions: machine, runtime and versions.
+      runtime: the interpreter that ran it.
+      conditions: machine and versions.
     """
 
     schema_version: int
@@ -111,6 +114,7 @@ class RunReport:
     returns: tuple[float, ...]
     counts: dict[str, int]
     loop: LoopReport
+    runtime: Runtime
     conditions: Conditions
 
 
@@ -141,6 +145,7 @@ class ControlLoop:
         clock: Clock | None = None,
         meter: Meter | None = None,
         log: str | Path | None = None,
+        on_dead_plant: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a loop; nothing is read or written yet.
 
@@ -154,6 +159,8 @@ class ControlLoop:
           clock: time; the system's monotonic clock if None.
           meter: what measures the energy of the run; a thread of its own reads it.
           log: file in which to record every tick; see `edge.ticklog`.
+          on_dead_plant: called from another thread if a call of the plant never comes back and cannot be broken off;
+            the program that runs the loop can then only end the process.
 
         Raises:
           UsageError: there is no rate, it is not possible, or the failsafe is not an action of this policy.
@@ -174,7 +181,7 @@ class ControlLoop:
         self._in_range = None if check is None or check.trivial else check.passes
         self._wanted = wanted or Realtime()
         self._clock: Clock = MonotonicClock() if clock is None else clock
-        self._meter, self._log_path = meter, log
+        self._meter, self._log_path, self._on_dead_plant = meter, log, on_dead_plant
         self._record = _Record()
 
     def run(self, *, duration_s: float | None = None) -> LoopReport:
@@ -195,13 +202,25 @@ class ControlLoop:
             if self._log_path is not None:
                 record.log = TickLog(self._log_path, self._policy, rate_hz=self.rate_hz)
                 stack.callback(record.log.close)
-            record.start_energy(None if self._meter is None else stack.enter_context(Sampler(self._meter)))
+            record.start_energy(
+                None
+                if self._meter is None
+                else stack.enter_context(Sampler(self._meter, avoid_cpus=self._wanted.cpus or ()))
+            )
             stack.callback(record.end_energy)
             stop = stack.enter_context(stop_signals())
             watchdog = None
             if self._safety.max_block_s is not None:
                 limit_ns = round(self._safety.max_block_s * 1e9)
-                watchdog = stack.enter_context(Watchdog(self._clock, limit_ns, self._plant_blocks))
+                stages = [(limit_ns, self._plant_blocks)]
+                if self._safety.stop_after is not None:
+                    # It is given the time that it would have had to fail so often one by one.
+                    patience_ns = round(self._safety.stop_after * 1e9 / self.rate_hz)
+                    stages += [
+                        (limit_ns + patience_ns, lambda: self._give_up(record, stop)),
+                        (limit_ns + 2 * patience_ns, self._on_dead_plant),
+                    ]
+                watchdog = stack.enter_context(Watchdog(self._clock, stages))
             record.granted = stack.enter_context(realtime(self._wanted))
             try:
                 try:
@@ -219,6 +238,8 @@ class ControlLoop:
                     record.stopped_by = signal.Signals(stop.number).name
                     record.exit_code = 128 + stop.number
                 # Not what was held: the last torque of a policy must not stay applied when nobody looks any more.
+                if watchdog is not None:
+                    watchdog.begin()
                 self._write_last(last_actions, record)
         return self.report()
 
@@ -353,6 +374,12 @@ class ControlLoop:
         record.count(Cause.PLANT_ERROR)
         if record.exit_code == 0:
             record.stop(Cause.PLANT_ERROR)
+
+    def _give_up(self, record: _Record, stop: StopSignals) -> None:
+        # In the watchdog's thread: the call has taken so long that the loop is over, whether or not it comes back.
+        record.count(Cause.PLANT_BLOCKED)
+        record.stop(Cause.PLANT_BLOCKED)
+        stop.break_off()
 
     def _plant_blocks(self) -> None:
         # In the watchdog's thread, while the loop's is stuck in the plant: the actuators must not keep the last action

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,9 +26,10 @@ class Sampler:
       name, measured, scope: the meter's.
     """
 
-    def __init__(self, meter: Meter, period_s: float = PERIOD_S) -> None:
-        """Sample `meter` between entering and leaving."""
+    def __init__(self, meter: Meter, *, avoid_cpus: Iterable[int] = (), period_s: float = PERIOD_S) -> None:
+        """Sample `meter` between entering and leaving, on other cores than `avoid_cpus` if there are others."""
         self._meter, self._period_s = meter, period_s
+        self._avoid_cpus = frozenset(avoid_cpus)
         self.name, self.measured, self.scope = meter.name, meter.measured, meter.scope
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -57,6 +61,11 @@ class Sampler:
             self._thread.join(TIMEOUT_S)
 
     def _sample(self) -> None:
+        others = os.sched_getaffinity(0) - self._avoid_cpus
+        if self._avoid_cpus and others:
+            # Of this thread alone, and of the processes that it starts. A core that went offline is no reason to stop.
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, others)
         while not self._closing.wait(self._period_s):
             with self._lock:
                 try:

@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -419,3 +420,63 @@ def test_a_plant_that_blocks_gets_the_failsafe_action_while_it_does(arm: Policy)
     report = loop.run(duration_s=0.3)
     assert written_in_time.is_set()
     assert report.failsafes["plant blocked"] >= 1
+
+
+class Stuck(FakePlant):
+    """Its third read never comes back by itself."""
+
+    def read(self) -> Any:
+        if self.reads == 2:
+            time.sleep(1000)
+        return super().read()
+
+
+def test_a_plant_that_never_comes_back_ends_the_loop_with_its_cause(arm: Policy) -> None:
+    # On the real clock, like the signal that breaks the call off.
+    plant = Stuck([GOOD])
+    loop = ControlLoop(arm, plant, rate_hz=100, safety=Safety([0.5, 0.5], max_block_s=0.02, stop_after=3))
+    report = loop.run()
+    assert (report.ticks, report.stopped_by, report.exit_code) == (2, "plant blocked", 15)
+    assert report.failsafes == {"plant blocked": 1}
+    # Written by the watchdog while the read hung, and last of all.
+    np.testing.assert_array_equal(plant.written[-2:], [[0.5, 0.5]] * 2)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("where", ["read", "last write"])
+def test_what_cannot_be_broken_off_is_left_to_the_program(arm: Policy, where: str) -> None:
+    dead = threading.Event()
+
+    class Deaf(FakePlant):
+        """Does not notice signals, like a driver that is stuck in the kernel."""
+
+        def hang(self) -> None:
+            # The signal is on its way to this thread all the while.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            assert dead.wait(10)
+
+        def read(self) -> Any:
+            if where == "read" and self.reads == 2:
+                self.hang()
+            return super().read()
+
+        def write(self, action: Any) -> Any:
+            last = len(self.written) == 3
+            super().write(action)
+            if where == "last write" and last and threading.current_thread() is threading.main_thread():
+                self.hang()
+            return action
+
+    plant = Deaf([GOOD])
+    safety = Safety([0.5, 0.5], max_block_s=0.02, stop_after=3)
+    loop = ControlLoop(arm, plant, rate_hz=100, safety=safety, on_dead_plant=dead.set)
+    try:
+        loop.run(duration_s=0.03)
+    finally:
+        # It is answered when it is let through, by nobody then.
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        signal.signal(signal.SIGTERM, before)
+    assert dead.is_set()
+    assert (loop.report().stopped_by, loop.report().exit_code) == ("plant blocked", 15)
+    np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
