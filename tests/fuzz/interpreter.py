@@ -66,6 +66,8 @@ def main() -> None:
         except subprocess.TimeoutExpired as error:
             out, ended = (error.stdout or b"").decode(), "hangs"
         lines = out.split()
+        if not lines:
+            sys.exit(f"Nothing was loaded: it {ended}.")
         results.update(line for line in lines if not line.isdigit())
         begin = 1 + max(int(line) for line in lines if line.isdigit())
         if ended != "ended with 0":
