@@ -217,7 +217,7 @@ def test_a_model_that_the_interpreter_stumbles_over_is_refused_by_name(tmp_path:
     flatbuffer[place] = 0xFF
     manifest = dataclasses.replace(WHOLE.manifest, flatbuffer_sha256=artifact.sha256(bytes(flatbuffer)))
     artifact.write(tmp_path / "x.tflite", artifact.Artifact(manifest, bytes(flatbuffer), WHOLE.golden))
-    with pytest.raises(NotTFLiteError, match="cannot (load|run)"):
+    with pytest.raises(NotTFLiteError, match=r"cannot (load|run)"):
         Policy.load(tmp_path / "x.tflite")
 
 
