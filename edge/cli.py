@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from edge import artifact, compare, report, ticklog
-from edge.artifact import PolicySpec
 from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
 from edge.files import check_writable, write_atomically
 from edge.loop import SCHEMA_VERSION, ControlLoop, RunReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
-from edge.plants.gym import GymPlant
-from edge.plants.hil import HilPlant
+from edge.plants import choice
 from edge.policy import Policy
 from edge.realtime import Realtime
 from edge.records import to_json
@@ -32,6 +30,9 @@ EXAMPLES = """examples:
   tfqrl-edge compare bench.json bench-of-another-board.json
   tfqrl-edge run policy.tflite --env InvertedDoublePendulum-v5 --duration 10 --log ticks.log
   tfqrl-edge run policy.tflite --plant hil --connect tcp://192.168.1.20:5757 --keys hil-keys
+  tfqrl-edge run policy.tflite --plant serial --port /dev/ttyUSB0 --failsafe zero --max-age 0.1
+  tfqrl-edge run policy.tflite --plant gpio --wiring wiring.json --failsafe zero
+  tfqrl-edge run policy.tflite --plant robot:Arm --set port=5000
   tfqrl-edge replay ticks.log policy.tflite
 """
 
@@ -113,24 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     versus.set_defaults(command=_compare)
 
     run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
-    run.add_argument("--plant", choices=("gym", "hil"), default="gym", help="what to drive (default: %(default)s)")
-    run.add_argument("--env", help="Gymnasium environment (default: the one it was trained on)")
-    run.add_argument("--seed", type=int, default=0, help="seed of the environment (default: %(default)s)")
+    choice.add_options(run)
     run.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
     run.add_argument("--rate", type=float, help="ticks per second (default: the manifest's control rate)")
     run.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
     run.add_argument("--json", type=Path, help="write the report to this file too")
     run.add_argument("--log", type=Path, help="record every tick to this file, for `replay`")
     _add_meter_options(run)
-
-    hil = run.add_argument_group("plant: hil", "a simulation on another computer, served by `tfqrl hil-serve`")
-    hil.add_argument("--connect", metavar="tcp://HOST:PORT", help="where it is served")
-    hil.add_argument(
-        "--keys",
-        type=Path,
-        default=Path("hil-keys"),
-        help="folder with server.key and client.key_secret, from `tfqrl hil-keys` (default: %(default)s)",
-    )
 
     safety = run.add_argument_group("safety", "when the failsafe action takes the place of the policy's")
     safety.add_argument(
@@ -246,14 +236,6 @@ def _peer(text: str) -> tuple[str, Path]:
 def _run(options: argparse.Namespace) -> int:
     source = artifact.read(options.policy)
     policy = Policy.from_artifact(source, device=options.device)
-    plant: GymPlant | HilPlant
-    if options.plant == "hil":
-        driven, plant = options.connect, _hil(options, policy.spec)
-    else:
-        driven = options.env or source.manifest.training.get("env")
-        if not isinstance(driven, str):
-            raise UsageError(f"{options.policy} names no environment. Give one with --env.")
-        plant = GymPlant(driven, policy.spec, seed=options.seed)
     safety = Safety(
         _failsafe(options.failsafe),
         options.range_margin,
@@ -268,7 +250,8 @@ def _run(options: argparse.Namespace) -> int:
         None if options.cpus is None else _integers("--cpus", options.cpus),
         not options.no_gc,
     )
-    with plant:
+    chosen = choice.choose(options, source.manifest)
+    with choice.opened(chosen) as plant:
         loop = ControlLoop(
             policy,
             plant,
@@ -278,8 +261,9 @@ def _run(options: argparse.Namespace) -> int:
             wanted=wanted,
             meter=best_meter(options.cpu_watts, pmic_correction=options.pmic_correction),
             log=options.log,
+            on_dead_plant=lambda: _end_process(finish),
         )
-        print(f"Running {policy.name} on {driven} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
+        print(f"Running {policy.name} on {chosen.name} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
         try:
             loop.run(duration_s=options.duration)
         finally:
@@ -287,10 +271,10 @@ def _run(options: argparse.Namespace) -> int:
                 SCHEMA_VERSION,
                 policy.name,
                 source.manifest.flatbuffer_sha256,
-                driven,
-                options.seed if plant.seed is None else plant.seed,
-                tuple(plant.returns),
-                plant.counts() if hasattr(plant, "counts") else {},
+                chosen.name,
+                chosen.seed,
+                chosen.returns,
+                chosen.counts,
                 loop.report(),
                 policy.runtime,
                 Conditions.now(),
@@ -301,12 +285,6 @@ def _run(options: argparse.Namespace) -> int:
             with contextlib.suppress(OSError):
                 print(report.run_text(result), flush=True)
     return result.loop.exit_code
-
-
-def _hil(options: argparse.Namespace, spec: PolicySpec) -> HilPlant:
-    if options.connect is None:
-        raise UsageError("--plant hil needs --connect tcp://HOST:PORT, as `tfqrl hil-serve` prints it.")
-    return HilPlant(options.connect, spec, keys=options.keys)
 
 
 def _replay(options: argparse.Namespace) -> int:

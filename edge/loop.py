@@ -18,7 +18,7 @@ from edge.errors import NonFiniteObservationError, ObservationShapeError, UsageE
 from edge.interpreter import Runtime
 from edge.meters import Meter
 from edge.meters.sampler import Sampler
-from edge.plants import Plant
+from edge.plants import Plant, PlantStoppedError
 from edge.policy import Policy
 from edge.realtime import Granted, Realtime, realtime
 from edge.safety import (
@@ -98,8 +98,8 @@ class RunReport:
       policy: the policy's name.
       flatbuffer_sha256: which model it was.
       plant: what was driven.
-      seed: seed of a simulated plant.
-      returns: return of each episode that ended, for a simulated plant.
+      seed: seed of a simulated plant; None for any other.
+      returns: return of each episode that ended, for a simulated plant; empty for any other.
       counts: what the plant counted, by name; empty for a plant that does not count.
       loop: how the loop went.
       runtime: the interpreter that ran it.
@@ -110,7 +110,7 @@ class RunReport:
     policy: str
     flatbuffer_sha256: str
     plant: str
-    seed: int
+    seed: int | None
     returns: tuple[float, ...]
     counts: dict[str, int]
     loop: LoopReport
@@ -270,6 +270,7 @@ class ControlLoop:
             clock.sleep_until_ns(deadline_ns)
             woke_ns = clock.now_ns()
             cause: Cause | None = None
+            over = False
             observation: Any = None
             action: Any = None
             sent: Any = None
@@ -281,6 +282,7 @@ class ControlLoop:
                 observation = plant.read()
             except Exception as error:
                 cause = Cause.PLANT_ERROR
+                over = isinstance(error, PlantStoppedError)
                 record.note(error)
             if watchdog is not None and watchdog.end():
                 cause = Cause.PLANT_BLOCKED
@@ -329,6 +331,7 @@ class ControlLoop:
                 sent = plant.write(np.copy(chosen))
             except Exception as error:
                 cause = Cause.PLANT_ERROR
+                over = over or isinstance(error, PlantStoppedError)
                 record.note(error)
                 chosen = held
                 with contextlib.suppress(Exception):
@@ -357,7 +360,7 @@ class ControlLoop:
             bad_in_a_row = bad_in_a_row + 1 if cause is not None else 0
             if cause is not None:
                 record.count(cause)
-                if safety.stop_after is not None and bad_in_a_row >= safety.stop_after:
+                if over or (safety.stop_after is not None and bad_in_a_row >= safety.stop_after):
                     record.stop(cause)
                     return
             due += 1 + skipped

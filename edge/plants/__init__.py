@@ -7,6 +7,15 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from edge.errors import UserError
+
+
+class PlantStoppedError(UserError):
+    """The plant will not move again before it is reset, as after an emergency stop.
+
+    The loop answers it like any error of a plant, and ends: there is nothing to wait for.
+    """
+
 
 class Plant(Protocol):
     """A robot, a simulation, or anything else with sensors and actuators.

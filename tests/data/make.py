@@ -30,16 +30,19 @@ def main() -> None:
     sensors = ObservationSpec((3,), (None, None, 0.0), (None, None, 100.0))
     arm = PolicySpec(sensors, ActionSpec((2,), (-2.0, 0.0), (2.0, 1.0)), 50.0, normalizer)
     lever = PolicySpec(sensors, ActionSpec((1,), (-2.0,), (2.0,)), 20.0, None)
+    shaft = ObservationSpec((2,), (None,) * 2, (None,) * 2)
+    wheel = PolicySpec(shaft, ActionSpec((1,), (-1.0,), (1.0,)), 50.0, None)
     switch = PolicySpec(sensors, ActionSpec((), (), (), 4), 50.0, normalizer)
-    for name, spec, outputs in (("arm", arm, 2), ("lever", lever, 1), ("switch", switch, 4)):
-        network = mlp(3, (8, 8), outputs, seed=outputs)
+    for name, spec, outputs in (("arm", arm, 2), ("lever", lever, 1), ("wheel", wheel, 1), ("switch", switch, 4)):
+        inputs = spec.observation.shape[0]
+        network = mlp(inputs, (8, 8), outputs, seed=outputs)
         for recipe in ("float32", "int8"):
-            conversion = convert(network, spec, recipe, observations, name=name)
+            conversion = convert(network, spec, recipe, observations[:, :inputs], name=name)
             conversion.save(HERE / f"{name}-{recipe}.tflite", force=True)
         if name == "arm":
             # A peer for benches: the bare network, without the arm's normaliser and bounds.
             (HERE / "arm.onnx").write_bytes(to_onnx(network))
-        if name != "switch":
+        if name in ("arm", "lever"):
             source = with_integer_tensors(network, conversion.artifact, observations)
             artifact.write(HERE / f"{name}-int8-full.tflite", source, force=True)
 

@@ -10,6 +10,7 @@ from fakes import DATA, FakeClock, FakePlant
 
 from edge.errors import UnknownNameError, UsageError
 from edge.loop import ControlLoop, LoopReport
+from edge.plants import PlantStoppedError
 from edge.policy import Policy
 from edge.safety import ActionLimits, Safety
 from edge.signals import Stopped, StopSignals
@@ -361,6 +362,26 @@ def test_too_many_failsafe_ticks_in_a_row_stop_the_loop_and_say_why(arm: Policy)
     report = run(arm, plant, FakeClock(), ticks=20, stop_after=3)
     assert (report.ticks, report.stopped_by, report.exit_code) == (6, "non-finite observation", 10)
     assert report.failsafes == {"non-finite observation": 4}
+
+
+@pytest.mark.parametrize("call", ["read", "write"])
+def test_a_plant_that_has_stopped_for_good_ends_the_loop_at_once(arm: Policy, call: str) -> None:
+    class Stopping(FakePlant):
+        def read(self) -> Any:
+            if call == "read" and self.reads == 2:
+                raise PlantStoppedError("emergency stop")
+            return super().read()
+
+        def write(self, action: Any) -> Any:
+            if call == "write" and len(self.written) == 2 and not np.array_equal(action, [0.5, 0.5]):
+                raise PlantStoppedError("emergency stop")
+            return super().write(action)
+
+    plant = Stopping([GOOD])
+    report = run(arm, plant, FakeClock(), ticks=10, failsafe=[0.5, 0.5], stop_after=None)
+    assert (report.ticks, report.stopped_by, report.exit_code) == (3, "plant error", 14)
+    assert report.plant_errors == {"PlantStoppedError: emergency stop": 1}
+    np.testing.assert_array_equal(plant.written[2:], [[0.5, 0.5]] * 2)
 
 
 def test_actions_change_no_faster_than_the_slew_limit(arm: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,9 @@ def _run() -> RunReport:
     policy = Policy.load(DATA / "arm-int8.tflite")
     loop = ControlLoop(policy, FakePlant([np.array([0.3, 1.05, 60.0])]), clock=FakeClock(), log=LOG)
     outcome = loop.run(duration_s=0.2)
-    return RunReport(1, policy.name, "0" * 64, "fake", 0, (1.0,), {"lost": 0}, outcome, Conditions.now(policy.runtime))
+    return RunReport(
+        1, policy.name, "0" * 64, "fake", 0, (1.0,), {"lost": 0}, outcome, policy.runtime, Conditions.now()
+    )
 
 
 REPORT = _run()
