@@ -2,6 +2,7 @@
 #
 #   make demo        train, convert, verify, run in real time and measure; writes demo/report.html
 #   make test        the whole test suite
+#   make fuzz        100,000 hostile inputs for all that the edge reads; minutes
 #   make check       lint, formatting and types
 #   make virtual-pi  the edge in a folder that stands for a Raspberry Pi 4; needs Debian 12 and qemu-user-static
 #   make bench       the benchmarks that take minutes, into results/
@@ -14,13 +15,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := edge converters tfqrl tests benchmarks scripts setup.py
 
-.PHONY: demo test check bench results virtual-pi clean
+.PHONY: demo test fuzz check bench results virtual-pi clean
 
 demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/test
+	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/fuzz
 
 check: $(VENV)/test
 	$(BIN)/ruff check $(SOURCES)
