@@ -26,6 +26,7 @@ TRAIN = [
     "tensorboard>=2.20,<2.22",
     "matplotlib>=3.9,<4",
 ]
+SIGN = ["cryptography>=42"]
 SERIAL = ["pyserial>=3.5,<4"]
 BENCH = ["stable-baselines3>=2.9,<2.10"]
 TEST = ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
@@ -43,11 +44,12 @@ setup(
     package_data={package: ["py.typed"] for package in ("tfqrl", "converters", "edge")},
     install_requires=["numpy>=1.26,<3", *INTERPRETER],
     extras_require={
-        "train": TRAIN,
+        "train": [*TRAIN, *SIGN],
+        "sign": SIGN,
         "serial": SERIAL,
         "bench": [*TRAIN, *BENCH],
-        "test": [*TRAIN, *SERIAL, *TEST],
-        "all": [*TRAIN, *SERIAL, *BENCH, *TEST],
+        "test": [*TRAIN, *SIGN, *SERIAL, *TEST],
+        "all": [*TRAIN, *SIGN, *SERIAL, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},
     classifiers=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,7 @@ def bench(
     threads: int = 1,
     energy_window_s: float = 2.0,
     cpu_watts: float = DEFAULT_CPU_WATTS,
+    trust: Sequence[str | Path] | None = None,
 ) -> BenchReport:
     """Measure the policy in `path` on its own golden observations.
 
@@ -104,6 +105,7 @@ def bench(
       threads: interpreter threads.
       energy_window_s: how long to act back to back for the energy figure.
       cpu_watts: power per busy core to assume where no meter is present.
+      trust: files of public keys, by one of which the file must be signed; None asks for no signature.
 
     Raises:
       ArtifactError: the file is not a policy that can run here.
@@ -118,7 +120,7 @@ def bench(
     import_ns = time.perf_counter_ns()
     interpreter.runtime_module()
     began_ns = time.perf_counter_ns()
-    source = artifact.read(path)
+    source = artifact.read(path, trust=trust)
     manifest = source.manifest
     policy = Policy(source.flatbuffer, manifest.spec, name=manifest.name, threads=threads)
     loaded_ns = time.perf_counter_ns()

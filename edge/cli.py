@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import artifact, report, ticklog
+from edge.artifact import Artifact
 from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
@@ -24,6 +25,7 @@ from edge.safety import ActionLimits, Safety
 EXAMPLES = """examples:
   tfqrl-edge info policy.tflite
   tfqrl-edge verify policy.tflite
+  tfqrl-edge verify policy.tflite --trust maker.pub --require-signature
   tfqrl-edge bench policy.tflite --json bench.json
   tfqrl-edge run policy.tflite --env InvertedDoublePendulum-v5 --duration 10 --log ticks.log
   tfqrl-edge replay ticks.log policy.tflite
@@ -67,11 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     verify = add("verify", _verify, "Check the file and replay its golden pairs on this machine.")
     verify.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
 
+    _add_trust(verify)
+
     measure = add("bench", _bench, "Measure latency, memory and energy on this machine.")
     measure.add_argument("--n", type=int, default=20_000, help="calls to time (default: %(default)s)")
     measure.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
     measure.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
     measure.add_argument("--json", type=Path, help="write the report to this file too")
+    _add_trust(measure)
 
     run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
     run.add_argument("--env", help="Gymnasium environment (default: the one it was trained on)")
@@ -81,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", type=Path, help="write the report to this file too")
     run.add_argument("--log", type=Path, help="record every tick to this file, for `replay`")
     run.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
+    _add_trust(run)
 
     safety = run.add_argument_group("safety", "when the failsafe action takes the place of the policy's")
     safety.add_argument(
@@ -121,6 +127,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    signed = command.add_argument_group("signature", "checked before anything in the file is parsed")
+    signed.add_argument(
+        "--trust",
+        type=Path,
+        action="append",
+        metavar="KEY.pub",
+        help="the file must be signed by a key in this one; may be given several times",
+    )
+    signed.add_argument(
+        "--require-signature",
+        action="store_true",
+        help="do nothing without a --trust: for scripts from which it must not get lost",
+    )
+
+
+def _read(options: argparse.Namespace) -> Artifact:
+    return artifact.read(options.policy, trust=_trust(options))
+
+
+def _trust(options: argparse.Namespace) -> list[Path] | None:
+    if options.require_signature and not options.trust:
+        raise UsageError("--require-signature needs to know whose: add --trust KEY.pub.")
+    trust: list[Path] | None = options.trust
+    return trust
+
+
 def _info(options: argparse.Namespace) -> int:
     source = artifact.read(options.policy)
     text = to_json(source.manifest) if options.json else report.info_text(source, options.policy.stat().st_size)
@@ -129,7 +162,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    source = artifact.read(options.policy)
+    source = _read(options)
     policy = Policy.from_artifact(source, threads=options.threads)
     check = policy.replay(source.golden, source.manifest.golden_tolerance)
     print(
@@ -140,7 +173,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    result = bench(options.policy, n=options.n, threads=options.threads, cpu_watts=options.cpu_watts)
+    result = bench(
+        options.policy, n=options.n, threads=options.threads, cpu_watts=options.cpu_watts, trust=_trust(options)
+    )
     print(report.bench_text(result))
     if options.json:
         write_atomically(options.json, to_json(result).encode())
@@ -150,7 +185,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from edge.plants.gym import GymPlant
 
-    source = artifact.read(options.policy)
+    source = _read(options)
     policy = Policy.from_artifact(source)
     env = options.env or source.manifest.training.get("env")
     if not isinstance(env, str):

@@ -74,14 +74,16 @@ class Policy:
         self._bind()
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int = 1) -> Policy:
+    def load(cls, path: str | Path, *, threads: int = 1, trust: Sequence[str | Path] | None = None) -> Policy:
         """Read a policy file, check it, build it, and replay its golden pairs.
+
+        With `trust`, files of public keys, it must be signed by one of them.
 
         Raises:
           ArtifactError: one of its subclasses, by what is wrong with the file.
           RuntimeMissingError: no interpreter is installed.
         """
-        return cls.from_artifact(artifact.read(path), threads=threads)
+        return cls.from_artifact(artifact.read(path, trust=trust), threads=threads)
 
     @classmethod
     def from_artifact(cls, source: Artifact, *, threads: int = 1) -> Policy:

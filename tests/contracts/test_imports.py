@@ -20,7 +20,7 @@ ALLOWED = {
     | {"tensorboard", "matplotlib"},
 }
 ALLOWED_WHEN_NEEDED = {
-    "edge": {"ai_edge_litert", "tflite_runtime", "gymnasium", "serial"},
+    "edge": {"ai_edge_litert", "tflite_runtime", "gymnasium", "serial", "cryptography"},
     "converters": set(),
     "tfqrl": set(),
 }
