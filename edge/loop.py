@@ -30,6 +30,7 @@ from edge.safety import (
 )
 from edge.signals import Stopped, StopSignals, stop_signals
 from edge.stats import Histogram, Percentiles
+from edge.systemd import Systemd
 from edge.ticklog import TickLog
 from edge.watchdog import Watchdog
 
@@ -195,9 +196,10 @@ class ControlLoop:
                 limit_ns = round(self._safety.max_block_s * 1e9)
                 watchdog = stack.enter_context(Watchdog(self._clock, limit_ns, self._plant_blocks))
             record.granted = stack.enter_context(realtime(self._wanted))
+            systemd = stack.enter_context(Systemd())
             try:
                 try:
-                    self._drive(ticks, record, watchdog, stop)
+                    self._drive(ticks, record, watchdog, systemd, stop)
                 finally:
                     # If a second signal comes before this line, its exception closes too; there is no third.
                     stop.closed = True
@@ -218,7 +220,9 @@ class ControlLoop:
         """How the latest run went, or goes."""
         return self._record.report(self.rate_hz)
 
-    def _drive(self, ticks: int | None, record: _Record, watchdog: Watchdog | None, stop: StopSignals) -> None:
+    def _drive(
+        self, ticks: int | None, record: _Record, watchdog: Watchdog | None, systemd: Systemd, stop: StopSignals
+    ) -> None:
         plant, clock, act, limiter = self._plant, self._clock, self._policy.act, self._limiter
         safety, in_range, log = self._safety, self._in_range, record.log
         period_ns = round(1e9 / self.rate_hz)
@@ -229,6 +233,7 @@ class ControlLoop:
         held = chosen = self._failsafe
 
         plant.reset()
+        systemd.ready(clock.now_ns())
         start_ns = deadline_ns = clock.now_ns()
         due = 0
         while (ticks is None or due < ticks) and stop.number is None:
@@ -302,6 +307,8 @@ class ControlLoop:
             record.tick(deadline_ns, woke_ns, done_ns, skipped)
             if log is not None:
                 log.record(woke_ns, 0 if cause is None else cause.exit_code, skipped, observation, action, sent)
+            if done_ns >= systemd.due_ns:
+                systemd.alive(done_ns)
             missed_in_a_row = missed_in_a_row + 1 if skipped else 0
             bad_in_a_row = bad_in_a_row + 1 if cause is not None else 0
             if cause is not None:
