@@ -126,6 +126,17 @@ def check(data: bytes, trust: Sequence[str | Path], source: str = "policy") -> N
         ) from None
 
 
+def public_pem(paths: Sequence[str | Path]) -> bytes:
+    """The public keys of several files as the contents of one, and nothing else that is in them.
+
+    Raises:
+      KeyFileError: a file holds no public Ed25519 key.
+    """
+    _, _, serialization = _cryptography()
+    form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return b"".join(key.public_bytes(*form) for path in paths for key in _public_keys(Path(path)))
+
+
 def _is_signed(data: bytes) -> bool:
     return len(data) > COMMENT_BYTES and data[-COMMENT_BYTES:].startswith(MAGIC)
 

@@ -17,21 +17,25 @@ from typing import Any, Generic, TypeVar
 import tyro
 
 from edge.errors import UnknownNameError, UsageError, UserError
-from edge.files import check_writable
+from edge.files import check_writable, write_atomically
 from tfqrl.signals import Interrupted
 
-USAGE = """usage: tfqrl {train,convert,demo} ...
+USAGE = """usage: tfqrl {train,convert,deploy,sign,sign-key,demo} ...
 
 Train control policies with deep reinforcement learning and convert them for small computers.
 
   tfqrl train ALGORITHM --env ENV --out RUN    train a policy; ALGORITHM is ppo
   tfqrl convert RUN --out POLICY.tflite        convert it and compare it with the original
+  tfqrl deploy POLICY.tflite HOST              bring it to a device by ssh and verify it there
+  tfqrl sign POLICY.tflite --key KEY           sign it, for devices that ask for that
+  tfqrl sign-key KEY                           make a pair of keys: KEY and KEY.pub
   tfqrl demo                                   all of it on one small task, with a report
 
 examples:
   tfqrl train ppo --env InvertedDoublePendulum-v5 --steps 500000 --seed 0 --out runs/pendulum
   tfqrl train ppo --out runs/pendulum --resume
   tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
+  tfqrl deploy policy.tflite pi@raspberrypi --bench
 
 Each command has its own --help. Converted policies are run by `tfqrl-edge`."""
 
@@ -77,6 +81,72 @@ class ConvertCommand:
 
 
 @dataclasses.dataclass(frozen=True)
+class DeployCommand:
+    """Bring a policy to a device by ssh: install tfqrl there if need be, copy, verify, and make it current.
+
+    Doing it again changes nothing that is as it should be. See docs/deploy.md.
+
+    Examples:
+      tfqrl deploy policy.tflite pi@raspberrypi --bench
+      tfqrl deploy policy.tflite pi@raspberrypi --service --run-options "--rate 100 --failsafe zero"
+      tfqrl deploy policy.tflite pi@raspberrypi --rollback
+
+    Attributes:
+      policy: the policy file.
+      host: the device as ssh takes it.
+      bench: measure latency, memory and energy there, and fetch the report.
+      out: file for that report (default: POLICY.bench.json).
+      service: run the policy from now on as a systemd service; needs root there (sudo without password).
+      run_options: options of `tfqrl-edge run` for the service.
+      extras: extras of tfqrl to install there, such as serial.
+      trust: public keys; the policy must be signed by one of them, and the device asks for that from then on.
+      rollback: only make the version before the current one current again.
+      ssh: the ssh command, with options if need be, such as "ssh -p 2222".
+    """
+
+    policy: tyro.conf.Positional[Path]
+    host: tyro.conf.Positional[str]
+    bench: bool = False
+    out: Path | None = None
+    service: bool = False
+    run_options: str = ""
+    extras: tuple[str, ...] = ()
+    trust: tuple[Path, ...] = ()
+    rollback: bool = False
+    ssh: str = "ssh"
+
+
+@dataclasses.dataclass(frozen=True)
+class SignCommand:
+    """Sign a policy file, in place of any signature that it has. Devices check it with `tfqrl-edge verify --trust`.
+
+    Example: tfqrl sign policy.tflite --key ~/keys/maker
+
+    Attributes:
+      policy: the policy file.
+      key: the private key.
+      out: the file to write (default: the policy file itself).
+    """
+
+    policy: tyro.conf.Positional[Path]
+    key: Path
+    out: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SignKeyCommand:
+    """Make a pair of Ed25519 keys: KEY signs and stays secret, KEY.pub goes to the devices.
+
+    Example: tfqrl sign-key ~/keys/maker
+
+    Attributes:
+      key: file of the private key; nothing is replaced.
+    """
+
+    key: tyro.conf.Positional[Path]
+
+
+@dataclasses.dataclass(frozen=True)
 class DemoCommand:
     """Train, convert, verify, run in real time and measure, on one small task, with a report.
 
@@ -95,7 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: it cannot be done. 2: the command is wrong. 130: Ctrl-C. 143: SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": _train, "convert": _convert, "demo": _demo}
+    commands = {
+        "train": _train,
+        "convert": _convert,
+        "deploy": _deploy,
+        "sign": _sign,
+        "sign-key": _sign_key,
+        "demo": _demo,
+    }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2
@@ -160,6 +237,47 @@ def _convert(words: list[str]) -> int:
     conversion = convert_run(Run.open(command.run), command.recipe, episodes=command.episodes)
     conversion.save(command.out, force=command.force)
     print(report.info_text(conversion.artifact, command.out.stat().st_size))
+    return 0
+
+
+def _deploy(words: list[str]) -> int:
+    # Options as the value of an option: joined to it, or each would be taken for one of this command.
+    if "--run-options" in words[:-1]:
+        at = words.index("--run-options")
+        words = [*words[:at], f"--run-options={words[at + 1]}", *words[at + 2 :]]
+    command = _parse(DeployCommand, "tfqrl deploy", words)
+    from tfqrl.deploy import Options, deploy, rollback
+    from tfqrl.device import Device
+
+    device = Device(command.host, command.ssh)
+    if command.rollback:
+        rollback(command.policy, device)
+        return 0
+    deploy(
+        command.policy,
+        device,
+        Options(command.trust, command.extras, command.bench, command.out, command.service, command.run_options),
+    )
+    return 0
+
+
+def _sign(words: list[str]) -> int:
+    command = _parse(SignCommand, "tfqrl sign", words)
+    from edge import artifact, signature
+
+    artifact.read(command.policy)
+    out = command.out or command.policy
+    write_atomically(out, signature.sign(command.policy.read_bytes(), command.key, str(command.policy)))
+    print(f"Signed: {out}.")
+    return 0
+
+
+def _sign_key(words: list[str]) -> int:
+    command = _parse(SignKeyCommand, "tfqrl sign-key", words)
+    from edge.signature import make_key
+
+    public = make_key(command.key)
+    print(f"Made {command.key}, which signs and must stay secret, and {public}, which devices trust.")
     return 0
 
 

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes import DATA
 
 from tfqrl import cli
 
@@ -48,7 +49,7 @@ def test_help_needs_no_tensorflow() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize("command", ["convert", "demo"])
+@pytest.mark.parametrize("command", ["convert", "deploy", "sign", "demo"])
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         cli.main([command, "--help"])
@@ -75,3 +76,22 @@ def test_a_place_that_cannot_be_written_is_an_error_before_training(
     (tmp_path / "file").write_text("")
     assert cli.main(["train", "ppo", "--env", "Pendulum-v1", *TINY, "--out", str(tmp_path / "file" / "run")]) == 1
     assert "Cannot write" in capsys.readouterr().err
+
+
+def test_a_policy_is_signed_with_a_key_made_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from edge import artifact
+    from edge.errors import UnsignedError
+
+    policy, key = tmp_path / "policy.tflite", tmp_path / "maker"
+    policy.write_bytes((DATA / "arm-int8.tflite").read_bytes())
+    assert cli.main(["sign-key", str(key)]) == 0
+    assert f"{key}.pub" in capsys.readouterr().out
+    assert cli.main(["sign", str(policy), "--key", str(key), "--out", str(tmp_path / "signed.tflite")]) == 0
+    assert artifact.read(tmp_path / "signed.tflite", trust=[f"{key}.pub"]).manifest.name == "arm"
+    with pytest.raises(UnsignedError):
+        artifact.read(policy, trust=[f"{key}.pub"])
+    assert cli.main(["sign", str(policy), "--key", str(key)]) == 0
+    assert policy.read_bytes() == (tmp_path / "signed.tflite").read_bytes()
+    assert cli.main(["sign", __file__, "--key", str(key)]) == 1
+    assert cli.main(["sign-key", str(key)]) == 1
+    assert "exists already" in capsys.readouterr().err
