@@ -16,8 +16,11 @@ from typing import Any, Generic, TypeVar
 
 import tyro
 
+from edge import artifact, signature
 from edge.errors import UnknownNameError, UsageError, UserError
 from edge.files import check_writable, write_atomically
+from tfqrl.deploy import Options, deploy, rollback
+from tfqrl.device import Device
 from tfqrl.signals import Interrupted
 
 USAGE = """usage: tfqrl {train,convert,deploy,sign,sign-key,demo} ...
@@ -86,32 +89,21 @@ class DeployCommand:
 
     Doing it again changes nothing that is as it should be. See docs/deploy.md.
 
-    Examples:
-      tfqrl deploy policy.tflite pi@raspberrypi --bench
-      tfqrl deploy policy.tflite pi@raspberrypi --service --run-options "--rate 100 --failsafe zero"
-      tfqrl deploy policy.tflite pi@raspberrypi --rollback
+    Example: tfqrl deploy policy.tflite pi@raspberrypi --bench
+
+    Example: tfqrl deploy policy.tflite pi@raspberrypi --service --run-options "--rate 100 --failsafe zero"
 
     Attributes:
       policy: the policy file.
       host: the device as ssh takes it.
-      bench: measure latency, memory and energy there, and fetch the report.
-      out: file for that report (default: POLICY.bench.json).
-      service: run the policy from now on as a systemd service; needs root there (sudo without password).
-      run_options: options of `tfqrl-edge run` for the service.
-      extras: extras of tfqrl to install there, such as serial.
-      trust: public keys; the policy must be signed by one of them, and the device asks for that from then on.
+      config: what is wanted beyond having the policy there.
       rollback: only make the version before the current one current again.
       ssh: the ssh command, with options if need be, such as "ssh -p 2222".
     """
 
     policy: tyro.conf.Positional[Path]
     host: tyro.conf.Positional[str]
-    bench: bool = False
-    out: Path | None = None
-    service: bool = False
-    run_options: str = ""
-    extras: tuple[str, ...] = ()
-    trust: tuple[Path, ...] = ()
+    config: Options = dataclasses.field(default_factory=Options)
     rollback: bool = False
     ssh: str = "ssh"
 
@@ -245,26 +237,21 @@ def _deploy(words: list[str]) -> int:
     if "--run-options" in words[:-1]:
         at = words.index("--run-options")
         words = [*words[:at], f"--run-options={words[at + 1]}", *words[at + 2 :]]
-    command = _parse(DeployCommand, "tfqrl deploy", words)
-    from tfqrl.deploy import Options, deploy, rollback
-    from tfqrl.device import Device
-
+    command = _parse(DeployCommand, "tfqrl deploy", words, None, Options)
     device = Device(command.host, command.ssh)
-    if command.rollback:
+    if not command.rollback:
+        deploy(command.policy, device, command.config)
+    elif command.config == Options():
         rollback(command.policy, device)
-        return 0
-    deploy(
-        command.policy,
-        device,
-        Options(command.trust, command.extras, command.bench, command.out, command.service, command.run_options),
-    )
+    else:
+        raise UsageError(
+            "--rollback goes alone, besides --ssh: it deploys nothing, and bench and service are as before."
+        )
     return 0
 
 
 def _sign(words: list[str]) -> int:
     command = _parse(SignCommand, "tfqrl sign", words)
-    from edge import artifact, signature
-
     artifact.read(command.policy)
     out = command.out or command.policy
     write_atomically(out, signature.sign(command.policy.read_bytes(), command.key, str(command.policy)))
@@ -274,9 +261,7 @@ def _sign(words: list[str]) -> int:
 
 def _sign_key(words: list[str]) -> int:
     command = _parse(SignKeyCommand, "tfqrl sign-key", words)
-    from edge.signature import make_key
-
-    public = make_key(command.key)
+    public = signature.make_key(command.key)
     print(f"Made {command.key}, which signs and must stay secret, and {public}, which devices trust.")
     return 0
 

@@ -12,7 +12,7 @@ import json
 import re
 import shlex
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,20 +33,20 @@ class Options:
     """What is wanted beyond having the policy there.
 
     Attributes:
-      trust: files of public keys; the policy must be signed by one of them, here and there.
-      extras: extras of tfqrl that the plant needs on the device, such as serial.
-      bench: measure the policy there.
-      out: where the bench's report goes; beside the policy file if None.
-      service: install a service that runs the policy.
-      run_options: what the service gives to `tfqrl-edge run`.
+      bench: measure latency, memory and energy there, and fetch the report.
+      out: file for that report (default: POLICY.bench.json).
+      service: run the policy from now on as a systemd service; needs root there (sudo without password).
+      run_options: options of `tfqrl-edge run` for the service.
+      extras: extras of tfqrl to install there, such as serial.
+      trust: public keys; the policy must be signed by one of them, and the device asks for that from then on.
     """
 
-    trust: Sequence[Path] = ()
-    extras: Sequence[str] = ()
     bench: bool = False
     out: Path | None = None
     service: bool = False
     run_options: str = ""
+    extras: tuple[str, ...] = ()
+    trust: tuple[Path, ...] = ()
 
 
 def deploy(policy: Path, device: Device, options: Options, say: Callable[[str], None] = print) -> None:
@@ -104,7 +104,8 @@ def deploy(policy: Path, device: Device, options: Options, say: Callable[[str], 
     else:
         if changed:
             _restart(device, name, say)
-        say(f"Run it with: ssh {device.host} {shlex.quote(shlex.join(command))}")
+        # -t, or Ctrl-C would end ssh here and leave the loop running there.
+        say(f"Run it with: ssh -t {device.host} {shlex.quote(shlex.join(command))}")
 
 
 def rollback(policy: Path, device: Device, say: Callable[[str], None] = print) -> None:

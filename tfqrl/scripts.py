@@ -45,7 +45,7 @@ echo "$2" > "$new/.extras"
 sync "$new/.extras"
 mv "$new/.extras" "$new/tfqrl-extras"
 before=$(basename "$(readlink "$base/venv" || true)")
-ln -s "venvs/$1" "$base/.venv.$$"
+ln -sfn "venvs/$1" "$base/.venv.$$"
 mv -T "$base/.venv.$$" "$base/venv"
 cd "$base/venvs"
 for old in *; do
@@ -65,7 +65,7 @@ signed() {
     if [ -f trusted.pub ]; then echo signed; else echo unsigned; fi
 }
 point() {
-    ln -s "$2" ".link.$$"
+    ln -sfn "$2" ".link.$$"
     mv -T ".link.$$" "$1"
 }
 """

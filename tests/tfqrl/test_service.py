@@ -46,7 +46,7 @@ def test_systemd_would_say_if_it_could_not_read_a_line(tmp_path: Path) -> None:
 def test_systemd_finds_the_unit_hardly_exposed(tmp_path: Path) -> None:
     # Out of 100; an ordinary service without hardening has 96, systemd's word below 50 is "OK". It is asked for a user
     # who is not root, whom the service of a device runs as.
-    contents = text("run").replace("User=root", "User=nobody")
+    contents = text("run").replace("User=root", "User=pi")
     analyze(tmp_path, contents, "security", "--offline=true", "--threshold=30", "--no-pager")
 
 
