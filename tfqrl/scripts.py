@@ -7,36 +7,49 @@ from __future__ import annotations
 
 from tfqrl.service import GROUPS
 
-PROBE = """
+# Whether the venv $1 was made to its end and still works: an upgrade of the system takes a venv's Python away.
+WHOLE = """
+whole() {
+    [ -f "$1/tfqrl-extras" ] && "$1/bin/python" -Ic '
+from importlib.util import find_spec
+raise SystemExit(not (find_spec("edge") and find_spec("numpy")))' 2>/dev/null
+}
+"""
+
+PROBE = (
+    WHOLE
+    + """
 echo "system $(uname -s)"
 echo "user $(id -un)"
 echo "home $HOME"
 echo "python $(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)"
 echo "venv $(python3 -c 'import ensurepip, venv; print("yes")' 2>/dev/null || true)"
-echo "installed $(basename "$(readlink "$base/venv" || true)")"
+echo "installed $(if whole "$base/venv"; then basename "$(readlink "$base/venv")"; fi)"
 echo "extras $(cat "$base/venv/tfqrl-extras" 2>/dev/null || true)"
 for group in GROUPS; do
     if getent group "$group" >/dev/null; then echo "group $group"; fi
 done
 """.replace("GROUPS", " ".join(GROUPS))
+)
 
 # $1: VERSION-HASH. $2: extras, with commas. $3: the name of the wheel at standard input. $4: its SHA-256.
 # A venv is made beside the current one, which services run from; `tfqrl-extras` is written last and says it is whole.
-INSTALL = """
+INSTALL = (
+    WHOLE
+    + """
 new=$base/venvs/$1
 trap 'if [ ! -f "$new/tfqrl-extras" ]; then rm -rf "$new"; fi' EXIT
-if [ -f "$new/tfqrl-extras" ]; then
+if whole "$new"; then
     cat > /dev/null
 else
     rm -rf "$new"
-    mkdir -p "$base/venvs"
-    python3 -m venv "$new" >&2
-    mkdir "$new/wheel"
+    mkdir -p "$new/wheel"
     cat > "$new/wheel/$3"
     if [ "$(sha256sum < "$new/wheel/$3" | cut -d ' ' -f 1)" != "$4" ]; then
         echo 'The wheel did not arrive whole. Deploy again.' >&2
         exit 1
     fi
+    python3 -m venv "$new" >&2
 fi
 for wheel in "$new"/wheel/*.whl; do
     "$new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$wheel${2:+[$2]}" >&2
@@ -52,6 +65,7 @@ for old in *; do
     case $old in "$1" | "$before") ;; *) rm -rf "./$old" ;; esac
 done
 """
+)
 
 FUNCTIONS = """
 verify() {

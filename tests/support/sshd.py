@@ -78,7 +78,8 @@ class Board:
             f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nSetEnv {environment}\n"
         )
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {(folder / 'host.pub').read_text()}")
-        self.ssh = self.ssh_with()
+        # One connection for all, as many people's configuration has it; it takes most of a test's time.
+        self.ssh = f"{self.ssh_with()} -o ControlMaster=auto -o ControlPersist=60 -o ControlPath={folder / 'c'}"
 
     def ssh_with(self, *, key: str = "user", known: str = "known", port: int | None = None) -> str:
         return (
@@ -115,6 +116,7 @@ class Board:
         raise AssertionError("sshd does not listen")
 
     def __exit__(self, *details: object) -> None:
+        subprocess.run([*self.ssh.split(), "-O", "exit", "127.0.0.1"], capture_output=True, check=False)
         self._server.terminate()
         self._server.wait()
 

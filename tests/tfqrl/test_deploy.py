@@ -132,9 +132,16 @@ def test_a_changed_tfqrl_is_installed_beside_the_one_that_runs(
         [Path(before).name, Path(after).name]
     )
     assert list((board.base / "venv").glob("lib/*/site-packages/edge/changed.py"))
+
     monkeypatch.undo()
+    # As after an upgrade of the system, whose new Python knows nothing of the old one's packages.
+    for path in (board.base / before / "bin").glob("python*"):
+        path.unlink()
     assert deploy(board, ARM) == 0
     assert os.readlink(board.base / "venv") == before
+    assert "Installing tfqrl" in capsys.readouterr().out
+    assert deploy(board, ARM) == 0
+    assert "Installing tfqrl" not in capsys.readouterr().out
 
 
 def test_a_newer_tfqrl_is_kept(
@@ -155,6 +162,29 @@ def test_a_tfqrl_that_does_not_install_leaves_the_old_one(
     assert deploy(board, ARM) == 1
     assert "tfqrl-0.1.0-py3-none-any.whl" in capsys.readouterr().err
     assert (sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")) == before
+
+
+def test_a_wheel_that_is_cut_short_leaves_nothing(
+    board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")
+    longer = dataclasses.replace(wheel.build(), data=wheel.build().data + b"\0")
+    monkeypatch.setattr(wheel, "build", lambda: longer)
+    cut = board.put("cut-ssh", f'#!/bin/sh\nhead -c 3000 | exec {board.ssh} "$@"\n')
+    assert deploy(board, ARM, ssh=str(cut)) == 1
+    assert "The wheel did not arrive whole." in capsys.readouterr().err
+    assert (sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")) == before
+
+
+def test_extras_are_added_to_what_is_there_and_stay(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    before = os.readlink(board.base / "venv")
+    (board.base / "venv/tfqrl-extras").write_text("\n")
+    assert deploy(board, ARM, "--extras", "train") == 0
+    assert "with ['train'] ..." in capsys.readouterr().out
+    assert deploy(board, ARM) == 0
+    assert "Installing" not in capsys.readouterr().out
+    assert (board.base / "venv/tfqrl-extras").read_text() == "train\n"
+    assert os.readlink(board.base / "venv") == before
 
 
 def test_an_unknown_extra_is_refused(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
