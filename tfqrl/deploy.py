@@ -67,7 +67,7 @@ def deploy(policy: Path, device: Device, options: Options, say: Callable[[str], 
     data = policy.read_bytes()
     name, version = slug(manifest.name), hashlib.sha256(data).hexdigest()[:12]
     facts = _probe(device)
-    installed = _install(device, facts, options, say)
+    _install(device, facts, options, say)
 
     files = {"policy.tflite": data}
     if options.trust:
@@ -76,7 +76,6 @@ def deploy(policy: Path, device: Device, options: Options, say: Callable[[str], 
     verified, *_, state, signed = device.run(COPY, name, version, digest, data=_tar(files)).splitlines()
     say(verified)
     say(f"{name} {version} is {'current' if state == 'switched' else 'already there'}.")
-    changed = installed or state == "switched"
 
     if options.bench:
         report = device.run(BENCH, name)
@@ -98,12 +97,9 @@ def deploy(policy: Path, device: Device, options: Options, say: Callable[[str], 
             groups=facts["groups"].split(),
             rate_hz=manifest.spec.control_rate_hz,
         )
-        unit = f"tfqrl-{name}.service"
-        state = device.run(SERVICE, unit, "yes" if changed else "no", data=text.encode()).strip()
-        say(f"{unit} is {'already there' if state == 'unchanged' else state}.")
+        say(f"tfqrl-{name}.service is {device.run(SERVICE, name, data=text.encode()).strip()}.")
     else:
-        if changed:
-            _restart(device, name, say)
+        _restart(device, name, say)
         # -t, or Ctrl-C would end ssh here and leave the loop running there.
         say(f"Run it with: ssh -t {device.host} {shlex.quote(shlex.join(command))}")
 
@@ -120,7 +116,7 @@ def rollback(policy: Path, device: Device, say: Callable[[str], None] = print) -
       DeviceError: there is no version before, or it is refused.
     """
     name = slug(artifact.read(policy).manifest.name)
-    verified, version = device.run(ROLLBACK, name).splitlines()
+    verified, *_, version = device.run(ROLLBACK, name).splitlines()
     say(verified)
     say(f"{name} {version} is current again.")
     _restart(device, name, say)
@@ -162,8 +158,8 @@ def _probe(device: Device) -> dict[str, str]:
     return facts
 
 
-def _install(device: Device, facts: dict[str, str], options: Options, say: Callable[[str], None]) -> bool:
-    """Install tfqrl if it is missing there, older, or lacks extras; returns whether that was so."""
+def _install(device: Device, facts: dict[str, str], options: Options, say: Callable[[str], None]) -> None:
+    """Install tfqrl if it is missing there, older, or lacks extras."""
     here = wheel.build()
     identity = f"{here.version}-{here.sha256[:12]}"
     installed = facts["installed"]
@@ -175,18 +171,16 @@ def _install(device: Device, facts: dict[str, str], options: Options, say: Calla
     newer = bool(installed) and _numbers(installed.rpartition("-")[0]) > _numbers(here.version)
     if (newer or installed == identity) and extras == present:
         say(f"tfqrl {installed} is already there{', newer than here' if newer else ''}.")
-        return False
+        return
     say(f"Installing tfqrl {installed if newer else identity}{f' with {sorted(extras)}' if extras else ''} ...")
     device.run(
         INSTALL, installed if newer else identity, ",".join(sorted(extras)), here.name, here.sha256, data=here.data
     )
-    return True
 
 
 def _restart(device: Device, name: str, say: Callable[[str], None]) -> None:
-    unit = f"tfqrl-{name}.service"
-    if state := device.run(RESTART, unit).strip():
-        say(f"{unit} was restarted and is {state}.")
+    if state := device.run(RESTART, name).strip():
+        say(f"tfqrl-{name}.service was restarted and is {state}.")
 
 
 def _tar(files: dict[str, bytes]) -> bytes:

@@ -57,6 +57,9 @@ done
 echo "$2" > "$new/.extras"
 sync "$new/.extras"
 mv "$new/.extras" "$new/tfqrl-extras"
+for policy in "$base"/policies/*; do
+    if [ -d "$policy" ]; then touch "$policy/restart"; fi
+done
 before=$(basename "$(readlink "$base/venv" || true)")
 ln -sfn "venvs/$1" "$base/.venv.$$"
 mv -T "$base/.venv.$$" "$base/venv"
@@ -67,6 +70,8 @@ done
 """
 )
 
+# A policy's folder has a file `restart` while its service runs what was current before, so that a deployment that was
+# broken off is finished by the next.
 FUNCTIONS = """
 verify() {
     if [ -f "$2" ]; then set -- "$1" --trust "$2" --require-signature; else set -- "$1"; fi
@@ -108,6 +113,7 @@ if [ "$before" = "$2" ] && cmp -s "$new/policy.tflite" current/policy.tflite \
     signed
     exit 0
 fi
+touch restart
 mkdir -p "$2"
 mv "$new/policy.tflite" "$2/policy.tflite"
 touch "$2"
@@ -142,6 +148,7 @@ if [ -z "$previous" ] || [ "$previous" = "$current" ]; then
     exit 1
 fi
 verify "previous/policy.tflite" trusted.pub
+touch restart
 point current "$previous"
 point previous "$current"
 echo "$previous"
@@ -159,8 +166,10 @@ if [ -f trusted.pub ]; then set -- "$@" --trust trusted.pub; fi
 cat "$report"
 """
 
+# Begins scripts whose $1 is a policy's name and which need root.
 ROOT = """
-unit=$1
+unit=tfqrl-$1.service
+restart=$base/policies/$1/restart
 if ! command -v systemctl >/dev/null; then
     echo 'There is no systemd. Deploy without --service and start the policy by what starts your programs.' >&2
     exit 1
@@ -182,11 +191,12 @@ start() {
         echo "The service $unit does not start." >&2
         exit 1
     fi
+    rm -f "$restart"
     systemctl is-active "$unit" || true
 }
 """
 
-# $1: the unit's name. $2: yes if the policy has changed. The unit's text comes at standard input.
+# $1: name. The unit's text comes at standard input.
 SERVICE = (
     ROOT
     + r"""
@@ -194,8 +204,8 @@ text=$(mktemp)
 trap 'rm -f "$text"' EXIT
 cat > "$text"
 if root cmp -s "$text" "/etc/systemd/system/$unit" && systemctl is-enabled --quiet "$unit" \
-    && systemctl is-active --quiet "$unit" && [ "$2" = no ]; then
-    echo unchanged
+    && systemctl is-active --quiet "$unit" && [ ! -e "$restart" ]; then
+    echo 'already there'
     exit 0
 fi
 root install -m 644 "$text" "/etc/systemd/system/$unit"
@@ -205,9 +215,9 @@ start
 """
 )
 
-# $1: the unit's name.
+# $1: name.
 RESTART = f"""
-if ! systemctl cat "$1" >/dev/null 2>&1; then exit 0; fi
+if [ ! -e "$base/policies/$1/restart" ] || ! systemctl cat "tfqrl-$1.service" >/dev/null 2>&1; then exit 0; fi
 {ROOT}
 start
 """

@@ -352,6 +352,21 @@ def test_a_service_is_installed_once_and_restarted_for_new_policies(
     assert "sudo systemctl restart tfqrl-arm.service" in board.calls()
 
 
+def test_a_restart_that_failed_is_made_up_for(board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy(board, ARM, "--service") == 0
+    newer = variant(tmp_path / "newer.tflite", 1)
+    (board.box / "broken").touch()
+    assert deploy(board, newer) == 1
+    assert "does not start" in capsys.readouterr().err
+    (board.box / "broken").unlink()
+    assert deploy(board, newer) == 0
+    printed = capsys.readouterr().out
+    assert "is already there." in printed
+    assert "was restarted and is active." in printed
+    assert deploy(board, newer) == 0
+    assert "restarted" not in capsys.readouterr().out
+
+
 def test_a_service_that_does_not_start_is_an_error(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
     (board.box / "broken").touch()
     assert deploy(board, ARM, "--service") == 1
