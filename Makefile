@@ -27,7 +27,8 @@ check: $(VENV)/test
 	$(BIN)/mypy
 
 bench: $(VENV)/bench
-	$(BIN)/python benchmarks/act_overhead.py --json results/act_overhead.json
+	$(BIN)/python benchmarks/edge_latency.py --json results/edge_latency.json
+	$(BIN)/python benchmarks/loop_jitter.py --json results/loop_jitter.json
 	$(BIN)/python benchmarks/rollout.py --json results/rollout.json
 	$(BIN)/python benchmarks/ppo_vs_sb3.py --json results/ppo_vs_sb3.json
 

@@ -26,7 +26,6 @@ import numpy as np
 import provenance
 
 from edge.conditions import Conditions
-from edge.interpreter import Runtime
 from edge.report import table
 from tfqrl import evaluate
 from tfqrl.agents.ppo import PPOConfig
@@ -181,7 +180,7 @@ def main() -> None:
             "ratios": ratios,
             "trainings": trainings,
             "versions": {package: version(package) for package in packages},
-            "machine": vars(Conditions.now(Runtime("none", "", 0))) | {"runtime": None},
+            "machine": vars(Conditions.now()),
         }
         options.json.write_text(json.dumps(result, indent=1))
 

@@ -32,7 +32,9 @@ def page() -> str:
             "",
             "Drawn from `results/` by `make results`; do not edit. Each section names the command that measured it.",
             "",
-            *act_section(load("act_overhead")),
+            *latency_section(load("edge_latency")),
+            "",
+            *jitter_section(load("loop_jitter")),
             "",
             *ppo_section(load("ppo_vs_sb3")),
             "",
@@ -53,35 +55,88 @@ def measured_by(result: dict[str, Any]) -> str:
     return f"`{result['command']}` at commit {result['commit']}."
 
 
-def act_section(result: dict[str, Any]) -> list[str]:
-    """What `act` costs beside the bare interpreter."""
-    rows = result["rows"]
-    conditions = rows[0]["conditions"]
-    runtime = conditions["runtime"]
+def latency_section(result: dict[str, Any]) -> list[str]:
+    """What one action costs, beside the peers."""
+    rows, conditions, quantisation = result["rows"], result["conditions"], result["host_quantisation"]
+    names = list(rows[0]["median_us"])
+    wanted = {
+        "act / bare": "at most 1.5 (64-64), 1.3 (256-256)",
+        "act float32 / bare float32": "the same",
+        "onnxruntime / act": "at least 3",
+        "stable-baselines3 / act": "at least 40",
+    }
     return [
-        "## What `edge.Policy.act` costs",
+        "## What one action costs",
         "",
-        f"{measured_by(result)} Medians over {result['blocks']} interleaved blocks of {result['calls']} calls, "
-        f"microseconds. Bare: `set_tensor`, `invoke`, `get_tensor`. Wanted: at most 1.5.",
+        f"{measured_by(result)} Medians over {result['blocks']} blocks of calls that take turns, microseconds. act: "
+        "`edge.Policy.act` of an int8 policy, all its checks included; bare: `set_tensor`, `invoke`, `get_tensor`; "
+        "onnxruntime: its int8 session, one thread; stable-baselines3: `predict` of PPO with the same network.",
         "",
         *markdown_table(
-            ("network", "recipe", "bare", "act", "ratio", "5 % .. 95 % of blocks"),
+            ("network", *names),
+            [(row["network"], *(f"{row['median_us'][name]:.2f}" for name in names)) for row in rows],
+        ),
+        "",
+        "Ratios of the medians; in brackets the 5th and 95th percentile of the blocks' own ratios.",
+        "",
+        *markdown_table(
+            ("ratio", *(row["network"] for row in rows), "wanted"),
             [
                 (
-                    row["network"],
-                    row["recipe"],
-                    f"{row['bare_us']:.2f}",
-                    f"{row['act_us']:.2f}",
-                    f"{row['ratio']:.2f}",
-                    " .. ".join(f"{value:.2f}" for value in row["ratio_p5_p95"]),
+                    name,
+                    *(
+                        f"{r['ratio']:.2f} [{r['p5']:.2f}, {r['p95']:.2f}]"
+                        for r in (row["ratios"][name] for row in rows)
+                    ),
+                    text,
                 )
-                for row in rows
+                for name, text in wanted.items()
             ],
         ),
         "",
-        f"{conditions['cpu']}, {conditions['cores']} cores, {runtime['name']} {runtime['version']}, "
-        f"{runtime['threads']} thread, Python {conditions['python']}, numpy {conditions['numpy']}.",
+        f"Normalising and quantising 17 observations on the host, for integer input: {quantisation['ours_us']:.2f} us "
+        f"(wanted: at most 2.5; plain numpy: {quantisation['plain_numpy_us']:.2f} us).",
+        "",
+        f"{machine(conditions)}; " + ", ".join(f"{name} {number}" for name, number in result["versions"].items()) + ".",
     ]
+
+
+def jitter_section(result: dict[str, Any]) -> list[str]:
+    """The control loop at 1 kHz beside bare wake-ups."""
+    rows = []
+    for mode, row in result["rows"].items():
+        for name, times in (
+            ("bare wake-up", row["bare_wake_latency_us"]),
+            ("loop's wake-up", row["loop_wake_latency_us"]),
+            ("loop's work", row["loop_work_us"]),
+        ):
+            missed = {"bare wake-up": sum(row["bare_missed"]), "loop's wake-up": sum(row["loop_missed"])}.get(name)
+            percentiles = (f"{times[key]:.0f}" for key in ("p50", "p90", "p99", "p99_9", "max"))
+            rows.append((mode, name, *percentiles, "" if missed is None else str(missed)))
+    seconds = next(iter(result["rows"].values()))["seconds_each"]
+    warnings = sorted({warning for row in result["rows"].values() for warning in row["warnings"]})
+    return [
+        f"## The control loop at {result['rate_hz']:g} Hz",
+        "",
+        f"{measured_by(result)} {seconds:g} s of the loop (int8 policy 17-256-256-6, plant in memory) and of bare "
+        "wake-ups at the same deadlines, in turns of two seconds; as an ordinary process, and with what `tfqrl-edge "
+        "run` can ask of the kernel (SCHED_FIFO, locked memory, one core, no garbage collector). Microseconds. A "
+        "period is missed if it was over before its work was done, for bare wake-ups before the process woke. Wanted: "
+        "no misses beyond what the bare wake-ups explain.",
+        "",
+        *markdown_table(("mode", "what", "p50", "p90", "p99", "p99.9", "max", "missed periods"), rows),
+        "",
+        *(f"- Refused here: {warning}" for warning in warnings),
+        f"{machine(result['conditions'])}; kernel: {next(iter(result['rows'].values()))['kernel']}.",
+    ]
+
+
+def machine(conditions: dict[str, Any]) -> str:
+    """The machine and its software in a line."""
+    return (
+        f"{conditions['cpu']}, {conditions['cores']} cores, load before {conditions['load_1min']:.2f}, "
+        f"{conditions['kernel']}, Python {conditions['python']}, numpy {conditions['numpy']}"
+    )
 
 
 def ppo_section(result: dict[str, Any]) -> list[str]:

@@ -26,7 +26,6 @@ import provenance
 import tensorflow as tf
 
 from edge.conditions import Conditions
-from edge.interpreter import Runtime
 from edge.report import table
 from tfqrl.envs import VectorEnv
 from tfqrl.networks import HostNetwork, mlp
@@ -112,7 +111,7 @@ def main() -> None:
             "blocks": BLOCKS,
             "steps": STEPS,
             "rows": rows,
-            "machine": vars(Conditions.now(Runtime("none", "", 0))) | {"runtime": None},
+            "machine": vars(Conditions.now()),
         }
         options.json.write_text(json.dumps(result, indent=1))
 

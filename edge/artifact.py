@@ -17,7 +17,6 @@ import io
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ from edge.errors import (
     TruncatedArtifactError,
     UnknownNameError,
 )
-from edge.files import write_atomically
+from edge.files import read_bounded, write_atomically
 from edge.records import from_plain, to_json
 
 SCHEMA_VERSION = 1
@@ -47,20 +46,12 @@ GOLDEN = "golden.npz"
 # No honest policy comes near these; a hostile file must not exhaust a small computer's memory.
 MAX_FILE_BYTES = 512 * 2**20
 MAX_MEMBER_BYTES = 16 * 2**20
-
-# What `zipfile` and numpy raise on damaged archives.
-ARCHIVE_ERRORS = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    KeyError,
-    OverflowError,
-    NotImplementedError,
-    RuntimeError,
-)
+# JSON grows some forty times when it is read.
+MAX_MANIFEST_BYTES = 2 * 2**20
+# All of them are replayed when a policy is loaded.
+MAX_GOLDEN_PAIRS = 10_000
+MAX_ARCHIVE_ENTRIES = 1000
+_ENTRY = b"PK\x01\x02"
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -283,9 +274,7 @@ def read(path: str | Path, *, trust: Sequence[str | Path] | None = None) -> Arti
       ArtifactError: one of its subclasses, by what is wrong with the file.
     """
     try:
-        if Path(path).stat().st_size > MAX_FILE_BYTES:
-            raise ArtifactError(f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB, which no policy is.")
-        data = Path(path).read_bytes()
+        data = read_bounded(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ArtifactError(f"Cannot read {path}: {error.strerror or error}.") from error
     if trust is not None:
@@ -325,19 +314,27 @@ def sha256(data: bytes) -> str:
 
 def _read_archive(data: bytes, source: str) -> tuple[dict[str, bytes], int]:
     """The archive's members of ours, and where the archive begins (which is the length of the flatbuffer)."""
+    # Before `zipfile` makes an object of each.
+    if data.count(_ENTRY) > MAX_ARCHIVE_ENTRIES:
+        raise ManifestError(f"The archive of {source} has more than {MAX_ARCHIVE_ENTRIES} entries: refused.")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
             ours = [info for info in infos if info.filename in (MANIFEST, GOLDEN)]
+            if len({info.filename for info in ours}) < len(ours):
+                raise ManifestError(f"The archive of {source} has two members of the same name.")
             for info in ours:
                 # Only what `write` writes: other decompressors have errors, and appetites, of their own.
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise ManifestError(f"{info.filename} in {source} is compressed in a way that tfqrl does not use.")
-                if info.file_size > MAX_MEMBER_BYTES:
+                if info.file_size > (MAX_MANIFEST_BYTES if info.filename == MANIFEST else MAX_MEMBER_BYTES):
                     raise ManifestError(f"{info.filename} in {source} claims {info.file_size} bytes: refused.")
             members = {info.filename: archive.read(info) for info in ours}
             return members, min((info.header_offset for info in infos), default=len(data))
-    except ARCHIVE_ERRORS as error:
+    except ArtifactError:
+        raise
+    except Exception as error:
+        # On damaged archives `zipfile` raises a dozen kinds of exception, and not the same in each version.
         if MANIFEST.encode() in data:
             raise TruncatedArtifactError(
                 f"{source} is cut short or damaged: its archive cannot be read ({error})."
@@ -350,7 +347,9 @@ def _read_archive(data: bytes, source: str) -> tuple[dict[str, bytes], int]:
 def _read_manifest(data: bytes, source: str) -> Manifest:
     try:
         plain = json.loads(data)
-    except ValueError as error:
+        # Halves of UTF-16 pairs, which Python's JSON lets through, could not be printed.
+        json.dumps(plain, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"The manifest of {source} is not JSON: {error}.") from error
     version = plain.get("schema_version") if isinstance(plain, dict) else None
     if not isinstance(version, int):
@@ -361,7 +360,8 @@ def _read_manifest(data: bytes, source: str) -> Manifest:
         )
     try:
         manifest = from_plain(Manifest, plain, "manifest")
-    except (ValueError, UnknownNameError) as error:
+        to_json(manifest)  # refuses NaN, and nesting that would be too deep later
+    except (ValueError, RecursionError, UnknownNameError) as error:
         raise ManifestError(f"The manifest of {source} does not follow the schema: {error}") from error
     if not isinstance(manifest.recipe.get("name"), str):
         raise ManifestError(f"The manifest of {source} does not name its recipe.")
@@ -395,15 +395,19 @@ def _read_golden(data: bytes, manifest: Manifest, source: str) -> Golden:
                 raise ManifestError(f"The golden pairs of {source} claim more than {MAX_MEMBER_BYTES} bytes: refused.")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             golden = Golden(arrays["observations"], arrays["actions"])
-    except ARCHIVE_ERRORS as error:
+    except ArtifactError:
+        raise
+    except Exception as error:
+        # numpy and `zipfile` raise whatever their parsing stumbles over, MemoryError and tokenize.TokenError among it.
         raise ManifestError(f"The golden pairs of {source} cannot be read: {error}.") from error
-    kinds = (golden.observations.dtype.kind, golden.actions.dtype.kind)
     if (
-        golden.observations.shape[1:] != spec.observation.shape
-        or golden.actions.shape[1:] != spec.action.shape
-        or len(golden.observations) != len(golden.actions)
-        or len(golden.actions) == 0
-        or kinds != ("f", "i" if spec.action.discrete else "f")
+        golden.observations.shape != (*golden.observations.shape[:1], *spec.observation.shape)
+        or golden.actions.shape != (*golden.observations.shape[:1], *spec.action.shape)
+        or golden.actions.ndim == 0
+        or not 0 < len(golden.actions) <= MAX_GOLDEN_PAIRS
+        or golden.observations.dtype != np.float32
+        or golden.actions.dtype != (np.int64 if spec.action.discrete else np.float32)
+        or not np.isfinite(golden.observations).all()
     ):
         raise ManifestError(f"The golden pairs of {source} do not fit its spec. Convert the policy again.")
     return golden

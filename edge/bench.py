@@ -1,46 +1,72 @@
-"""How fast, how large and how hungry a policy is on this machine."""
+"""How fast, how large and how hungry policies are on this machine, side by side."""
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge import artifact, interpreter
-from edge.conditions import Conditions, resident_bytes
+from edge import energy, interpreter
+from edge.coldstart import ColdStart, cold_start
+from edge.conditions import Conditions, Thermal
+from edge.contenders import Contender, load
+from edge.energy import Energy
 from edge.errors import UsageError
-from edge.meters import DEFAULT_CPU_WATTS, Meter, best_meter
+from edge.interpreter import Runtime
+from edge.loop import ControlLoop, LoopReport
+from edge.meters import DEFAULT_CPU_WATTS, best_meter
 from edge.meters.sampler import Sampler
 from edge.policy import Policy
-from edge.stats import Histogram, Percentiles
+from edge.stats import Latency
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# The contenders take turns this often, so that a machine that grows hot or busy does so for all of them.
+ROUNDS = 40
+WARMUP_CALLS = 200
+RATE_RUN_S = 10.0
 
 
 @dataclass(frozen=True)
-class Energy:
-    """Energy of acting back to back.
+class Entry:
+    """What was found of one contender.
 
     Attributes:
-      joules_per_action: gross energy (idle power included) over actions.
-      measured: false if it is an estimate.
-      meter: the meter's name.
-      scope: what the meter sees and how.
-      actions: how many actions the window held.
-      window_s: how long it was.
+      name: the policy's name, or the file's.
+      recipe: its conversion recipe; "-" if it is not ours.
+      sha256: of its model.
+      file_bytes: size of its file.
+      runtime: what ran it.
+      act_us: one action, from a float64 observation in the plant's units to an action, all checks included.
+      invoke_us: the runtime's bare call.
+      cold_start: a fresh process up to its first action.
+      energy: energy per action.
+      at_rate: the control loop at a fixed rate; None if it was not asked for, or the contender is not ours.
     """
 
-    joules_per_action: float
-    measured: bool
-    meter: str
-    scope: str
-    actions: int
-    window_s: float
+    name: str
+    recipe: str
+    sha256: str
+    file_bytes: int
+    runtime: Runtime
+    act_us: Latency
+    invoke_us: Latency
+    cold_start: ColdStart
+    energy: Energy
+    at_rate: LoopReport | None
+
+    @property
+    def label(self) -> str:
+        """For tables, and to find the same thing in another report."""
+        kind = f"in {self.runtime.name}" if self.recipe == "-" else self.recipe
+        threads = "" if self.runtime.threads == 1 else f", {self.runtime.threads} threads"
+        return f"{self.name} {kind}{threads}"
 
 
 @dataclass(frozen=True)
@@ -49,136 +75,178 @@ class BenchReport:
 
     Attributes:
       schema_version: version of this report's layout.
-      policy: the policy's name.
-      recipe: its conversion recipe.
-      flatbuffer_sha256: which flatbuffer it was.
-      file_bytes: size of the policy file.
-      flatbuffer_bytes: size of the model in it.
-      import_ms: importing the interpreter's package; near 0 if the process had done so.
-      load_ms: reading the file and building the interpreter, once.
-      verify_ms: replaying the golden pairs, first actions included.
-      act_us: `Policy.act`, all its checks included.
-      invoke_us: the interpreter's bare `invoke`.
-      act_histogram: the distribution behind `act_us`.
-      timer_us: median cost of reading the timer, which is included in the times above.
-      resident_bytes: memory of the whole process after load, Python and numpy included; None if unknown.
-      energy: energy per action.
-      warmup: actions before the measurement began.
-      conditions: machine, runtime and versions.
+      conditions: machine and versions.
+      before, after: temperature and clock around the measurement.
+      rounds: in how many turns the calls were timed.
+      warmup: calls of each contender before.
+      timer_us: median cost of reading the timer, which is included in the times.
+      entries: one a contender.
     """
 
     schema_version: int
-    policy: str
-    recipe: str
-    flatbuffer_sha256: str
-    file_bytes: int
-    flatbuffer_bytes: int
-    import_ms: float
-    load_ms: float
-    verify_ms: float
-    act_us: Percentiles
-    invoke_us: Percentiles
-    act_histogram: Histogram
-    timer_us: float
-    resident_bytes: int | None
-    energy: Energy
-    warmup: int
     conditions: Conditions
+    before: Thermal
+    after: Thermal
+    rounds: int
+    warmup: int
+    timer_us: float
+    entries: tuple[Entry, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the figures doubtful, a sentence each."""
+        warnings = []
+        throttled = {*(self.before.throttled or ()), *(self.after.throttled or ())}
+        new = set(self.after.throttled_since_boot or ()) - set(self.before.throttled_since_boot or ())
+        if throttled or new:
+            warnings.append(
+                f"The board was held back during the run ({', '.join(sorted(throttled | new))}): the times are those "
+                "of a slower board. Use the official supply, cool it, and measure again."
+            )
+        if self.conditions.load_1min > 0.5 * self.conditions.cores:
+            warnings.append(f"The machine was busy (load {self.conditions.load_1min:.2f}) before the run.")
+        return warnings
 
 
 def bench(
-    path: str | Path,
+    paths: Sequence[str | Path],
     *,
+    against: Sequence[tuple[str, str | Path]] = (),
     n: int = 20_000,
-    warmup: int = 1_000,
-    threads: int = 1,
-    energy_window_s: float = 2.0,
+    threads: Sequence[int] = (1,),
+    device: str = "cpu",
+    rate_hz: float | None = None,
+    energy_windows: int = 5,
     cpu_watts: float = DEFAULT_CPU_WATTS,
-    trust: Sequence[str | Path] | None = None,
+    pmic_correction: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> BenchReport:
-    """Measure the policy in `path` on its own golden observations.
+    """Measure policies, each with each number of threads, in turns.
 
     Args:
-      path: the policy file.
-      n: calls of `act` and of `invoke` to time.
-      warmup: calls before.
-      threads: interpreter threads.
-      energy_window_s: how long to act back to back for the energy figure.
-      cpu_watts: power per busy core to assume where no meter is present.
-      trust: files of public keys, by one of which the file must be signed; None asks for no signature.
+      paths: policy files, each measured on its own golden observations.
+      against: peers, as pairs of "onnxruntime" and a file.
+      n: calls of `act` and of `invoke` to time for each.
+      threads: numbers of threads.
+      device: see `interpreter.build`; peers run on the processor.
+      rate_hz: also run the control loop at this rate for ten seconds.
+      energy_windows: pairs of idle and active windows, of ten seconds each, if there is a meter; 0 for none.
+      cpu_watts: power per busy core to assume where there is none.
+      pmic_correction: see `meters.pmic`.
+      progress: told what goes on.
 
     Raises:
-      ArtifactError: the file is not a policy that can run here.
+      UserError: a file that cannot be run here.
       UsageError: a number that makes no sense.
     """
     if not 100 <= n <= 10_000_000:
         raise UsageError(f"A bench takes from 100 to 10 million calls; it was given {n}.")
-    if not 0 < energy_window_s < math.inf:
-        raise UsageError(f"The energy window must be above 0 s; it was given {energy_window_s:g}.")
-    if not 0 < cpu_watts < math.inf:
-        raise UsageError(f"The power per busy core must be above 0 W; it was given {cpu_watts:g}.")
-    import_ns = time.perf_counter_ns()
+    if energy_windows == 1 or not 0 <= energy_windows <= 1000:
+        raise UsageError(
+            f"Energy takes at least 2 windows, for an interval, or 0 for none; it was given {energy_windows}."
+        )
     interpreter.runtime_module()
-    began_ns = time.perf_counter_ns()
-    source = artifact.read(path, trust=trust)
-    manifest = source.manifest
-    policy = Policy(source.flatbuffer, manifest.spec, name=manifest.name, threads=threads)
-    loaded_ns = time.perf_counter_ns()
-    policy.replay(source.golden, manifest.golden_tolerance)
-    verified_ns = time.perf_counter_ns()
+    asked = [("tfqrl", Path(path), count, device) for path in paths for count in threads]
+    asked += [(kind, Path(path), count, "cpu") for kind, path in against for count in threads]
+    meter = best_meter(cpu_watts, pmic_correction=pmic_correction)
+    contenders = [load(*words) for words in asked]
 
-    conditions = Conditions.now(policy.runtime)
-    observations = list(source.golden.observations)
-    act = policy.act
-    for i in range(warmup):
-        act(observations[i % len(observations)])
-    act_ns = np.zeros(n, np.int64)
-    for i in range(n):
-        observation = observations[i % len(observations)]
-        start_ns = time.perf_counter_ns()
-        act(observation)
-        act_ns[i] = time.perf_counter_ns() - start_ns
-    invoke_us = Percentiles.of_ns(_time_calls(policy.invoke, n))
-    act_us = Percentiles.of_ns(act_ns)
-    assert invoke_us is not None
-    assert act_us is not None
+    conditions, before = Conditions.now(), Thermal.now()
+    progress("latency")
+    act_ns, invoke_ns = _time_in_turns(contenders, n)
+    progress("cold starts")
+    cold_starts = [cold_start(*words) for words in asked]
+    with Sampler(meter) as sampled:
+        acts = [_repeating(contender) for contender in contenders]
+        if not meter.measured:
+            energies = [energy.estimate(act, sampled, n) for act in acts]
+        elif energy_windows == 0:
+            energies = [energy.unknown(sampled, "not asked for")] * len(acts)
+        else:
+            energies = energy.measure(acts, sampled, windows=energy_windows, progress=progress)
+    at_rate: list[LoopReport | None] = [None] * len(contenders)
+    if rate_hz is not None:
+        for i, (kind, path, count, where) in enumerate(asked):
+            if kind == "tfqrl":
+                progress(f"{contenders[i].name} at {rate_hz:g} Hz")
+                policy = Policy.load(path, threads=count, device=where)
+                with _Memory(contenders[i].observations) as plant:
+                    at_rate[i] = ControlLoop(policy, plant, rate_hz=rate_hz).run(duration_s=RATE_RUN_S)
+    entries = [
+        Entry(c.name, c.recipe, c.sha256, c.file_bytes, c.runtime, Latency.of_ns(a), Latency.of_ns(i), *rest)
+        for c, a, i, *rest in zip(contenders, act_ns, invoke_ns, cold_starts, energies, at_rate, strict=True)
+    ]
     return BenchReport(
-        schema_version=SCHEMA_VERSION,
-        policy=manifest.name,
-        recipe=str(manifest.recipe["name"]),
-        flatbuffer_sha256=manifest.flatbuffer_sha256,
-        file_bytes=Path(path).stat().st_size,
-        flatbuffer_bytes=manifest.flatbuffer_bytes,
-        import_ms=(began_ns - import_ns) / 1e6,
-        load_ms=(loaded_ns - began_ns) / 1e6,
-        verify_ms=(verified_ns - loaded_ns) / 1e6,
-        act_us=act_us,
-        invoke_us=invoke_us,
-        act_histogram=Histogram.of_ns(act_ns),
-        timer_us=float(np.median(_time_calls(lambda: None, 2000))) / 1e3,
-        resident_bytes=resident_bytes(),
-        energy=_energy(policy, observations, best_meter(cpu_watts), energy_window_s),
-        warmup=warmup,
-        conditions=conditions,
+        SCHEMA_VERSION, conditions, before, Thermal.now(), ROUNDS, WARMUP_CALLS, _timer_us(), tuple(entries)
     )
 
 
-def _time_calls(call: Callable[[], None], n: int) -> npt.NDArray[np.int64]:
-    times_ns = np.zeros(n, np.int64)
-    for i in range(n):
-        start_ns = time.perf_counter_ns()
+def _time_in_turns(contenders: Sequence[Contender], n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Nanoseconds of `act` and of `invoke`, each (contenders, rounds, calls)."""
+    calls = -(-n // ROUNDS)
+    act_ns, invoke_ns = (np.zeros((len(contenders), ROUNDS, calls), np.int64) for _ in range(2))
+    for contender in contenders:
+        _time_calls(_repeating(contender), np.zeros(WARMUP_CALLS, np.int64))
+    for turn in range(ROUNDS):
+        for i, contender in enumerate(contenders):
+            _time_acts(contender, act_ns[i, turn])
+            _time_calls(contender.invoke, invoke_ns[i, turn])
+    return act_ns, invoke_ns
+
+
+def _time_acts(contender: Contender, times_ns: npt.NDArray[np.int64]) -> None:
+    act, observations, count = contender.act, contender.observations, len(contender.observations)
+    clock_ns = time.perf_counter_ns
+    for i in range(len(times_ns)):
+        observation = observations[i % count]
+        start_ns = clock_ns()
+        act(observation)
+        times_ns[i] = clock_ns() - start_ns
+
+
+def _time_calls(call: Callable[[], object], times_ns: npt.NDArray[np.int64]) -> None:
+    clock_ns = time.perf_counter_ns
+    for i in range(len(times_ns)):
+        start_ns = clock_ns()
         call()
-        times_ns[i] = time.perf_counter_ns() - start_ns
-    return times_ns
+        times_ns[i] = clock_ns() - start_ns
 
 
-def _energy(policy: Policy, observations: list[artifact.FloatArray], meter: Meter, window_s: float) -> Energy:
-    actions = 0
-    with Sampler(meter) as sampled:
-        energy_j, start_s = sampled.energy_j(), time.perf_counter()
-        while (elapsed_s := time.perf_counter() - start_s) < window_s:
-            for observation in observations:
-                policy.act(observation)
-            actions += len(observations)
-        joules = sampled.energy_j() - energy_j
-    return Energy(joules / actions, meter.measured, meter.name, meter.scope, actions, elapsed_s)
+def _timer_us() -> float:
+    times_ns = np.zeros(2000, np.int64)
+    _time_calls(lambda: None, times_ns)
+    return float(np.median(times_ns)) / 1e3
+
+
+def _repeating(contender: Contender) -> Callable[[], object]:
+    """Acts on the next observation at each call, round and round."""
+    act, observations, count, i = contender.act, contender.observations, len(contender.observations), -1
+
+    def call() -> object:
+        nonlocal i
+        i = (i + 1) % count
+        return act(observations[i])
+
+    return call
+
+
+class _Memory:
+    """A plant whose sensors and actuators cost nothing."""
+
+    def __init__(self, observations: list[npt.NDArray[Any]]) -> None:
+        self._observations = itertools.cycle(observations)
+
+    def reset(self) -> None:
+        pass
+
+    def read(self) -> npt.NDArray[Any]:
+        return next(self._observations)
+
+    def write(self, action: Any) -> Any:
+        return action
+
+    def __enter__(self) -> _Memory:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        pass

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import artifact, report, ticklog
+from edge import artifact, compare, report, ticklog
 from edge.artifact import Artifact
 from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
-from edge.files import write_atomically
+from edge.files import check_writable, write_atomically
 from edge.loop import SCHEMA_VERSION, ControlLoop, RunReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
+from edge.plants import choice
 from edge.policy import Policy
 from edge.realtime import Realtime
 from edge.records import to_json
@@ -26,11 +28,17 @@ EXAMPLES = """examples:
   tfqrl-edge info policy.tflite
   tfqrl-edge verify policy.tflite
   tfqrl-edge verify policy.tflite --trust maker.pub --require-signature
-  tfqrl-edge bench policy.tflite --json bench.json
+  tfqrl-edge bench float32.tflite int8.tflite --threads 1,2 --rate 100 --json bench.json
+  tfqrl-edge compare bench.json bench-of-another-board.json
   tfqrl-edge run policy.tflite --env InvertedDoublePendulum-v5 --duration 10 --log ticks.log
+  tfqrl-edge run policy.tflite --plant hil --connect tcp://192.168.1.20:5757 --keys hil-keys
+  tfqrl-edge run policy.tflite --plant serial --port /dev/ttyUSB0 --failsafe zero --max-age 0.1
+  tfqrl-edge run policy.tflite --plant gpio --wiring wiring.json --failsafe zero
+  tfqrl-edge run policy.tflite --plant robot:Arm --set port=5000
   tfqrl-edge replay ticks.log policy.tflite
 """
 
+DEVICE_HELP = "cpu, edgetpu, edgetpu:usb:N or edgetpu:pci:N (default: %(default)s)"
 WATTS_HELP = "power per busy core to assume for the energy estimate where there is no meter (default: %(default)s)"
 
 
@@ -56,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "tfqrl-edge", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="{info,verify,bench,run,replay}")
+    commands = parser.add_subparsers(required=True, metavar="{info,verify,bench,compare,run,replay}")
 
     def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
@@ -68,24 +76,56 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="print the manifest as JSON")
     verify = add("verify", _verify, "Check the file and replay its golden pairs on this machine.")
     verify.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
+    verify.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
 
     _add_trust(verify)
 
-    measure = add("bench", _bench, "Measure latency, memory and energy on this machine.")
-    measure.add_argument("--n", type=int, default=20_000, help="calls to time (default: %(default)s)")
-    measure.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
-    measure.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
+    text = "Measure latency, memory and energy on this machine, of several policies in turns."
+    measure = commands.add_parser("bench", help=text, description=text)
+    measure.add_argument("policies", type=Path, nargs="+", metavar="policy", help="policy files (.tflite)")
+    measure.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="onnxruntime=FILE",
+        help="measure this model beside them, in the runtime that is named; may be repeated",
+    )
+    measure.add_argument("--n", type=int, default=20_000, help="calls of each to time (default: %(default)s)")
+    measure.add_argument(
+        "--threads", default="1", metavar="LIST", help="numbers of interpreter threads, such as 1,2,4 (default: 1)"
+    )
+    measure.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
+    measure.add_argument(
+        "--rate", type=float, metavar="HZ", help="run the control loop at this rate too, for 10 s each"
+    )
+    measure.add_argument(
+        "--energy-windows",
+        type=int,
+        default=5,
+        metavar="N",
+        help="pairs of idle and active windows of 10 s each, where there is a meter; 0 for none (default: %(default)s)",
+    )
+    _add_meter_options(measure)
     measure.add_argument("--json", type=Path, help="write the report to this file too")
+    measure.add_argument("--markdown", type=Path, help="write the tables to this file too")
     _add_trust(measure)
+    measure.set_defaults(command=_bench)
+
+    text = "Compare two reports of `bench --json`, figure by figure, where their intervals carry a difference."
+    versus = commands.add_parser("compare", help=text, description=text)
+    versus.add_argument("a", type=Path, help="a report")
+    versus.add_argument("b", type=Path, help="another")
+    versus.add_argument("--json", type=Path, help="write the comparison to this file too")
+    versus.set_defaults(command=_compare)
 
     run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
-    run.add_argument("--env", help="Gymnasium environment (default: the one it was trained on)")
-    run.add_argument("--seed", type=int, default=0, help="seed of the environment (default: %(default)s)")
+    choice.add_options(run)
+    run.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
     run.add_argument("--rate", type=float, help="ticks per second (default: the manifest's control rate)")
     run.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
     run.add_argument("--json", type=Path, help="write the report to this file too")
     run.add_argument("--log", type=Path, help="record every tick to this file, for `replay`")
-    run.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
+    _add_meter_options(run)
     _add_trust(run)
 
     safety = run.add_argument_group("safety", "when the failsafe action takes the place of the policy's")
@@ -154,6 +194,15 @@ def _trust(options: argparse.Namespace) -> list[Path] | None:
     return trust
 
 
+def _add_meter_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
+    command.add_argument(
+        "--pmic-correction",
+        action="store_true",
+        help="Raspberry Pi 5: correct the sum of the rails by the line that others fitted to a meter at the plug",
+    )
+
+
 def _info(options: argparse.Namespace) -> int:
     source = artifact.read(options.policy)
     text = to_json(source.manifest) if options.json else report.info_text(source, options.policy.stat().st_size)
@@ -163,33 +212,67 @@ def _info(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     source = _read(options)
-    policy = Policy.from_artifact(source, threads=options.threads)
+    policy = Policy.from_artifact(source, threads=options.threads, device=options.device)
     check = policy.replay(source.golden, source.manifest.golden_tolerance)
     print(
-        f"OK: {policy.name} gives its {check.pairs} golden actions on {policy.runtime.name} "
-        f"{policy.runtime.version} (largest difference {check.max_error:.3g})."
+        f"OK: {policy.name} gives its {check.pairs} golden actions on {policy.runtime} "
+        f"(largest difference {check.max_error:.3g})."
     )
     return 0
 
 
 def _bench(options: argparse.Namespace) -> int:
+    for output in (options.json, options.markdown):
+        if output:
+            check_writable(output)
+    trust = _trust(options)
+    if trust is not None:
+        for path in options.policies:
+            artifact.read(path, trust=trust)
     result = bench(
-        options.policy, n=options.n, threads=options.threads, cpu_watts=options.cpu_watts, trust=_trust(options)
+        options.policies,
+        against=[_peer(text) for text in options.against],
+        n=options.n,
+        threads=_integers("--threads", options.threads),
+        device=options.device,
+        rate_hz=options.rate,
+        energy_windows=options.energy_windows,
+        cpu_watts=options.cpu_watts,
+        pmic_correction=options.pmic_correction,
+        progress=_progress,
     )
     print(report.bench_text(result))
+    if options.json:
+        write_atomically(options.json, to_json(result).encode())
+    if options.markdown:
+        write_atomically(options.markdown, report.bench_markdown(result).encode())
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    result = compare.compare(compare.read(options.a), compare.read(options.b))
+    print(report.compare_text(result))
     if options.json:
         write_atomically(options.json, to_json(result).encode())
     return 0
 
 
-def _run(options: argparse.Namespace) -> int:
-    from edge.plants.gym import GymPlant
+def _progress(text: str) -> None:
+    # A measurement of minutes must not look as if it hung; what is piped gets only the result.
+    if sys.stderr.isatty():
+        print(f"{text} ...", file=sys.stderr, flush=True)
 
+
+def _peer(text: str) -> tuple[str, Path]:
+    kind, separator, path = text.partition("=")
+    if not separator:
+        raise UsageError(f"--against takes a runtime and a model, onnxruntime=FILE; it was given {text!r}.")
+    return kind, Path(path)
+
+
+def _run(options: argparse.Namespace) -> int:
     source = _read(options)
-    policy = Policy.from_artifact(source)
-    env = options.env or source.manifest.training.get("env")
-    if not isinstance(env, str):
-        raise UsageError(f"{options.policy} names no environment. Give one with --env.")
+    policy = Policy.from_artifact(source, device=options.device)
     safety = Safety(
         _failsafe(options.failsafe),
         options.range_margin,
@@ -198,8 +281,14 @@ def _run(options: argparse.Namespace) -> int:
         options.max_missed,
         options.stop_after,
     )
-    wanted = Realtime(options.priority, options.lock_memory, _cpus(options.cpus), not options.no_gc)
-    with GymPlant(env, policy.spec, seed=options.seed) as plant:
+    wanted = Realtime(
+        options.priority,
+        options.lock_memory,
+        None if options.cpus is None else _integers("--cpus", options.cpus),
+        not options.no_gc,
+    )
+    chosen = choice.choose(options, source.manifest)
+    with choice.opened(chosen) as plant:
         loop = ControlLoop(
             policy,
             plant,
@@ -207,10 +296,11 @@ def _run(options: argparse.Namespace) -> int:
             safety=safety,
             limits=ActionLimits(options.slew, options.low_pass),
             wanted=wanted,
-            meter=best_meter(options.cpu_watts),
+            meter=best_meter(options.cpu_watts, pmic_correction=options.pmic_correction),
             log=options.log,
+            on_dead_plant=lambda: _end_process(finish),
         )
-        print(f"Running {policy.name} on {env} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
+        print(f"Running {policy.name} on {chosen.name} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
         try:
             loop.run(duration_s=options.duration)
         finally:
@@ -218,15 +308,19 @@ def _run(options: argparse.Namespace) -> int:
                 SCHEMA_VERSION,
                 policy.name,
                 source.manifest.flatbuffer_sha256,
-                env,
-                options.seed,
-                tuple(plant.returns),
+                chosen.name,
+                chosen.seed,
+                chosen.returns,
+                chosen.counts,
                 loop.report(),
-                Conditions.now(policy.runtime),
+                policy.runtime,
+                Conditions.now(),
             )
-            print(report.run_text(result), flush=True)
             if options.json:
                 write_atomically(options.json, to_json(result).encode())
+            # There may be nobody to print to: a lost session is one of the things that end a loop.
+            with contextlib.suppress(OSError):
+                print(report.run_text(result), flush=True)
     return result.loop.exit_code
 
 
@@ -242,13 +336,11 @@ def _replay(options: argparse.Namespace) -> int:
     return 1 if result.different else 0
 
 
-def _cpus(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
+def _integers(option: str, text: str) -> list[int]:
     try:
-        return [int(core) for core in text.split(",")]
+        return [int(number) for number in text.split(",")]
     except ValueError:
-        raise UsageError(f"--cpus takes core numbers separated by commas; it was given {text!r}.") from None
+        raise UsageError(f"{option} takes numbers separated by commas; it was given {text!r}.") from None
 
 
 def _failsafe(text: str) -> str | list[float]:

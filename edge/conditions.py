@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from edge.interpreter import Runtime
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,6 @@ class Conditions:
       python: Python version.
       numpy: NumPy version.
       tfqrl: version of this project.
-      runtime: interpreter, version and threads.
     """
 
     board: str
@@ -39,10 +39,9 @@ class Conditions:
     python: str
     numpy: str
     tfqrl: str
-    runtime: Runtime
 
     @classmethod
-    def now(cls, runtime: Runtime, root: Path = Path("/")) -> Conditions:
+    def now(cls, root: Path = Path("/")) -> Conditions:
         """The conditions on this machine; `root` stands for the file system's root in tests."""
         return cls(
             board=board(root),
@@ -54,8 +53,59 @@ class Conditions:
             python=platform.python_version(),
             numpy=np.__version__,
             tfqrl=importlib.metadata.version("tfqrl"),
-            runtime=runtime,
         )
+
+
+# Bits of `vcgencmd get_throttled`; 16 higher, the same has happened since boot.
+THROTTLING = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
+
+
+@dataclass(frozen=True)
+class Thermal:
+    """How hot and how fast the processor is now: what drifts during a measurement.
+
+    Attributes:
+      temperature_c: of the hottest zone that the kernel shows; None where it shows none.
+      clock_mhz: of the first core; None where the kernel does not show it.
+      throttled: what a Raspberry Pi's firmware reports now, of `THROTTLING`; None on other machines.
+      throttled_since_boot: the same, ever since boot.
+    """
+
+    temperature_c: float | None
+    clock_mhz: float | None
+    throttled: tuple[str, ...] | None
+    throttled_since_boot: tuple[str, ...] | None
+
+    @classmethod
+    def now(cls, root: Path = Path("/"), ask: Callable[[], str | None] | None = None) -> Thermal:
+        """As it is now; `ask` gives what `vcgencmd get_throttled` prints, None where there is no such command."""
+        zones = [_read(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
+        degrees = [int(value) / 1000 for value in zones if value is not None and value.lstrip("-").isdigit()]
+        clock = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+        bits = _throttled_bits((_get_throttled if ask is None else ask)())
+        return cls(
+            temperature_c=max(degrees, default=None),
+            clock_mhz=int(clock) / 1000 if clock and clock.isdigit() else None,
+            throttled=_names(bits, 0),
+            throttled_since_boot=_names(bits, 16),
+        )
+
+
+def _get_throttled() -> str | None:
+    try:
+        command = ["vcgencmd", "get_throttled"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=2, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _throttled_bits(output: str | None) -> int | None:
+    match = re.fullmatch(r"throttled=0x([0-9a-fA-F]+)\s*", output or "")
+    return int(match[1], 16) if match else None
+
+
+def _names(bits: int | None, shift: int) -> tuple[str, ...] | None:
+    return None if bits is None else tuple(name for bit, name in THROTTLING.items() if bits >> (bit + shift) & 1)
 
 
 def board(root: Path = Path("/")) -> str:

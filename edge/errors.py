@@ -46,6 +46,26 @@ class RuntimeMissingError(UserError):
     """No TFLite interpreter is installed, or the one that is cannot be imported."""
 
 
+class EdgeTpuError(UserError):
+    """The Edge TPU cannot be used. Subclasses say why."""
+
+
+class EdgeTpuLibraryError(EdgeTpuError):
+    """libedgetpu is not installed, or is not a library that the interpreter can load."""
+
+
+class EdgeTpuDeviceError(EdgeTpuError):
+    """No Edge TPU is attached, or it is taken, or this user may not use it."""
+
+
+class EdgeTpuModelError(EdgeTpuError):
+    """The policy was not compiled for the Edge TPU, or for another version of its library."""
+
+
+class EdgeTpuCrashError(EdgeTpuError):
+    """libedgetpu takes the process down with it."""
+
+
 class ArtifactError(UserError):
     """A policy file that cannot be used. Subclasses say why."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -36,6 +38,20 @@ def write_atomically(path: str | Path, data: bytes, *, force: bool = True) -> No
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def read_bounded(path: str | Path, max_bytes: int) -> bytes:
+    """The contents of a regular file.
+
+    Raises:
+      OSError: it cannot be read, is larger than `max_bytes`, or is a device or pipe, which may never end.
+    """
+    status = Path(path).stat()
+    if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes // 2**20} MiB")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return Path(path).read_bytes()
 
 
 def check_writable(path: str | Path) -> None:

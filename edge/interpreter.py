@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.metadata
+import importlib.util
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge import edgetpu
 from edge.errors import NotTFLiteError, RuntimeMissingError, UsageError
 
 
@@ -23,27 +25,43 @@ class Runtime:
       name: the package, as pip knows it.
       version: its version.
       threads: threads that it may use.
+      delegate: what runs the operations that the interpreter gave away: "XNNPACK" (its fast kernels for the processor),
+        an Edge TPU by its device name, or "none".
     """
 
     name: str
     version: str
     threads: int
+    delegate: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.name} {self.version} with {self.threads} thread(s), delegate {self.delegate}"
 
 
-def build(flatbuffer: bytes, threads: int, *, plain_kernels: bool = False) -> tuple[Any, Runtime]:
+def build(flatbuffer: bytes, threads: int, *, device: str = "cpu", plain_kernels: bool = False) -> tuple[Any, Runtime]:
     """Build an interpreter for `flatbuffer` and allocate its tensors.
 
-    `plain_kernels` keeps to the kernels that every TFLite runtime has, without the XNNPACK delegate: what other
-    runtimes and machines may compute.
+    Args:
+      flatbuffer: the model.
+      threads: threads of the processor.
+      device: "cpu", "edgetpu" (the first that is found), "edgetpu:usb:N" or "edgetpu:pci:N".
+      plain_kernels: keep to the kernels that every TFLite runtime has, without the XNNPACK delegate: what other
+        runtimes and machines may compute.
 
     Raises:
-      UsageError: `threads` is not a number of threads.
+      UsageError: `threads` is not a number of threads, or there is no such device.
       RuntimeMissingError: no interpreter is installed.
       NotTFLiteError: the interpreter refuses the flatbuffer.
+      EdgeTpuError: one of its subclasses, if the Edge TPU was asked for and cannot be had.
     """
     if threads < 1:
         raise UsageError(f"The number of threads must be at least 1; it was given {threads}.")
     module, package = runtime_module()
+    version = importlib.metadata.version(package)
+    if edgetpu.delegate_options(device) is not None:
+        edgetpu.probe(flatbuffer, device)
+        return edgetpu.build(module, flatbuffer, device), Runtime(package, version, threads, device)
     options: dict[str, Any] = {}
     if plain_kernels:
         options["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -51,8 +69,11 @@ def build(flatbuffer: bytes, threads: int, *, plain_kernels: bool = False) -> tu
         interpreter = module.Interpreter(model_content=flatbuffer, num_threads=threads, **options)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise NotTFLiteError(f"{package} cannot load the model: {error}") from error
-    return interpreter, Runtime(package, importlib.metadata.version(package), threads)
+        hint = " It was compiled for the Edge TPU: give --device edgetpu." if edgetpu.CUSTOM_OP in flatbuffer else ""
+        raise NotTFLiteError(f"{package} cannot load the model: {error}{hint}") from error
+    # No public method tells it. The delegate appends an operation of its own to the graph.
+    delegated = any(operation["op_name"] == "DELEGATE" for operation in interpreter._get_ops_details())
+    return interpreter, Runtime(package, version, threads, "XNNPACK" if delegated else "none")
 
 
 def tensor_memory(interpreter: Any, index: int) -> npt.NDArray[Any]:
@@ -79,18 +100,26 @@ def build_for_inspection(flatbuffer: bytes) -> Any:
 
 
 def runtime_module() -> tuple[Any, str]:
-    """The module of the interpreter that is installed, imported, and the name of its package."""
+    """The module of the interpreter that is installed, imported, and the name of its package.
+
+    Raises:
+      RuntimeMissingError: none is, or none that loads.
+    """
     failures = []
-    for module, package in (
+    for name, package in (
         ("ai_edge_litert.interpreter", "ai-edge-litert"),
         ("tflite_runtime.interpreter", "tflite-runtime"),
     ):
         try:
-            return importlib.import_module(module), package
-        except ModuleNotFoundError:
-            continue
+            # Found before it is imported: beside numpy 2, tflite-runtime fills the terminal before it fails.
+            if importlib.util.find_spec(name.split(".")[0]) is None:
+                continue
+            if package == "tflite-runtime" and not np.__version__.startswith("1."):
+                failures.append(f"tflite-runtime needs numpy 1, and numpy {np.__version__} is installed.")
+                continue
+            return importlib.import_module(name), package
         except (ImportError, AttributeError) as error:
-            # It is there and does not load: an old C library, or tflite-runtime beside numpy 2.
+            # It is there and does not load: an old C library, for one.
             failures.append(f"{package} is installed but does not load ({error}).")
     hint = (
         "Run `pip install ai-edge-litert` (64-bit) or, on 32-bit ARM with Python 3.11 or older, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import numpy as np
 
 from edge.clock import Clock, MonotonicClock
 from edge.conditions import Conditions
-from edge.errors import NonFiniteObservationError, UsageError
+from edge.errors import NonFiniteObservationError, ObservationShapeError, UsageError
+from edge.interpreter import Runtime
 from edge.meters import Meter
 from edge.meters.sampler import Sampler
-from edge.plants import Plant
+from edge.plants import Plant, PlantStoppedError
 from edge.policy import Policy
 from edge.realtime import Granted, Realtime, realtime
 from edge.safety import (
@@ -48,7 +50,8 @@ class LoopReport:
       rate_hz: the wanted rate.
       ticks: periods in which the loop read, acted and wrote.
       missed_periods: periods skipped because a tick ended after the next was due.
-      failsafes: ticks on which the failsafe action was written instead of the policy's, by cause.
+      failsafes: ticks on which the failsafe action was written instead of the policy's, by cause; a reset or a last
+        write that failed counts too.
       plant_errors: how often the plant raised what, by message.
       stopped_by: "duration", "SIGINT", "SIGTERM", the text of a `Cause`, or the name of an exception.
       exit_code: what a command that runs the loop should exit with.
@@ -59,6 +62,7 @@ class LoopReport:
       wake_latency_histogram: the distribution behind `wake_latency_us`.
       work_histogram: the distribution behind `work_us`.
       energy_j: energy over the run; None if no meter was given or it failed.
+      energy_error: how the meter failed; None if it did not.
       energy_scope: what the energy is of; says if it is an estimate.
       realtime: what was asked of the kernel, and what it refused.
       log_dropped: ticks that the log could not take; 0 without a log.
@@ -79,6 +83,7 @@ class LoopReport:
     wake_latency_histogram: Histogram
     work_histogram: Histogram
     energy_j: float | None
+    energy_error: str | None
     energy_scope: str | None
     realtime: Granted
     log_dropped: int
@@ -94,19 +99,23 @@ class RunReport:
       policy: the policy's name.
       flatbuffer_sha256: which model it was.
       plant: what was driven.
-      seed: seed of a simulated plant.
-      returns: return of each episode that ended, for a simulated plant.
+      seed: seed of a simulated plant; None for any other.
+      returns: return of each episode that ended, for a simulated plant; empty for any other.
+      counts: what the plant counted, by name; empty for a plant that does not count.
       loop: how the loop went.
-      conditions: machine, runtime and versions.
+      runtime: the interpreter that ran it.
+      conditions: machine and versions.
     """
 
     schema_version: int
     policy: str
     flatbuffer_sha256: str
     plant: str
-    seed: int
+    seed: int | None
     returns: tuple[float, ...]
+    counts: dict[str, int]
     loop: LoopReport
+    runtime: Runtime
     conditions: Conditions
 
 
@@ -137,6 +146,7 @@ class ControlLoop:
         clock: Clock | None = None,
         meter: Meter | None = None,
         log: str | Path | None = None,
+        on_dead_plant: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a loop; nothing is read or written yet.
 
@@ -150,6 +160,8 @@ class ControlLoop:
           clock: time; the system's monotonic clock if None.
           meter: what measures the energy of the run; a thread of its own reads it.
           log: file in which to record every tick; see `edge.ticklog`.
+          on_dead_plant: called from another thread if a call of the plant never comes back and cannot be broken off;
+            the program that runs the loop can then only end the process.
 
         Raises:
           UsageError: there is no rate, it is not possible, or the failsafe is not an action of this policy.
@@ -170,31 +182,46 @@ class ControlLoop:
         self._in_range = None if check is None or check.trivial else check.passes
         self._wanted = wanted or Realtime()
         self._clock: Clock = MonotonicClock() if clock is None else clock
-        self._meter, self._log_path = meter, log
+        self._meter, self._log_path, self._on_dead_plant = meter, log, on_dead_plant
         self._record = _Record()
 
     def run(self, *, duration_s: float | None = None) -> LoopReport:
         """Reset the plant and drive it for `duration_s`, or until something stops it if None.
 
         SIGINT, SIGTERM and SIGHUP (in the main thread) end the run after its tick, and the report says so; a second
-        one, for a plant that is stuck, breaks the tick off. Any other exception is raised again after the failsafe
-        action was written; `report` then still tells how it went until then.
+        one, for a plant that is stuck, breaks the tick off. What a plant raises is answered and counted, in `reset` and
+        the last `write` too. Any other exception is raised again after the failsafe action was written; `report` then
+        still tells how it went until then.
         """
         if duration_s is not None and not 0 < duration_s < math.inf:
             raise UsageError(f"A duration must be above 0 s; it was given {duration_s:g}.")
         ticks = None if duration_s is None else max(1, round(duration_s * self.rate_hz))
         record = self._record = _Record(ticks)
+        # Made now, because a run may end for want of memory.
+        last_actions = (np.copy(self._failsafe), np.copy(self._failsafe))
         with contextlib.ExitStack() as stack:
             if self._log_path is not None:
                 record.log = TickLog(self._log_path, self._policy, rate_hz=self.rate_hz)
                 stack.callback(record.log.close)
-            record.start_energy(None if self._meter is None else stack.enter_context(Sampler(self._meter)))
+            record.start_energy(
+                None
+                if self._meter is None
+                else stack.enter_context(Sampler(self._meter, avoid_cpus=self._wanted.cpus or ()))
+            )
             stack.callback(record.end_energy)
             stop = stack.enter_context(stop_signals())
             watchdog = None
             if self._safety.max_block_s is not None:
                 limit_ns = round(self._safety.max_block_s * 1e9)
-                watchdog = stack.enter_context(Watchdog(self._clock, limit_ns, self._plant_blocks))
+                stages = [(limit_ns, self._plant_blocks)]
+                if self._safety.stop_after is not None:
+                    # It is given the time that it would have had to fail so often one by one.
+                    patience_ns = round(self._safety.stop_after * 1e9 / self.rate_hz)
+                    stages += [
+                        (limit_ns + patience_ns, lambda: self._give_up(record, stop)),
+                        (limit_ns + 2 * patience_ns, self._on_dead_plant),
+                    ]
+                watchdog = stack.enter_context(Watchdog(self._clock, stages))
             record.granted = stack.enter_context(realtime(self._wanted))
             systemd = stack.enter_context(Systemd())
             try:
@@ -213,7 +240,9 @@ class ControlLoop:
                     record.stopped_by = signal.Signals(stop.number).name
                     record.exit_code = 128 + stop.number
                 # Not what was held: the last torque of a policy must not stay applied when nobody looks any more.
-                self._plant.write(np.copy(self._failsafe))
+                if watchdog is not None:
+                    watchdog.begin()
+                self._write_last(last_actions, record)
         return self.report()
 
     def report(self) -> LoopReport:
@@ -227,12 +256,18 @@ class ControlLoop:
         safety, in_range, log = self._safety, self._in_range, record.log
         period_ns = round(1e9 / self.rate_hz)
         max_age_ns = None if safety.max_age_s is None else round(safety.max_age_s * 1e9)
-        stamped = hasattr(plant, "observed_ns")
         last_observed_ns: int | None = None
         bad_in_a_row = missed_in_a_row = 0
         held = chosen = self._failsafe
 
-        plant.reset()
+        try:
+            plant.reset()
+            stamped = hasattr(plant, "observed_ns")
+        except Exception as error:
+            record.note(error)
+            record.count(Cause.PLANT_ERROR)
+            record.stop(Cause.PLANT_ERROR)
+            return
         systemd.ready(clock.now_ns())
         start_ns = deadline_ns = clock.now_ns()
         due = 0
@@ -240,6 +275,7 @@ class ControlLoop:
             clock.sleep_until_ns(deadline_ns)
             woke_ns = clock.now_ns()
             cause: Cause | None = None
+            over = False
             observation: Any = None
             action: Any = None
             sent: Any = None
@@ -251,19 +287,26 @@ class ControlLoop:
                 observation = plant.read()
             except Exception as error:
                 cause = Cause.PLANT_ERROR
+                over = isinstance(error, PlantStoppedError)
                 record.note(error)
             if watchdog is not None and watchdog.end():
                 cause = Cause.PLANT_BLOCKED
 
             # Check.
             if cause is None and stamped:
-                observed_ns: int = plant.observed_ns  # type: ignore[attr-defined]
-                if last_observed_ns is not None and observed_ns < last_observed_ns:
-                    cause = Cause.BACKWARDS
-                elif max_age_ns is not None and clock.now_ns() - observed_ns > max_age_ns:
-                    cause = Cause.STALE
+                try:
+                    observed_ns, now_ns = int(plant.observed_ns), clock.now_ns()  # type: ignore[attr-defined]
+                except Exception as error:
+                    cause = Cause.PLANT_ERROR
+                    record.note(error)
                 else:
-                    last_observed_ns = observed_ns
+                    # One from the future would never grow old, and all that follow would seem to go backwards.
+                    if observed_ns > now_ns or (last_observed_ns is not None and observed_ns < last_observed_ns):
+                        cause = Cause.BACKWARDS
+                    elif max_age_ns is not None and now_ns - observed_ns > max_age_ns:
+                        cause = Cause.STALE
+                    else:
+                        last_observed_ns = observed_ns
             if safety.max_missed is not None and missed_in_a_row >= safety.max_missed:
                 cause = cause or Cause.MISSED
 
@@ -277,6 +320,10 @@ class ControlLoop:
                         chosen = limiter(np.copy(action))
                 except NonFiniteObservationError:
                     cause = Cause.NON_FINITE
+                except ObservationShapeError as error:
+                    # A driver that was cut short: as much the plant's failure as an exception.
+                    cause = Cause.PLANT_ERROR
+                    record.note(error)
                 except NonFiniteActionError:
                     cause = Cause.BAD_ACTION
             if cause is not None:
@@ -289,12 +336,19 @@ class ControlLoop:
                 sent = plant.write(np.copy(chosen))
             except Exception as error:
                 cause = Cause.PLANT_ERROR
+                over = over or isinstance(error, PlantStoppedError)
                 record.note(error)
                 chosen = held
                 with contextlib.suppress(Exception):
                     plant.write(np.copy(held))
-            if watchdog is not None and watchdog.end():
-                cause = cause or Cause.PLANT_BLOCKED
+            if watchdog is not None and watchdog.end() and cause is None:
+                # The action reached the actuators too late to be right.
+                cause = Cause.PLANT_BLOCKED
+                chosen = held
+                watchdog.begin()
+                with contextlib.suppress(Exception):
+                    plant.write(np.copy(held))
+                watchdog.end()
             if cause is None and self._hold:
                 held = chosen
             limiter.sent(chosen)
@@ -313,11 +367,29 @@ class ControlLoop:
             bad_in_a_row = bad_in_a_row + 1 if cause is not None else 0
             if cause is not None:
                 record.count(cause)
-                if safety.stop_after is not None and bad_in_a_row >= safety.stop_after:
-                    record.stopped_by, record.exit_code = cause.text, cause.exit_code
+                if over or (safety.stop_after is not None and bad_in_a_row >= safety.stop_after):
+                    record.stop(cause)
                     return
             due += 1 + skipped
             deadline_ns = start_ns + due * period_ns
+
+    def _write_last(self, actions: tuple[Any, Any], record: _Record) -> None:
+        # Twice, because a device may be about to recover; each time another array, because the plant may change it.
+        for action in actions:
+            try:
+                self._plant.write(action)
+                return
+            except Exception as error:
+                record.note(error)
+        record.count(Cause.PLANT_ERROR)
+        if record.exit_code == 0:
+            record.stop(Cause.PLANT_ERROR)
+
+    def _give_up(self, record: _Record, stop: StopSignals) -> None:
+        # In the watchdog's thread: the call has taken so long that the loop is over, whether or not it comes back.
+        record.count(Cause.PLANT_BLOCKED)
+        record.stop(Cause.PLANT_BLOCKED)
+        stop.break_off()
 
     def _plant_blocks(self) -> None:
         # In the watchdog's thread, while the loop's is stuck in the plant: the actuators must not keep the last action
@@ -340,6 +412,7 @@ class _Record:
         self._errors: dict[str, int] = {}
         self._meter: Meter | None = None
         self._energy_j: float | None = None
+        self._energy_error: str | None = None
         self.log: TickLog | None = None
         self.granted = Granted("unknown", (), ())
         self.stopped_by, self.exit_code = "duration", 0
@@ -357,22 +430,41 @@ class _Record:
     def count(self, cause: Cause) -> None:
         self._failsafes[cause.text] = self._failsafes.get(cause.text, 0) + 1
 
+    def stop(self, cause: Cause) -> None:
+        self.stopped_by, self.exit_code = cause.text, cause.exit_code
+
     def note(self, error: Exception) -> None:
+        try:
+            text = f"{type(error).__name__}: {error}"[:200]
+        except Exception:
+            # The text of an exception is code of the plant's as well.
+            text = type(error).__name__
+        # A file name in it may be bytes that no terminal prints.
+        text = text.encode(errors="backslashreplace").decode()
         # A plant that fails a thousand times a second must not fill the memory with a thousand messages.
-        text = f"{type(error).__name__}: {error}"[:200]
         if text in self._errors or len(self._errors) < 20:
             self._errors[text] = self._errors.get(text, 0) + 1
 
     def start_energy(self, meter: Meter | None) -> None:
         self._meter = meter
         self._began_j: float | None = None
-        with contextlib.suppress(OSError):
+        try:
             self._began_j = None if meter is None else meter.energy_j()
+        except OSError as error:
+            self._energy_error = str(error)
 
     def end_energy(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._meter is not None and self._began_j is not None:
-                self._energy_j = self._meter.energy_j() - self._began_j
+        if self._meter is None or self._began_j is None:
+            return
+        try:
+            energy_j = self._meter.energy_j() - self._began_j
+        except OSError as error:
+            self._energy_error = str(error)
+            return
+        if energy_j >= 0:
+            self._energy_j = energy_j
+        else:
+            self._energy_error = f"the meter went back by {-energy_j:g} J"
 
     def report(self, rate_hz: float) -> LoopReport:
         kept = min(self._ticks, self._capacity)
@@ -395,6 +487,7 @@ class _Record:
             wake_latency_histogram=Histogram.of_ns(woke_ns - deadline_ns),
             work_histogram=Histogram.of_ns(done_ns - woke_ns),
             energy_j=self._energy_j,
+            energy_error=self._energy_error,
             energy_scope=None if self._meter is None else self._meter.scope,
             realtime=self.granted,
             log_dropped=0 if self.log is None else self.log.dropped,

@@ -19,6 +19,7 @@ from edge.errors import (
     NonFiniteObservationError,
     ObservationShapeError,
 )
+from edge.quantise import Dequantiser, Quantiser
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,42 @@ class Policy:
         *,
         name: str = "policy",
         threads: int = 1,
+        device: str = "cpu",
         plain_kernels: bool = False,
     ) -> None:
-        """Build the interpreter for a flatbuffer that takes one float32 observation and gives one action.
+        """Build the interpreter for a flatbuffer that takes one observation and gives one action.
 
-        `plain_kernels`: see `interpreter.build`.
+        Its tensors are float32 in the plant's units, or int8 or uint8 in those of `edge.quantise`.
+
+        Args:
+          flatbuffer: the model.
+          spec: what it reads and gives.
+          name: what error messages call it.
+          threads: see `interpreter.build`.
+          device: see `interpreter.build`.
+          plain_kernels: see `interpreter.build`.
 
         Raises:
-          NotTFLiteError, RuntimeMissingError: no interpreter for this model.
+          NotTFLiteError, RuntimeMissingError, EdgeTpuError: no interpreter for this model.
           ManifestError: the graph's input or output is not what `spec` says.
         """
         self.spec = spec
         self.name = name
         self.manifest: Manifest | None = None
-        self._interpreter, self.runtime = interpreter.build(flatbuffer, threads, plain_kernels=plain_kernels)
+        self._interpreter, self.runtime = interpreter.build(
+            flatbuffer, threads, device=device, plain_kernels=plain_kernels
+        )
         self._bind()
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int = 1, trust: Sequence[str | Path] | None = None) -> Policy:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        trust: Sequence[str | Path] | None = None,
+    ) -> Policy:
         """Read a policy file, check it, build it, and replay its golden pairs.
 
         With `trust`, files of public keys, it must be signed by one of them.
@@ -82,18 +101,19 @@ class Policy:
         Raises:
           ArtifactError: one of its subclasses, by what is wrong with the file.
           RuntimeMissingError: no interpreter is installed.
+          EdgeTpuError: the Edge TPU was asked for and cannot be had.
         """
-        return cls.from_artifact(artifact.read(path, trust=trust), threads=threads)
+        return cls.from_artifact(artifact.read(path, trust=trust), threads=threads, device=device)
 
     @classmethod
-    def from_artifact(cls, source: Artifact, *, threads: int = 1) -> Policy:
+    def from_artifact(cls, source: Artifact, *, threads: int = 1, device: str = "cpu") -> Policy:
         """What `load` does, for a file that has been read.
 
         Raises:
           GoldenMismatchError: the interpreter here gives other actions than the file expects.
         """
         manifest = source.manifest
-        policy = cls(source.flatbuffer, manifest.spec, name=manifest.name, threads=threads)
+        policy = cls(source.flatbuffer, manifest.spec, name=manifest.name, threads=threads, device=device)
         policy.manifest = manifest
         check = policy.replay(source.golden, manifest.golden_tolerance)
         if check.mismatches:
@@ -119,9 +139,10 @@ class Policy:
             them into an action that looks sane.
         """
         # The hot path: it has to cost little beside an interpreter that needs a microsecond. Each line was measured to
-        # be the cheapest of its kind; benchmarks/act_overhead.py tells what a change costs.
+        # be the cheapest of its kind; benchmarks/edge_latency.py tells what a change costs.
         try:
-            if observation.shape != self._observation_shape:
+            # numpy would make numbers of text and dates, and drop the imaginary part of a complex number.
+            if observation.shape != self._observation_shape or observation.dtype.kind not in "fiub":
                 raise ObservationShapeError(self._shape_message(observation))
             self._observation[...] = observation
             # 0 * x is 0 for every finite x and NaN for the others, so this product is 0 only if all are finite.
@@ -133,8 +154,10 @@ class Policy:
             finite = False
         if not finite:
             raise NonFiniteObservationError(f"The observation has NaN or infinity in it: {observation!r}.")
+        if self._store is not None:
+            self._store()
         self.invoke()
-        return self._copy_action()
+        return self._take_action()
 
     def replay(self, golden: Golden, tolerance: Sequence[float]) -> GoldenCheck:
         """Act on golden observations and compare; `tolerance` is the allowed difference of each action element."""
@@ -150,12 +173,17 @@ class Policy:
     def _bind(self) -> None:
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         shape, action = self.spec.observation.shape, self.spec.action
-        expected = [("f", (1, *shape)), ("i" if action.discrete else "f", (1, *action.shape))]
-        found = [(np.dtype(tensor["dtype"]).kind, tuple(tensor["shape"])) for tensor in (*inputs, *outputs)]
-        if len(inputs) != 1 or found != expected:
+        found = [(np.dtype(tensor["dtype"]), tuple(tensor["shape"])) for tensor in (*inputs, *outputs)]
+        shapes = [found_shape for _, found_shape in found]
+        fits = shapes == [(1, *shape), (1, *action.shape)] and len(inputs) == 1
+        takes = [np.float32, np.int8, np.uint8]
+        gives = [np.int32, np.int64] if action.discrete else takes
+        if not fits or found[0][0] not in takes or found[1][0] not in gives:
+            names = [f"{dtype} {list(found_shape)}" for dtype, found_shape in found]
             raise ManifestError(
-                f"The graph of {self.name} has inputs and outputs {found}; its spec promises {expected} "
-                "(f: float, i: integer). Convert the policy again."
+                f"The graph of {self.name} has inputs and outputs {', '.join(names)}; its spec promises "
+                f"{[1, *shape]} of float32 or 8-bit integers to {[1, *action.shape]} of "
+                f"{'32- or 64-bit integers' if action.discrete else 'the same'}. Convert the policy again."
             )
         # Bound once: attribute look-ups are a measurable part of a call that takes a microsecond.
         self.invoke: Callable[[], None] = self._interpreter.invoke
@@ -171,10 +199,22 @@ class Policy:
                 f"The graph of {self.name} moves its input or output while it runs, which no policy does."
             )
         self._observation_shape = shape
+        # What `act` puts the observation into: the network's own input or, where that is integer, floats before it.
+        self._store: Callable[[], None] | None = None
         self._observation = self._input[0]
-        self._flat_dot = self._input.reshape(-1).dot
+        if self._input.dtype != np.float32:
+            scale, zero_point = inputs[0]["quantization"]
+            quantiser = Quantiser(self._input[0], scale, zero_point, self.spec.normalizer)
+            self._store, self._observation = quantiser.store, quantiser.values
+        self._flat_dot = self._observation.reshape(-1).dot
         self._zeros: FloatArray = np.zeros(math.prod(shape), np.float32)
-        self._copy_action = self._output.item if action.discrete else self._output[0].copy
+        if action.discrete:
+            self._take_action: Callable[[], Any] = self._output.item
+        elif self._output.dtype == np.float32:
+            self._take_action = self._output[0].copy
+        else:
+            scale, zero_point = outputs[0]["quantization"]
+            self._take_action = Dequantiser(self._output[0], scale, zero_point, action).action
 
     def _shape_message(self, observation: Any) -> str:
         if isinstance(observation, np.ndarray):

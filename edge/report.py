@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from edge.artifact import Artifact, Comparison, Layer
 from edge.bench import BenchReport
+from edge.compare import Comparison as ReportComparison
+from edge.conditions import Thermal
+from edge.energy import Energy
 from edge.loop import LoopReport, RunReport
-from edge.stats import Percentiles
+from edge.stats import Estimate, Percentiles
 
 PERCENTILE_NAMES = ("p50", "p90", "p99", "p99.9", "max")
 
@@ -115,6 +118,8 @@ def loop_text(report: LoopReport) -> str:
     ]
     if report.energy_j is not None:
         lines.append(f"energy                {joules(report.energy_j)}; {report.energy_scope}")
+    if report.energy_error is not None:
+        lines.append(f"warning: no energy was measured: {report.energy_error}")
     lines.append(f"kernel                {'; '.join((report.realtime.kernel, *report.realtime.asked))}")
     lines += [f"warning: {warning}" for warning in report.realtime.warnings]
     lines += [f"plant error, {count} times: {text}" for text, count in report.plant_errors.items()]
@@ -125,37 +130,134 @@ def loop_text(report: LoopReport) -> str:
     return "\n".join(lines)
 
 
+def counts_text(counts: dict[str, int]) -> str:
+    """Counts in one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+
+
 def run_text(report: RunReport) -> str:
     """A run report."""
     lines = [loop_text(report.loop)]
     if report.returns:
         mean = sum(report.returns) / len(report.returns)
         lines.append(f"{len(report.returns)} episodes finished, mean return {mean:.1f}")
+    if report.counts:
+        lines.append("plant                 " + counts_text(report.counts))
     return "\n".join(lines)
 
 
-def bench_text(report: BenchReport) -> str:
-    """A bench report."""
-    conditions, energy = report.conditions, report.energy
-    runtime = conditions.runtime
-    label = "measured" if energy.measured else "ESTIMATE"
-    return "\n".join(
+BENCH_HEADER = (
+    "contender",
+    "act p50 us",
+    "act p99",
+    "act p99.9",
+    "invoke p50",
+    "first action",
+    "memory",
+    "energy/action",
+)
+
+
+def bench_rows(report: BenchReport) -> list[list[str]]:
+    """The rows under `BENCH_HEADER`."""
+    return [
         [
-            f"{report.policy} ({report.recipe}), {size(report.file_bytes)} file, {size(report.flatbuffer_bytes)} model",
-            table(
-                ("microseconds", *PERCENTILE_NAMES),
-                [percentile_row("act", report.act_us), percentile_row("invoke", report.invoke_us)],
-            ),
-            f"load                  {report.load_ms:.2f} ms (import before {report.import_ms:.2f} ms), golden pairs "
-            f"{report.verify_ms:.2f} ms",
-            f"resident memory       {size(report.resident_bytes)} (whole process)",
-            f"energy per action     {joules(energy.joules_per_action)} ({label})",
-            f"                      {energy.scope}; {energy.actions} actions in {energy.window_s:.1f} s",
-            f"n                     {report.act_us.n} after {report.warmup} warm-up; timer {report.timer_us:.2f} us",
-            f"runtime               {runtime.name} {runtime.version}, {runtime.threads} thread(s)",
-            f"machine               {conditions.board}; {conditions.cpu}, {conditions.cores} core(s), governor "
-            f"{conditions.governor or 'not shown'}, load {conditions.load_1min:.2f}",
-            f"software              {conditions.kernel}, Python {conditions.python}, numpy {conditions.numpy}, "
-            f"tfqrl {conditions.tfqrl}",
+            entry.label,
+            _interval(entry.act_us.p50),
+            _interval(entry.act_us.p99),
+            f"{entry.act_us.p99_9.value:.2f}",
+            _interval(entry.invoke_us.p50),
+            f"{entry.cold_start.first_action_ms:.0f} ms",
+            size(entry.cold_start.resident_bytes),
+            energy_cell(entry.energy),
         ]
-    )
+        for entry in report.entries
+    ]
+
+
+def energy_cell(energy: Energy) -> str:
+    """Energy per action in a word or two."""
+    if energy.net_j is not None:
+        return f"{joules(energy.net_j.value)} [{joules(energy.net_j.low)}, {joules(energy.net_j.high)}]"
+    if energy.gross_j is not None and not energy.measured:
+        return f"{joules(energy.gross_j)} (ESTIMATE)"
+    return energy.failure or "unknown"
+
+
+def bench_notes(report: BenchReport) -> list[str]:
+    """What a reader of the table has to know."""
+    conditions, first = report.conditions, report.entries[0]
+    energy = first.energy
+    lines = [
+        f"{first.act_us.percentiles.n} calls of each in {report.rounds} turns after {report.warmup} to warm up; 95 % "
+        f"intervals by bootstrap over turns; reading the timer takes {report.timer_us:.2f} us of each",
+        "first action: from starting a process, imports and all; memory: of that process then",
+        f"energy: {energy.scope}"
+        + (
+            f"; above idle, {energy.windows} pairs of windows of {energy.window_s:g} s, idle {energy.idle_w:.3g} W "
+            f"(sd {energy.idle_sd_w:.2g} W)"
+            if energy.idle_w is not None
+            else ""
+        ),
+        f"runtime: {', '.join(dict.fromkeys(str(entry.runtime) for entry in report.entries))}",
+        f"machine: {conditions.board}; {conditions.cpu}, {conditions.cores} core(s), governor "
+        f"{conditions.governor or 'not shown'}, load {conditions.load_1min:.2f}; before {_thermal(report.before)}; "
+        f"after {_thermal(report.after)}",
+        f"software: {conditions.kernel}, Python {conditions.python}, numpy {conditions.numpy}, "
+        f"tfqrl {conditions.tfqrl}",
+    ]
+    return lines + [f"warning: {warning}" for warning in report.warnings]
+
+
+def bench_text(report: BenchReport) -> str:
+    """A bench report for a terminal."""
+    lines = [table(BENCH_HEADER, bench_rows(report)), *bench_notes(report)]
+    for entry in report.entries:
+        if entry.at_rate is not None:
+            lines += ["", f"{entry.label} in the control loop:", loop_text(entry.at_rate)]
+    return "\n".join(lines)
+
+
+def bench_markdown(report: BenchReport) -> str:
+    """A bench report as Markdown."""
+    rows = [BENCH_HEADER, ["---", *["---:"] * (len(BENCH_HEADER) - 1)], *bench_rows(report)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", *(f"- {note}" for note in bench_notes(report))]
+    for entry in report.entries:
+        if entry.at_rate is not None:
+            lines += ["", f"{entry.label} in the control loop:", "", "```", loop_text(entry.at_rate), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def compare_text(comparison: ReportComparison) -> str:
+    """A comparison of two bench reports."""
+    rows = [
+        [
+            f"{d.label}: {d.figure}",
+            f"{d.a.value:.4g} [{d.a.low:.4g}, {d.a.high:.4g}]",
+            f"{d.b.value:.4g} [{d.b.low:.4g}, {d.b.high:.4g}]",
+            f"{d.ratio.value:.2f} [{d.ratio.low:.2f}, {d.ratio.high:.2f}]" if d.carried else "not shown to differ",
+        ]
+        for d in comparison.differences
+    ]
+    lines = [table(("figure", "a", "b", "b / a"), rows)] if rows else ["The reports have no contender in common."]
+    lines += [f"only in a: {label}" for label in comparison.only_a]
+    lines += [f"only in b: {label}" for label in comparison.only_b]
+    lines += [f"{name}: a {a}; b {b}" for name, a, b in comparison.conditions]
+    lines += [f"warning: {warning}" for warning in comparison.warnings]
+    lines.append("The intervals are of each run alone: what changes between runs on one machine is not in them.")
+    return "\n".join(lines)
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _thermal(thermal: Thermal) -> str:
+    parts = [
+        "temperature not shown" if thermal.temperature_c is None else f"{thermal.temperature_c:.1f} C",
+        "clock not shown" if thermal.clock_mhz is None else f"{thermal.clock_mhz:.0f} MHz",
+    ]
+    if thermal.throttled is not None:
+        parts.append(", ".join(thermal.throttled) or "not throttled")
+    return ", ".join(parts)

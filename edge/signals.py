@@ -27,6 +27,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.number: int | None = None
         self.closed = False
+        self._thread: int | None = None
+        self._breaking_off = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the first signal, which the loop looks for once a tick: no write is cut in half. Raise at the others.
@@ -34,11 +36,20 @@ class StopSignals:
         Raises:
           Stopped: this is not the first one. Whoever insists has a plant that is stuck.
         """
-        if self.number is None:
+        if self.number is None and not self._breaking_off:
             self.number = number
         elif not self.closed:
             self.closed = True
             raise Stopped
+
+    def break_off(self) -> None:
+        """From another thread: raise `Stopped` in the one that handles signals, out of a call that blocks.
+
+        A system call returns early for a signal. What is stuck without one, or blocks signals, is not reached.
+        """
+        if self._thread is not None:
+            self._breaking_off = True
+            signal.pthread_kill(self._thread, signal.SIGTERM)
 
 
 @contextmanager
@@ -48,6 +59,7 @@ def stop_signals() -> Iterator[StopSignals]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    stop._thread = threading.get_ident()
     before = {number: signal.signal(number, stop.handle) for number in SIGNALS}
     try:
         yield stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,3 +58,69 @@ class Histogram:
         edges = np.append(np.linspace(low, p99_9, bins + 1), high)
         counts, _ = np.histogram(times_us, edges)
         return cls(tuple(float(e) for e in edges), tuple(int(c) for c in counts))
+
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval.
+
+    Attributes:
+      value: the figure.
+      low, high: ends of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    blocks: npt.NDArray[Any], statistic: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+) -> tuple[Estimate, ...]:
+    """Figures of a sample that was taken in blocks, with their intervals.
+
+    Neighbours are not independent (a slow moment is slow for many), so whole blocks are drawn, with replacement.
+
+    Args:
+      blocks: (blocks, samples in each).
+      statistic: from a flat sample to a vector of figures.
+    """
+    generator = np.random.default_rng(0)
+    values = np.atleast_1d(statistic(blocks.reshape(-1)))
+    drawn = np.stack(
+        [
+            np.atleast_1d(statistic(blocks[generator.integers(0, len(blocks), len(blocks))].reshape(-1)))
+            for _ in range(RESAMPLES)
+        ]
+    )
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    return tuple(Estimate(float(v), float(a), float(b)) for v, a, b in zip(values, low, high))
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A sample of times in microseconds that was taken in rounds.
+
+    Attributes:
+      percentiles: of all of it.
+      p50, p90, p99, p99_9: with intervals, by bootstrap over rounds.
+      histogram: the distribution.
+    """
+
+    percentiles: Percentiles
+    p50: Estimate
+    p90: Estimate
+    p99: Estimate
+    p99_9: Estimate
+    histogram: Histogram
+
+    @classmethod
+    def of_ns(cls, rounds_ns: npt.NDArray[Any]) -> Latency:
+        """Summarise times in nanoseconds, (rounds, calls in each), of which there must be some."""
+        percentiles = Percentiles.of_ns(rounds_ns.reshape(-1))
+        assert percentiles is not None
+        p50, p90, p99, p99_9 = bootstrap(rounds_ns / 1e3, lambda sample: np.percentile(sample, [50, 90, 99, 99.9]))
+        return cls(percentiles, p50, p90, p99, p99_9, Histogram.of_ns(rounds_ns.reshape(-1)))

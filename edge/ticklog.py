@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import OutputError, UserError
+from edge.files import read_bounded
 from edge.policy import Policy
 from edge.records import from_plain, to_json
 
@@ -27,6 +28,9 @@ DEFAULT_MAX_BYTES = 64 * 2**20
 # Ticks that may wait to be written; at 1 kHz two seconds of a stalled disk.
 RING_TICKS = 2048
 FLUSH_PERIOD_S = 0.1
+
+# What `read` takes into memory.
+MAX_READ_BYTES = 2**30
 
 
 class LogError(UserError):
@@ -96,7 +100,8 @@ class TickLog:
         spec = policy.spec
         header = Header(
             SCHEMA_VERSION,
-            policy.name,
+            # The header has a fixed size.
+            policy.name[:200],
             policy.manifest.flatbuffer_sha256 if policy.manifest else None,
             rate_hz,
             spec.observation.shape,
@@ -115,23 +120,37 @@ class TickLog:
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            os.write(self._file, to_json(self.header, indent=None).encode().ljust(HEADER_BYTES))
         except OSError as error:
             raise OutputError(f"Cannot write the log {path}: {error.strerror}.") from error
         self._thread = threading.Thread(target=self._carry, name="ticklog", daemon=True)
-        self._thread.start()
+        try:
+            os.write(self._file, to_json(self.header, indent=None).encode().ljust(HEADER_BYTES))
+            self._thread.start()
+        except (OSError, RuntimeError) as error:
+            os.close(self._file)
+            raise OutputError(f"Cannot write the log {path}: {error}.") from error
 
     def record(self, time_ns: int, cause: int, missed: int, observation: Any, action: Any, sent: Any) -> None:
-        """Note a tick; never waits. An observation or action that is None is recorded as NaN (0 for a choice)."""
+        """Note a tick; never waits.
+
+        An observation or action that is None, or is not one, is recorded as NaN (0 for a choice).
+        """
         if self._recorded - self._written >= RING_TICKS:
             self.dropped += 1
             return
         slot = self._ring[self._recorded % RING_TICKS]
         slot["time_ns"], slot["cause"], slot["missed"] = time_ns, cause, missed
         nothing = 0 if self.header.discrete else np.nan
-        slot["observation"] = np.nan if observation is None else observation
-        slot["action"] = nothing if action is None else action
-        slot["sent"] = nothing if sent is None else sent
+        for field, value, default in (
+            ("observation", observation, np.nan),
+            ("action", action, nothing),
+            ("sent", sent, nothing),
+        ):
+            try:
+                slot[field] = default if value is None else value
+            except Exception:
+                # Plants may give anything, and the log must not be what stops the loop.
+                slot[field] = default
         slot["tick"] = self._recorded + 1
         self._recorded += 1
 
@@ -139,7 +158,12 @@ class TickLog:
         """Write what is left, and close the file."""
         self._closing.set()
         self._thread.join()
-        os.close(self._file)
+        try:
+            if os.fstat(self._file).st_nlink == 0:
+                self.error = self.error or "the log was removed while it was written"
+            os.close(self._file)
+        except OSError as error:
+            self.error = self.error or f"the log may be incomplete: {error.strerror}"
 
     def _carry(self) -> None:
         while not self._closing.wait(FLUSH_PERIOD_S):
@@ -205,7 +229,7 @@ def read(path: str | Path) -> tuple[Header, npt.NDArray[Any]]:
       LogError: it is not a log, or of a newer version.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bounded(path, MAX_READ_BYTES)
     except OSError as error:
         raise LogError(f"Cannot read {path}: {error.strerror}.") from error
     try:
@@ -215,7 +239,7 @@ def read(path: str | Path) -> tuple[Header, npt.NDArray[Any]]:
             raise LogError(f"{path} has log version {version}; this tfqrl reads up to {SCHEMA_VERSION}. Upgrade tfqrl.")
         header = from_plain(Header, plain, "log header")
         dtype = record_dtype(header)
-    except (ValueError, KeyError, TypeError, UserError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, UserError) as error:
         if isinstance(error, LogError):
             raise
         raise LogError(f"{path} is not a log of ticks: {error}") from error

@@ -21,9 +21,9 @@ from edge.errors import UnknownNameError, UsageError, UserError
 from edge.files import check_writable, write_atomically
 from tfqrl.deploy import Options, deploy, rollback
 from tfqrl.device import Device
-from tfqrl.signals import Interrupted
+from tfqrl.signals import Interrupted, StopRequest
 
-USAGE = """usage: tfqrl {train,convert,deploy,sign,sign-key,demo} ...
+USAGE = """usage: tfqrl {train,convert,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
 
 Train control policies with deep reinforcement learning and convert them for small computers.
 
@@ -33,12 +33,15 @@ Train control policies with deep reinforcement learning and convert them for sma
   tfqrl sign POLICY.tflite --key KEY           sign it, for devices that ask for that
   tfqrl sign-key KEY                           make a pair of keys: KEY and KEY.pub
   tfqrl demo                                   all of it on one small task, with a report
+  tfqrl hil-serve --env ENV                    simulate for a policy that runs on another computer
+  tfqrl hil-keys                               make the keys by which the two know each other
 
 examples:
   tfqrl train ppo --env InvertedDoublePendulum-v5 --steps 500000 --seed 0 --out runs/pendulum
   tfqrl train ppo --out runs/pendulum --resume
   tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
   tfqrl deploy policy.tflite pi@raspberrypi --bench
+  tfqrl hil-serve --env HalfCheetah-v5 --bind tcp://192.168.1.20:5757
 
 Each command has its own --help. Converted policies are run by `tfqrl-edge`."""
 
@@ -151,6 +154,49 @@ class DemoCommand:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class HilServeCommand:
+    """Simulate an environment for a policy that runs on another computer, one at a time, until Ctrl-C.
+
+    Each action steps the simulation once, so that returns are those of `tfqrl-edge run --plant gym`; with --realtime it
+    steps at its own rate. The other end: tfqrl-edge run POLICY --plant hil --connect tcp://HOST:PORT.
+
+    Example: tfqrl hil-serve --env HalfCheetah-v5 --bind tcp://192.168.1.20:5757
+
+    Attributes:
+      env: the environment.
+      bind: where to listen; only this computer can connect by default, and port * leaves the choice to the system.
+      keys: folder of keys, from `tfqrl hil-keys`. Each public key in it (NAME.key) is let in.
+      seed: of the first episode of each client.
+      realtime: step at the environment's own rate, with the newest action.
+      rate: steps per second, with --realtime (default: the environment's own).
+      json: write a report to this file at the end.
+    """
+
+    env: str
+    bind: str = "tcp://127.0.0.1:5757"
+    keys: Path = Path("hil-keys")
+    seed: int = 0
+    realtime: bool = False
+    rate: float | None = None
+    json: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class HilKeysCommand:
+    """Make CURVE key pairs for a server of hardware in the loop and its client.
+
+    Example: tfqrl hil-keys hil-keys
+
+    Attributes:
+      folder: where to put them.
+      force: replace those that are there; devices that have them are then no longer let in.
+    """
+
+    folder: tyro.conf.Positional[Path] = Path("hil-keys")
+    force: bool = False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
@@ -164,6 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sign": _sign,
         "sign-key": _sign_key,
         "demo": _demo,
+        "hil-serve": _hil_serve,
+        "hil-keys": _hil_keys,
     }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
@@ -271,6 +319,45 @@ def _demo(words: list[str]) -> int:
     from tfqrl.demo import demo
 
     return demo(command.out, command.seed)
+
+
+def _hil_serve(words: list[str]) -> int:
+    command = _parse(HilServeCommand, "tfqrl hil-serve", words)
+    from tfqrl.hil import serve
+
+    if command.rate is not None and not command.realtime:
+        raise UsageError("--rate is for --realtime; else each action steps the simulation once.")
+    if command.json is not None:
+        check_writable(command.json)
+    with StopRequest() as stop:
+        serve(
+            command.env,
+            bind=command.bind,
+            keys=command.keys,
+            seed=command.seed,
+            realtime=command.realtime,
+            rate_hz=command.rate,
+            json=command.json,
+            stop=lambda: stop.requested,
+        )
+    return 128 + (stop.signal_number or 0)
+
+
+def _hil_keys(words: list[str]) -> int:
+    command = _parse(HilKeysCommand, "tfqrl hil-keys", words)
+    from tfqrl.hil_keys import make_keys
+
+    folder = command.folder
+    files = make_keys(folder, force=command.force)
+    print(
+        f"Made {', '.join(map(str, files))}.\n"
+        "Here, `tfqrl hil-serve` needs server.key_secret and client.key. The device needs the two others; copy them by "
+        "a way that nobody else reads:\n"
+        f"  ssh DEVICE mkdir -p -m 700 hil-keys\n"
+        f"  scp -p {folder}/server.key {folder}/client.key_secret DEVICE:hil-keys/\n"
+        f"then remove {folder}/client.key_secret here, unless the policy runs here too."
+    )
+    return 0
 
 
 def _import_tensorflow() -> None:

@@ -15,12 +15,12 @@ from typing import TypeVar
 
 from edge import artifact
 from edge.artifact import Manifest
-from edge.bench import BenchReport
+from edge.bench import BenchReport, Entry
 from edge.errors import UserError
 from edge.files import write_atomically
 from edge.loop import RunReport
 from edge.records import from_plain
-from edge.report import joules, size, table
+from edge.report import energy_cell, size, table
 from tfqrl import cli
 from tfqrl.page import DemoFigures, demo_page
 from tfqrl.runs import Run
@@ -65,16 +65,16 @@ def demo(out: Path, seed: int) -> int:
         _tfqrl("convert", str(run), "--recipe", recipe, "--episodes", str(EPISODES), "--out", policy, "--force")
         _edge("verify", policy)
     _edge("run", str(out / "int8.tflite"), "--duration", str(LOOP_S), "--json", str(out / "loop.json"))
-    for recipe in RECIPES:
-        _edge("bench", str(out / f"{recipe}.tflite"), "--json", str(out / f"bench-{recipe}.json"))
+    policies = [str(out / f"{recipe}.tflite") for recipe in RECIPES]
+    _edge("bench", *policies, "--energy-windows", "2", "--json", str(out / "bench.json"))
 
     manifests = {recipe: artifact.read(out / f"{recipe}.tflite").manifest for recipe in RECIPES}
-    benches = {recipe: _load(BenchReport, out / f"bench-{recipe}.json") for recipe in RECIPES}
+    bench = _load(BenchReport, out / "bench.json")
     figures = DemoFigures(
         env=ENV,
         curve=[(record["steps"], record["return"]) for record in Run.open(run).metrics() if "return" in record],
         loop=_load(RunReport, out / "loop.json").loop,
-        benches=benches,
+        bench=bench,
         header=(
             "recipe",
             "file",
@@ -85,7 +85,7 @@ def demo(out: Path, seed: int) -> int:
             "memory",
             "energy/action",
         ),
-        rows=[_row(manifests[recipe], benches[recipe]) for recipe in RECIPES],
+        rows=[_row(manifests[entry.recipe], entry) for entry in bench.entries],
         verdict=_verdict(manifests["int8"]),
     )
     write_atomically(out / "report.html", demo_page(figures).encode())
@@ -113,7 +113,7 @@ def _load(kind: type[Record], path: Path) -> Record:
     return from_plain(kind, json.loads(path.read_text()), path.name)
 
 
-def _row(manifest: Manifest, bench: BenchReport) -> list[str]:
+def _row(manifest: Manifest, bench: Entry) -> list[str]:
     returns = manifest.comparison.returns
     assert returns is not None
     low, high = returns.difference_interval
@@ -122,10 +122,10 @@ def _row(manifest: Manifest, bench: BenchReport) -> list[str]:
         size(bench.file_bytes),
         f"{returns.converted_mean:.1f}",
         f"{returns.difference_mean:+.1f} [{low:+.1f}, {high:+.1f}]",
-        f"{bench.act_us.p50:.2f} us",
-        f"{bench.act_us.p99:.2f} us",
-        size(bench.resident_bytes),
-        joules(bench.energy.joules_per_action) + ("" if bench.energy.measured else " (estimate)"),
+        f"{bench.act_us.p50.value:.2f} us",
+        f"{bench.act_us.p99.value:.2f} us",
+        size(bench.cold_start.resident_bytes),
+        energy_cell(bench.energy),
     ]
 
 

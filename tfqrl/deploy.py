@@ -78,6 +78,7 @@ def deploy(policy: Path, device: Device, options: Options, say: Callable[[str], 
     say(f"{name} {version} is {'current' if state == 'switched' else 'already there'}.")
 
     if options.bench:
+        say("Measuring there, which takes minutes where there is a meter of power ...")
         report = device.run(BENCH, name)
         try:
             from_plain(BenchReport, json.loads(report), "report")

@@ -38,7 +38,7 @@ class DemoFigures:
       env: the task.
       curve: (steps, mean return of the last 100 training episodes).
       loop: the real-time run.
-      benches: bench report by recipe.
+      bench: float and int8 policy side by side.
       header: of the table.
       rows: of the table, one a recipe.
       verdict: one sentence.
@@ -47,7 +47,7 @@ class DemoFigures:
     env: str
     curve: Sequence[tuple[float, float]]
     loop: LoopReport
-    benches: dict[str, BenchReport]
+    bench: BenchReport
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     verdict: str
@@ -55,15 +55,14 @@ class DemoFigures:
 
 def demo_page(figures: DemoFigures) -> str:
     """The page as HTML that needs nothing from outside."""
-    loop, bench = figures.loop, figures.benches["int8"]
-    conditions = bench.conditions
-    runtime = conditions.runtime
+    loop, first = figures.loop, figures.bench.entries[0]
+    conditions = figures.bench.conditions
     failsafes = sum(loop.failsafes.values())
     machine = (
         f"{conditions.board}; {conditions.cpu}, {conditions.cores} cores, governor "
         f"{conditions.governor or 'not shown'}, load {conditions.load_1min:.2f}. {conditions.kernel}, "
         f"Python {conditions.python}, numpy {conditions.numpy}, tfqrl {conditions.tfqrl}, "
-        f"{runtime.name} {runtime.version} with {runtime.threads} thread."
+        f"{first.runtime}."
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -72,12 +71,12 @@ def demo_page(figures: DemoFigures) -> str:
 <p class="verdict">{html.escape(figures.verdict)}</p>
 {_table(figures.header, figures.rows)}
 <p class="note">Return: mean over paired episodes; difference: converted minus float on the same seeds.
-act: one call of <code>edge.Policy.act</code>, all checks included ({bench.act_us.n} calls).
-Energy: {html.escape(bench.energy.scope)}. Memory: the whole process.</p>
+act: one call of <code>edge.Policy.act</code>, all checks included ({first.act_us.percentiles.n} calls).
+Energy: {html.escape(first.energy.scope)}. Memory: a whole process with one policy in it.</p>
 <h2>Learning</h2>
 {_svg(lambda axes: _draw_curve(axes, figures.curve), width=9.6)}
 <div class="figures">
-<div><h2>Latency of act</h2>{_svg(lambda axes: _draw_latency(axes, figures.benches))}</div>
+<div><h2>Latency of act</h2>{_svg(lambda axes: _draw_latency(axes, figures.bench))}</div>
 <div><h2>Control loop at {loop.rate_hz:g} Hz: wake-up latency</h2>
 {_svg(lambda axes: _draw_jitter(axes, loop.wake_latency_histogram))}</div>
 </div>
@@ -100,10 +99,10 @@ def _draw_curve(axes: Axes, curve: Sequence[tuple[float, float]]) -> None:
     axes.set_ylabel("mean return of the last\n100 training episodes")
 
 
-def _draw_latency(axes: Axes, benches: dict[str, BenchReport]) -> None:
-    for recipe, bench in benches.items():
-        _draw_histogram(axes, bench.act_histogram, COLORS[recipe], recipe)
-    axes.set_xlim(0, max(bench.act_us.p99_9 for bench in benches.values()) * 1.05)
+def _draw_latency(axes: Axes, bench: BenchReport) -> None:
+    for entry in bench.entries:
+        _draw_histogram(axes, entry.act_us.histogram, COLORS[entry.recipe], entry.recipe)
+    axes.set_xlim(0, max(entry.act_us.percentiles.p99_9 for entry in bench.entries) * 1.05)
     axes.set_xlabel("microseconds, up to p99.9")
     axes.set_ylabel("calls")
     axes.legend(frameon=False)

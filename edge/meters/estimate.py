@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 
 class CpuTimeEstimate:
@@ -10,10 +11,15 @@ class CpuTimeEstimate:
 
     measured = False
 
-    def __init__(self, cpu_watts: float) -> None:
-        """Assume `cpu_watts` for each core that is busy."""
+    def __init__(self, cpu_watts: float, obstacles: Sequence[str] = ()) -> None:
+        """Assume `cpu_watts` for each core that is busy; `obstacles` say why there is no better meter."""
         self.name = "estimate"
-        self.scope = f"ESTIMATE, not measured: this process's CPU time x an assumed {cpu_watts:g} W per busy core"
+        self.scope = "; ".join(
+            [
+                f"ESTIMATE, not measured: this process's CPU time x an assumed {cpu_watts:g} W per busy core",
+                *obstacles,
+            ]
+        )
         self._cpu_watts = cpu_watts
 
     def energy_j(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import time
@@ -46,7 +47,8 @@ def rail_power_w(output: str) -> dict[str, float]:
     for line in output.splitlines():
         if match := _READING.match(line):
             name, unit, number = match.groups()
-            values[unit][name] = float(number)
+            with contextlib.suppress(ValueError):
+                values[unit][name] = float(number)
     rails = {name: amperes * values["V"][name] for name, amperes in values["A"].items() if name in values["V"]}
     if not rails:
         raise PmicError(f"vcgencmd pmic_read_adc printed no rails: {output[:80]!r}")

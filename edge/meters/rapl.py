@@ -21,7 +21,11 @@ class Rapl:
 
     @classmethod
     def find(cls, root: Path = Path("/")) -> Rapl | None:
-        """The meter of this machine; None if it has no RAPL or only root may read it."""
+        """The meter of this machine; None if it has no RAPL.
+
+        Raises:
+          PermissionError: it has, and this user may not read it; the message says how to allow it.
+        """
         # Top-level zones only (intel-rapl:N): subzones (intel-rapl:N:M) are parts of them, and the zone `psys`
         # contains the packages.
         zones = []
@@ -30,9 +34,17 @@ class Rapl:
                 if zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package"):
                     cls._read_uj(zone)
                     zones.append(zone)
+            except PermissionError as error:
+                raise PermissionError(
+                    "this processor has RAPL counters, which only root may read: allow it until the next boot with "
+                    "`sudo chmod -R a+r /sys/class/powercap/intel-rapl*/`"
+                ) from error
             except (OSError, ValueError):
                 return None
-        return cls(zones) if zones else None
+        try:
+            return cls(zones) if zones else None
+        except (OSError, ValueError):
+            return None
 
     def energy_j(self) -> float:
         """See `Meter`. Call at least once per wrap-around (minutes to hours, by processor)."""

@@ -7,6 +7,15 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from edge.errors import UserError
+
+
+class PlantStoppedError(UserError):
+    """The plant will not move again before it is reset, as after an emergency stop.
+
+    The loop answers it like any error of a plant, and ends: there is nothing to wait for.
+    """
+
 
 class Plant(Protocol):
     """A robot, a simulation, or anything else with sensors and actuators.
@@ -16,6 +25,9 @@ class Plant(Protocol):
 
     A plant may have an attribute `observed_ns`: the monotonic time, in nanoseconds, at which the sensors were read
     whose observation `read` returned last. The loop then refuses observations that are too old or go back in time.
+
+    A plant may have a method `counts`, which returns what it counted (lost messages and the like), by name; it is for
+    the report of a run.
 
     Where the loop is told to watch for calls that block, `write` may be called from another thread while `read` or
     `write` hangs.

@@ -15,6 +15,7 @@ class GymPlant:
     """Steps the environment on every write and resets it when an episode ends.
 
     Attributes:
+      seed: of the first episode.
       returns: the return of each finished episode.
     """
 
@@ -45,14 +46,14 @@ class GymPlant:
                 f"{env} observes {observes} and acts by {acts}; the policy takes {spec.observation.shape} and gives "
                 + (f"one of {spec.action.n}." if spec.action.discrete else f"{spec.action.shape}.")
             )
-        self._seed = seed
+        self.seed = seed
         self._observation: npt.NDArray[Any] | None = None
         self._return = 0.0
         self.returns: list[float] = []
 
     def reset(self) -> None:
         """See `Plant`."""
-        self._observation, _ = self._env.reset(seed=self._seed)
+        self._observation, _ = self._env.reset(seed=self.seed)
         self._return = 0.0
 
     def read(self) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import TracebackType
 from typing import Any
@@ -41,6 +42,15 @@ class SerialPlant:
         self.decoder = Decoder()
         self.repeated = self.lost = 0
         self.observed_ns = 0
+
+    def counts(self) -> dict[str, int]:
+        """The counts, by name."""
+        return {
+            "lost": self.lost,
+            "repeated": self.repeated,
+            "bad_frames": self.decoder.bad_frames,
+            "skipped_bytes": self.decoder.skipped_bytes,
+        }
 
     def reset(self) -> None:
         """Ask the device to bring itself to where control can begin."""
@@ -93,7 +103,9 @@ class SerialPlant:
         """Let the last bytes out and close the line."""
         line, self._line = self._line, None
         try:
-            line.flush()
+            # A line that is gone raises termios.error here, which is no OSError; the loop has told of it already.
+            with contextlib.suppress(Exception):
+                line.flush()
         finally:
             line.close()
 

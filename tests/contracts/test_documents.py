@@ -3,24 +3,36 @@
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from edge.plants.wiring import Wiring
+
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-# Blocks marked `sh` and `python` are run here, in order, in one folder. Those marked `console` install things or are
-# themselves what runs the tests: their make targets are only looked up.
-RUN = [(language, text) for language, text in FENCE.findall(README) if language in ("sh", "python")]
-CONSOLE = "".join(text for language, text in FENCE.findall(README) if language == "console")
+
+def blocks(document: str, *languages: str) -> list[tuple[str, str]]:
+    """Language and text of each block that is marked as one of `languages`."""
+    return [block for block in FENCE.findall((ROOT / document).read_text()) if block[0] in languages]
 
 
-def test_the_readmes_commands_run(tmp_path: Path) -> None:
-    assert len(RUN) >= 4
+# Blocks marked `sh` and `python` are run here, in order, in one folder. Those marked `console` install things, need
+# hardware, or are themselves what runs the tests: their make targets are only looked up.
+@pytest.mark.parametrize(("document", "least"), [("README.md", 4), ("docs/plants.md", 2)])
+def test_what_the_documents_show_runs(document: str, least: int, tmp_path: Path) -> None:
+    run = blocks(document, "sh", "python")
+    assert len(run) >= least
+    if document != "README.md":  # which trains its own
+        shutil.copy(ROOT / "tests/data/lever-int8.tflite", tmp_path / "policy.tflite")
     environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    for language, text in RUN:
+    for language, text in run:
+        if name := re.match(r"# (\w+\.py)\n", text):
+            (tmp_path / name[1]).write_text(text)
         words = ["bash", "-euc", text] if language == "sh" else [sys.executable, "-c", text]
         done = subprocess.run(
             words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
@@ -28,8 +40,15 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
+def test_the_wiring_that_is_shown_is_one(tmp_path: Path) -> None:
+    ((_, text),) = blocks("docs/plants.md", "json")
+    (tmp_path / "wiring.json").write_text(text)
+    assert Wiring.load(tmp_path / "wiring.json").emergency_stop is not None
+
+
 def test_the_readmes_make_targets_exist() -> None:
-    targets = re.findall(r"^\$? ?make (\w[\w-]*)", CONSOLE, re.MULTILINE)
+    console = "".join(text for _, text in blocks("README.md", "console"))
+    targets = re.findall(r"^\$? ?make (\w[\w-]*)", console, re.MULTILINE)
     assert {"demo", "test"} <= set(targets)
     makefile = (ROOT / "Makefile").read_text()
     for target in targets:
@@ -37,7 +56,7 @@ def test_the_readmes_make_targets_exist() -> None:
 
 
 def test_the_documents_name_files_that_exist() -> None:
-    for document in ("README.md", "docs/ARCHITECTURE.md", "CONTRIBUTING.md"):
+    for document in ("README.md", "docs/ARCHITECTURE.md", "docs/plants.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text()
         for name in re.findall(r"`((?:edge|converters|tfqrl|tests|docs|benchmarks|results)/[\w./-]*)`", text):
             assert (ROOT / name).exists(), f"{document} names {name}"

@@ -20,9 +20,18 @@ ALLOWED = {
     | {"tensorboard", "matplotlib"},
 }
 ALLOWED_WHEN_NEEDED = {
-    "edge": {"ai_edge_litert", "tflite_runtime", "gymnasium", "serial", "cryptography"},
+    "edge": {
+        "ai_edge_litert",
+        "tflite_runtime",
+        "cryptography",
+        "gymnasium",
+        "gpiozero",
+        "onnxruntime",
+        "serial",
+        "zmq",
+    },
     "converters": set(),
-    "tfqrl": set(),
+    "tfqrl": {"zmq"},
 }
 
 

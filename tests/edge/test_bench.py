@@ -1,41 +1,108 @@
+import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import DATA
 
+from edge import bench as bench_module
 from edge.bench import BenchReport, bench
-from edge.errors import UsageError
+from edge.conditions import Thermal
+from edge.errors import UnknownNameError, UsageError, UserError
 from edge.records import from_plain, to_json
-from edge.report import bench_text
+from edge.report import bench_markdown, bench_text
+
+ARM = [DATA / f"arm-{recipe}.tflite" for recipe in ("float32", "int8")]
 
 
-@pytest.mark.parametrize("name", ["arm-int8", "switch-float32"])
-def test_a_bench_reports_what_it_measured_and_under_what_conditions(name: str) -> None:
-    report = bench(DATA / f"{name}.tflite", n=500, warmup=10, energy_window_s=0.1)
-    assert report.act_us.n == report.invoke_us.n == sum(report.act_histogram.counts) == 500
-    assert 0 < report.invoke_us.p50 <= report.act_us.p50 <= report.act_us.p99 <= report.act_us.max
-    assert report.file_bytes == (DATA / f"{name}.tflite").stat().st_size > report.flatbuffer_bytes
-    assert report.energy.actions > 0
-    # This process has numpy loaded, and fits in a small machine.
-    assert report.resident_bytes is not None
-    assert 20e6 < report.resident_bytes < 20e9
-    assert report.energy.joules_per_action > 0
-    assert report.conditions.runtime.threads == 1
+@pytest.fixture(scope="module")
+def report() -> BenchReport:
+    return bench(ARM, n=400, threads=(1, 2), against=[("onnxruntime", DATA / "arm.onnx")], energy_windows=0)
+
+
+def test_a_bench_reports_every_policy_with_every_number_of_threads_and_every_peer(report: BenchReport) -> None:
+    labels = [entry.label for entry in report.entries]
+    policies = ["arm float32", "arm float32, 2 threads", "arm int8", "arm int8, 2 threads"]
+    assert labels == [*policies, "arm in onnxruntime", "arm in onnxruntime, 2 threads"]
+    for entry in report.entries:
+        assert entry.act_us.percentiles.n == entry.invoke_us.percentiles.n == sum(entry.act_us.histogram.counts) == 400
+        for latency in (entry.act_us, entry.invoke_us):
+            assert 0 < latency.p50.value <= latency.p99.value <= latency.percentiles.max
+            assert latency.p50.low <= latency.p50.value <= latency.p50.high
+        assert entry.invoke_us.p50.value <= entry.act_us.p50.value
+        # Python, numpy and a runtime: it starts in less than a minute, and fits in a small machine.
+        assert 0 < entry.cold_start.load_ms < entry.cold_start.first_action_ms < 60_000
+        assert entry.cold_start.resident_bytes is not None
+        assert 20e6 < entry.cold_start.resident_bytes < 500e6
+    first = report.entries[0]
+    assert first.file_bytes == ARM[0].stat().st_size
+    assert first.runtime.threads == 1
+
+
+def test_a_report_survives_json(report: BenchReport) -> None:
     assert from_plain(BenchReport, json.loads(to_json(report)), "report") == report
 
 
-def test_an_estimate_is_called_one_wherever_it_shows() -> None:
-    report = bench(DATA / "arm-int8.tflite", n=100, warmup=1, energy_window_s=0.05)
-    label = "measured" if report.energy.measured else "ESTIMATE"
-    assert f"({label})" in bench_text(report)
+def test_an_estimate_is_called_one_wherever_it_shows(report: BenchReport) -> None:
+    assert not report.entries[0].energy.measured, "this test is for machines without a meter that may be read"
+    for text in (bench_text(report), bench_markdown(report)):
+        assert text.count("(ESTIMATE)") == len(report.entries)
+        assert "ESTIMATE, not measured" in text
+
+
+def test_markdown_has_as_many_cells_in_each_row(report: BenchReport) -> None:
+    rows = [line for line in bench_markdown(report).splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(report.entries)
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_at_a_rate_the_control_loop_is_reported_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "RATE_RUN_S", 0.2)
+    report = bench([ARM[1]], n=100, rate_hz=100, energy_windows=0, against=[("onnxruntime", DATA / "arm.onnx")])
+    ours, peer = report.entries
+    assert ours.at_rate is not None
+    assert ours.at_rate.rate_hz == 100
+    assert ours.at_rate.ticks + ours.at_rate.missed_periods == 20
+    assert peer.at_rate is None
+    assert "arm int8 in the control loop" in bench_text(report)
+
+
+def test_a_board_that_was_held_back_is_reported(report: BenchReport) -> None:
+    cool = Thermal(50.0, 1500.0, (), ())
+    hot = Thermal(85.0, 600.0, ("throttled",), ("under-voltage", "throttled"))
+    assert not any("held back" in w for w in dataclasses.replace(report, before=cool, after=cool).warnings)
+    slowed = dataclasses.replace(report, before=cool, after=hot)
+    assert "The board was held back during the run (throttled, under-voltage)" in bench_text(slowed)
+    # What had happened before the run began is not its fault.
+    since_boot = Thermal(50.0, 1500.0, (), ("under-voltage",))
+    assert not any("held back" in w for w in dataclasses.replace(report, before=since_boot, after=since_boot).warnings)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"n": 1}, {"n": 10**12}, {"cpu_watts": -5.0}, {"cpu_watts": math.nan}, {"energy_window_s": 0.0}, {"threads": 0}],
+    [
+        {"n": 1},
+        {"n": 10**12},
+        {"cpu_watts": -5.0},
+        {"cpu_watts": math.nan},
+        {"energy_windows": 1},
+        {"energy_windows": -1},
+        {"threads": (0,)},
+        {"rate_hz": -1.0, "n": 100, "energy_windows": 0},
+    ],
 )
 def test_a_bench_of_nothing_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="it was given"):
-        bench(DATA / "arm-int8.tflite", **options)
+    with pytest.raises(UsageError, match=r"given|not possible"):
+        bench([ARM[0]], **options)
+
+
+def test_a_peer_that_is_unknown_or_cannot_load_its_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'onnxruntime'"):
+        bench([ARM[0]], against=[("onnxruntim", "x.onnx")])
+    (tmp_path / "bad.onnx").write_bytes(b"\0\1\2")
+    with pytest.raises(UserError, match="onnxruntime cannot load"):
+        bench([ARM[0]], against=[("onnxruntime", tmp_path / "bad.onnx")])
+    with pytest.raises(UserError, match="Cannot read"):
+        bench([ARM[0]], against=[("onnxruntime", tmp_path / "none.onnx")])

@@ -33,9 +33,9 @@ def test_verify_replays_the_golden_pairs(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_bench_writes_json_beside_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert cli.main(["bench", ARM, "--n", "200", "--json", str(tmp_path / "bench.json")]) == 0
-    assert "energy per action" in capsys.readouterr().out
-    assert json.loads((tmp_path / "bench.json").read_text())["policy"] == "arm"
+    assert cli.main(["bench", ARM, "--n", "200", "--energy-windows", "0", "--json", str(tmp_path / "bench.json")]) == 0
+    assert "arm int8" in capsys.readouterr().out
+    assert json.loads((tmp_path / "bench.json").read_text())["entries"][0]["name"] == "arm"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,10 @@ def test_bench_writes_json_beside_its_table(capsys: pytest.CaptureFixture[str], 
         (["run", LEVER, "--env", "Pendulum-v1", "--failsafe=-0.5,0.5"], "must be 1 finite number(s)"),
         (["verify", ARM, "--threads", "0"], "must be at least 1"),
         (["bench", ARM, "--n", "200", "--json", f"{__file__}/x.json"], "Cannot write"),
+        (["bench", ARM, "--threads", "1,x"], "--threads takes numbers separated by commas"),
+        (["bench", ARM, "--against", "model.onnx"], "--against takes a runtime and a model"),
+        (["verify", ARM, "--device", "gpu"], "A device is cpu, edgetpu"),
+        (["compare", ARM, "none.json"], "is not JSON"),
     ],
 )
 def test_errors_are_one_sentence_and_an_exit_code(

@@ -1,14 +1,16 @@
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import DATA, FakeClock, FakePlant
 
-from edge.errors import ObservationShapeError, UnknownNameError, UsageError
+from edge.errors import UnknownNameError, UsageError
 from edge.loop import ControlLoop, LoopReport
+from edge.plants import PlantStoppedError
 from edge.policy import Policy
 from edge.safety import ActionLimits, Safety
 from edge.signals import Stopped, StopSignals
@@ -127,11 +129,13 @@ def test_the_failsafe_action_also_ends_a_run_that_went_well(arm: Policy) -> None
     np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
 
 
-def test_an_observation_of_another_shape_stops_the_loop_in_the_failsafe_state(arm: Policy) -> None:
+def test_an_observation_of_another_shape_is_the_plants_error_and_named(arm: Policy) -> None:
     plant = FakePlant([GOOD, np.zeros(5)])
-    with pytest.raises(ObservationShapeError):
-        run(arm, plant, FakeClock(), failsafe="zero")
-    np.testing.assert_array_equal(plant.written[-1], [0.0, 0.0])
+    report = run(arm, plant, FakeClock(), failsafe=[0.5, 0.5], stop_after=3)
+    assert (report.ticks, report.stopped_by, report.exit_code) == (4, "plant error", 14)
+    (message,) = report.plant_errors
+    assert "takes a real numpy array of shape (3,); it was given float64 (5,)" in message
+    np.testing.assert_array_equal(plant.written[1:], [[0.5, 0.5]] * 4)
 
 
 def test_actions_are_clamped_to_the_bounds(arm: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,6 +364,26 @@ def test_too_many_failsafe_ticks_in_a_row_stop_the_loop_and_say_why(arm: Policy)
     assert report.failsafes == {"non-finite observation": 4}
 
 
+@pytest.mark.parametrize("call", ["read", "write"])
+def test_a_plant_that_has_stopped_for_good_ends_the_loop_at_once(arm: Policy, call: str) -> None:
+    class Stopping(FakePlant):
+        def read(self) -> Any:
+            if call == "read" and self.reads == 2:
+                raise PlantStoppedError("emergency stop")
+            return super().read()
+
+        def write(self, action: Any) -> Any:
+            if call == "write" and len(self.written) == 2 and not np.array_equal(action, [0.5, 0.5]):
+                raise PlantStoppedError("emergency stop")
+            return super().write(action)
+
+    plant = Stopping([GOOD])
+    report = run(arm, plant, FakeClock(), ticks=10, failsafe=[0.5, 0.5], stop_after=None)
+    assert (report.ticks, report.stopped_by, report.exit_code) == (3, "plant error", 14)
+    assert report.plant_errors == {"PlantStoppedError: emergency stop": 1}
+    np.testing.assert_array_equal(plant.written[2:], [[0.5, 0.5]] * 2)
+
+
 def test_actions_change_no_faster_than_the_slew_limit(arm: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = iter([[0.0, 0.5], [2.0, 0.5], [2.0, 0.5], [-2.0, 0.5]])
     monkeypatch.setattr(arm, "act", lambda observation: np.array(next(wanted), np.float32))
@@ -417,3 +441,63 @@ def test_a_plant_that_blocks_gets_the_failsafe_action_while_it_does(arm: Policy)
     report = loop.run(duration_s=0.3)
     assert written_in_time.is_set()
     assert report.failsafes["plant blocked"] >= 1
+
+
+class Stuck(FakePlant):
+    """Its third read never comes back by itself."""
+
+    def read(self) -> Any:
+        if self.reads == 2:
+            time.sleep(1000)
+        return super().read()
+
+
+def test_a_plant_that_never_comes_back_ends_the_loop_with_its_cause(arm: Policy) -> None:
+    # On the real clock, like the signal that breaks the call off.
+    plant = Stuck([GOOD])
+    loop = ControlLoop(arm, plant, rate_hz=100, safety=Safety([0.5, 0.5], max_block_s=0.02, stop_after=3))
+    report = loop.run()
+    assert (report.ticks, report.stopped_by, report.exit_code) == (2, "plant blocked", 15)
+    assert report.failsafes == {"plant blocked": 1}
+    # Written by the watchdog while the read hung, and last of all.
+    np.testing.assert_array_equal(plant.written[-2:], [[0.5, 0.5]] * 2)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("where", ["read", "last write"])
+def test_what_cannot_be_broken_off_is_left_to_the_program(arm: Policy, where: str) -> None:
+    dead = threading.Event()
+
+    class Deaf(FakePlant):
+        """Does not notice signals, like a driver that is stuck in the kernel."""
+
+        def hang(self) -> None:
+            # The signal is on its way to this thread all the while.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            assert dead.wait(10)
+
+        def read(self) -> Any:
+            if where == "read" and self.reads == 2:
+                self.hang()
+            return super().read()
+
+        def write(self, action: Any) -> Any:
+            last = len(self.written) == 3
+            super().write(action)
+            if where == "last write" and last and threading.current_thread() is threading.main_thread():
+                self.hang()
+            return action
+
+    plant = Deaf([GOOD])
+    safety = Safety([0.5, 0.5], max_block_s=0.02, stop_after=3)
+    loop = ControlLoop(arm, plant, rate_hz=100, safety=safety, on_dead_plant=dead.set)
+    try:
+        loop.run(duration_s=0.03)
+    finally:
+        # It is answered when it is let through, by nobody then.
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        signal.signal(signal.SIGTERM, before)
+    assert dead.is_set()
+    assert (loop.report().stopped_by, loop.report().exit_code) == ("plant blocked", 15)
+    np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])

@@ -1,9 +1,11 @@
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from edge.errors import UsageError
 from edge.meters import best_meter, pmic
 from edge.meters.hwmon import Hwmon
 from edge.meters.pmic import Pmic, PmicError, rail_power_w
@@ -59,6 +61,44 @@ def test_counters_that_cannot_be_read_are_not_used(tmp_path: Path) -> None:
     (path / "energy_uj").mkdir()
     assert Rapl.find(tmp_path) is None
     assert not best_meter(1.0, tmp_path).measured
+
+
+def test_counters_that_only_root_may_read_are_named_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 1)
+    real = Path.read_text
+
+    def read_text(self: Path, *words: object, **options: object) -> str:
+        # Root, as whom tests may run, is refused nothing.
+        if self.name == "energy_uj":
+            raise PermissionError(13, "Permission denied")
+        return real(self, *words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    meter = best_meter(1.0, tmp_path)
+    assert not meter.measured
+    assert "only root may read" in meter.scope
+    assert "sudo chmod -R a+r /sys/class/powercap" in meter.scope
+
+
+@pytest.mark.parametrize("watts", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_assumed_power_that_is_none_is_refused(watts: float) -> None:
+    with pytest.raises(UsageError, match="must be above 0 W"):
+        best_meter(watts)
+
+
+def test_a_sampler_keeps_off_the_cores_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, sampled = [], threading.Event()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: asked.append((pid, cpus)))
+    with Sampler(Hwmon({"x": lambda: float(sampled.set() or 1.0)}), avoid_cpus=[2, 3], period_s=0.001):
+        assert sampled.wait(10)
+    # 0 is the calling thread, which must be the sampler's own: this one's cores are not to change.
+    assert asked == [(0, {0, 1})]
+    with Sampler(Hwmon({"x": lambda: 1.0}), avoid_cpus=[0, 1, 2, 3], period_s=0.001):
+        pass
+    assert len(asked) == 1
 
 
 def hwmon(root: Path, folder: str, name: str, **values: object) -> Path:

@@ -12,7 +12,7 @@ from edge.policy import Policy
 SENSIBLE = np.array([0.3, 1.05, 60.0])
 
 
-@pytest.fixture(params=["float32", "int8"])
+@pytest.fixture(params=["float32", "int8", "int8-full"])
 def arm(request: pytest.FixtureRequest) -> Policy:
     return Policy.load(DATA / f"arm-{request.param}.tflite")
 
@@ -92,11 +92,19 @@ def test_a_discrete_policy_gives_an_index(recipe: str) -> None:
 
 
 def test_golden_pairs_are_replayed_within_a_step() -> None:
-    for name in ("arm-float32", "arm-int8", "switch-float32", "switch-int8"):
+    for name in ("arm-float32", "arm-int8", "arm-int8-full", "switch-float32", "switch-int8"):
         source = artifact.read(DATA / f"{name}.tflite")
         check = Policy.from_artifact(source).replay(source.golden, source.manifest.golden_tolerance)
         assert check.pairs == 32
         assert check.mismatches == 0
+
+
+def test_with_integer_tensors_the_host_does_what_is_otherwise_in_the_graph() -> None:
+    # The arm's three inputs differ in scale by a factor of 200: with one scale and no normaliser two would vanish.
+    float_policy, full = (Policy.load(DATA / f"arm-{recipe}.tflite") for recipe in ("float32", "int8-full"))
+    observations = np.random.default_rng(1).normal((0.0, 1.0, 50.0), (1.0, 0.1, 20.0), (300, 3))
+    errors = [np.abs(full.act(o) - float_policy.act(o)) for o in observations]
+    assert (np.max(errors, axis=0) < 0.05 * np.array([4.0, 1.0])).all()
 
 
 @pytest.mark.parametrize("name", ["arm", "lever", "switch"])
@@ -124,5 +132,8 @@ def test_the_policy_says_what_runs_it() -> None:
     arm = Policy.load(DATA / "arm-int8.tflite", threads=2)
     assert arm.runtime.name in ("ai-edge-litert", "tflite-runtime")
     assert arm.runtime.threads == 2
+    assert arm.runtime.delegate in ("XNNPACK", "none")
+    source = artifact.read(DATA / "arm-int8.tflite")
+    assert Policy(source.flatbuffer, source.manifest.spec, plain_kernels=True).runtime.delegate == "none"
     assert arm.manifest is not None
     assert arm.manifest.name == "arm"

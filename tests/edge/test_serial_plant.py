@@ -88,6 +88,18 @@ def test_noise_cuts_repeats_and_gaps_are_survived_and_counted(line: tuple[int, s
     assert plant.decoder.skipped_bytes > 0
 
 
+def test_a_line_that_goes_away_is_an_error_of_the_plant_and_not_a_crash() -> None:
+    device, host = os.openpty()
+    plant = SerialPlant(os.ttyname(host), SPEC, timeout_s=5.0)
+    os.close(host)
+    # Leaving it is no second error: the loop has told of the first.
+    with plant:
+        os.close(device)
+        for call in (plant.read, plant.reset, lambda: plant.write(np.zeros(1, np.float32))):
+            with pytest.raises(SerialError, match=r"is gone|does not take"):
+                call()
+
+
 def test_a_line_that_is_not_there_is_named() -> None:
     plant = SerialPlant("/dev/tty-that-is-not-there", SPEC)
     with pytest.raises(SerialError, match="Cannot open /dev/tty-that-is-not-there"), plant:

@@ -3,7 +3,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from edge.stats import Histogram, Percentiles
+from edge.stats import Histogram, Latency, Percentiles, bootstrap
 
 
 def test_percentiles_of_a_known_sample() -> None:
@@ -37,3 +37,21 @@ def test_one_slow_call_does_not_stretch_the_bins() -> None:
     histogram = Histogram.of_ns(times_ns)
     assert histogram.edges_us[-2] < 2.1
     assert histogram.counts[-1] == 2
+
+
+def test_the_bootstrap_draws_whole_blocks() -> None:
+    # Within a block all values are equal: 10 blocks carry the information of 10 values, not of 10,000.
+    rng = np.random.default_rng(0)
+    levels = rng.normal(size=10)
+    blocks = np.repeat(levels[:, np.newaxis], 1000, axis=1)
+    (mean,) = bootstrap(blocks, lambda sample: np.array([sample.mean()]))
+    assert mean.value == pytest.approx(levels.mean())
+    assert mean.high - mean.low == pytest.approx(2 * 1.96 * levels.std() / np.sqrt(10), rel=0.15)
+
+
+def test_latency_has_intervals_around_its_percentiles() -> None:
+    rounds_ns = np.random.default_rng(0).integers(1000, 2000, (20, 50))
+    latency = Latency.of_ns(rounds_ns)
+    assert latency.percentiles.n == 1000
+    assert latency.p50.low <= latency.p50.value == latency.percentiles.p50 <= latency.p50.high
+    assert latency.p99_9.high <= latency.percentiles.max

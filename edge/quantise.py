@@ -1,0 +1,95 @@
+"""Between a plant's units and a network whose input or output tensor is integer: normalise, quantise, and back.
+
+A network with float input and output has all of this in its graph. One with integer tensors, which the Edge TPU wants,
+works in normalised units: its input is the observation normalised by the manifest, its output an action in [-1, 1] for
+each element that has bounds. A real value r is stored as the integer q with r = scale * (q - zero_point).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.artifact import ActionSpec, Normalizer
+from edge.errors import ManifestError
+
+
+class Quantiser:
+    """Writes observations into an integer tensor, without allocating.
+
+    Attributes:
+      values: float32 array of the observation's shape, in which the caller puts the observation before `store`.
+    """
+
+    def __init__(self, tensor: npt.NDArray[Any], scale: float, zero_point: int, normalizer: Normalizer | None) -> None:
+        """Prepare to fill `tensor`, one observation without its batch axis, of int8 or uint8.
+
+        Raises:
+          ManifestError: the tensor has no scale.
+        """
+        _check_scale(scale, "input")
+        self._tensor = tensor
+        limits = np.iinfo(tensor.dtype)
+        shape = tensor.shape
+        mean, std, clip = np.zeros(shape), np.ones(shape), math.inf
+        if normalizer is not None:
+            mean, std = (np.asarray(values, np.float64).reshape(shape) for values in (normalizer.mean, normalizer.std))
+            clip = normalizer.clip
+        # q = (x - mean) / std / scale + zero_point, with the zero point moved into the mean: one operation less, and
+        # the large part of an observation far from zero is still subtracted first.
+        self._gain = (1 / (std * scale)).astype(np.float32)
+        self._offset = (mean - zero_point * std * scale).astype(np.float32)
+        # Normalised values end at `clip`, integers at the ends of their type. The limits lie before the gain, which
+        # could otherwise overflow.
+        lowest, highest = max(limits.min, zero_point - clip / scale), min(limits.max, zero_point + clip / scale)
+        self._lowest = (lowest * std * scale).astype(np.float32)
+        self._highest = (highest * std * scale).astype(np.float32)
+        self.values = np.zeros(shape, np.float32)
+
+    def store(self) -> None:
+        """Normalise and quantise `values`, which must be finite, into the tensor; `values` is used up."""
+        values = self.values
+        np.subtract(values, self._offset, values)
+        np.maximum(values, self._lowest, out=values)
+        np.minimum(values, self._highest, out=values)
+        np.multiply(values, self._gain, values)
+        self._tensor[...] = np.rint(values, values)
+
+
+class Dequantiser:
+    """Makes float actions of an integer tensor."""
+
+    def __init__(self, tensor: npt.NDArray[Any], scale: float, zero_point: int, spec: ActionSpec) -> None:
+        """Prepare to read `tensor`, one action without its batch axis, of int8 or uint8.
+
+        Raises:
+          ManifestError: the tensor has no scale.
+        """
+        _check_scale(scale, "output")
+        self._tensor = tensor
+        bounds = [
+            (-1.0, 1.0, -math.inf, math.inf) if low is None or high is None else (low, high, low, high)
+            for low, high in zip(spec.low, spec.high)
+        ]
+        low, high, self._low, self._high = (
+            np.array(values, np.float64).reshape(spec.shape) for values in zip(*bounds, strict=True)
+        )
+        half_range, middle = (high - low) / 2, (high + low) / 2
+        self._gain = (half_range * scale).astype(np.float32)
+        self._offset = (middle - half_range * scale * zero_point).astype(np.float32)
+        self._low, self._high = self._low.astype(np.float32), self._high.astype(np.float32)
+
+    def action(self) -> npt.NDArray[np.float32]:
+        """The action in the plant's units, within its bounds, in a new array."""
+        action: npt.NDArray[np.float32] = self._tensor * self._gain
+        np.add(action, self._offset, action)
+        np.maximum(action, self._low, out=action)
+        return np.minimum(action, self._high, out=action)
+
+
+def _check_scale(scale: float, which: str) -> None:
+    if not 0 < scale < math.inf:
+        raise ManifestError(f"The graph's integer {which} has the scale {scale:g}, which means nothing. Convert again.")
