@@ -1,25 +1,30 @@
 # The developer's door is CI's door: .ci/run calls these targets.
 #
-#   make demo     train, convert, verify, run in real time and measure; writes demo/report.html
-#   make test     the whole test suite
-#   make check    lint, formatting and types
-#   make bench    the benchmarks that take minutes, into results/
-#   make results  docs/RESULTS.md from results/
+#   make demo        train, convert, verify, run in real time and measure; writes demo/report.html
+#   make test        the whole test suite
+#   make fuzz        100,000 hostile inputs for all that the edge reads; minutes
+#   make check       lint, formatting and types
+#   make virtual-pi  the edge in a folder that stands for a Raspberry Pi 4; needs Debian 12 and qemu-user-static
+#   make bench       the benchmarks that take minutes, into results/
+#   make results     docs/RESULTS.md from results/
 #
 # Each makes .venv first if it is missing or older than setup.py, and uses it again if not.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := edge converters tfqrl tests benchmarks setup.py
+SOURCES := edge converters tfqrl tests benchmarks scripts setup.py
 
-.PHONY: demo test check bench results clean
+.PHONY: demo test fuzz check bench results virtual-pi clean
 
 demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/test
+	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/fuzz
 
 check: $(VENV)/test
 	$(BIN)/ruff check $(SOURCES)
@@ -34,6 +39,10 @@ bench: $(VENV)/bench
 
 results: $(VENV)/train
 	$(BIN)/python benchmarks/results_page.py
+
+virtual-pi: $(VENV)/test
+	$(BIN)/python scripts/virtual_pi.py
+	$(BIN)/python -m pytest tests/virtual_pi
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

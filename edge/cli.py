@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,13 +17,13 @@ from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
 from edge.files import check_writable, write_atomically
-from edge.loop import SCHEMA_VERSION, ControlLoop, RunReport
+from edge.loop import SCHEMA_VERSION, ControlLoop, LoopReport, RunReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
 from edge.plants import choice
 from edge.policy import Policy
 from edge.realtime import Realtime
 from edge.records import to_json
-from edge.safety import ActionLimits, Safety
+from edge.safety import ActionLimits, Cause, Safety
 
 EXAMPLES = """examples:
   tfqrl-edge info policy.tflite
@@ -288,6 +289,34 @@ def _run(options: argparse.Namespace) -> int:
         not options.no_gc,
     )
     chosen = choice.choose(options, source.manifest)
+
+    def tell(loop: LoopReport, told: choice.Told) -> None:
+        result = RunReport(
+            SCHEMA_VERSION,
+            policy.name,
+            source.manifest.flatbuffer_sha256,
+            chosen.name,
+            told.seed,
+            told.returns,
+            told.counts,
+            loop,
+            policy.runtime,
+            Conditions.now(),
+        )
+        if options.json:
+            write_atomically(options.json, to_json(result).encode())
+        # There may be nobody to print to: a lost session is one of the things that end a loop.
+        with contextlib.suppress(OSError):
+            print(report.run_text(result), flush=True)
+
+    def end_process() -> None:
+        # The plant hangs where nothing reaches it: it cannot be asked or closed any more, and this thread is not the
+        # loop's, so that the process can only be ended as it is. A service is then started anew.
+        try:
+            tell(loop.report(), choice.Told())
+        finally:
+            os._exit(Cause.PLANT_BLOCKED.exit_code)
+
     with choice.opened(chosen) as plant:
         loop = ControlLoop(
             policy,
@@ -298,30 +327,14 @@ def _run(options: argparse.Namespace) -> int:
             wanted=wanted,
             meter=best_meter(options.cpu_watts, pmic_correction=options.pmic_correction),
             log=options.log,
-            on_dead_plant=lambda: _end_process(finish),
+            on_dead_plant=end_process,
         )
         print(f"Running {policy.name} on {chosen.name} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
         try:
             loop.run(duration_s=options.duration)
         finally:
-            result = RunReport(
-                SCHEMA_VERSION,
-                policy.name,
-                source.manifest.flatbuffer_sha256,
-                chosen.name,
-                chosen.seed,
-                chosen.returns,
-                chosen.counts,
-                loop.report(),
-                policy.runtime,
-                Conditions.now(),
-            )
-            if options.json:
-                write_atomically(options.json, to_json(result).encode())
-            # There may be nobody to print to: a lost session is one of the things that end a loop.
-            with contextlib.suppress(OSError):
-                print(report.run_text(result), flush=True)
-    return result.loop.exit_code
+            tell(loop.report(), chosen.told())
+    return loop.report().exit_code
 
 
 def _replay(options: argparse.Namespace) -> int:

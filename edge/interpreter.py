@@ -68,11 +68,11 @@ def build(flatbuffer: bytes, threads: int, *, device: str = "cpu", plain_kernels
     try:
         interpreter = module.Interpreter(model_content=flatbuffer, num_threads=threads, **options)
         interpreter.allocate_tensors()
+        # No public method tells it. The delegate appends an operation of its own to the graph.
+        delegated = any(operation["op_name"] == "DELEGATE" for operation in interpreter._get_ops_details())
     except (ValueError, RuntimeError) as error:
         hint = " It was compiled for the Edge TPU: give --device edgetpu." if edgetpu.CUSTOM_OP in flatbuffer else ""
         raise NotTFLiteError(f"{package} cannot load the model: {error}{hint}") from error
-    # No public method tells it. The delegate appends an operation of its own to the graph.
-    delegated = any(operation["op_name"] == "DELEGATE" for operation in interpreter._get_ops_details())
     return interpreter, Runtime(package, version, threads, "XNNPACK" if delegated else "none")
 
 

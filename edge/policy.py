@@ -17,6 +17,7 @@ from edge.errors import (
     GoldenMismatchError,
     ManifestError,
     NonFiniteObservationError,
+    NotTFLiteError,
     ObservationShapeError,
 )
 from edge.quantise import Dequantiser, Quantiser
@@ -83,7 +84,10 @@ class Policy:
         self._interpreter, self.runtime = interpreter.build(
             flatbuffer, threads, device=device, plain_kernels=plain_kernels
         )
-        self._bind()
+        try:
+            self._bind()
+        except (ValueError, RuntimeError) as error:
+            raise NotTFLiteError(f"{self.runtime.name} cannot run {name}: {error}") from error
 
     @classmethod
     def load(

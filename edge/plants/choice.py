@@ -10,13 +10,28 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge.artifact import Manifest
 from edge.errors import UnknownNameError, UsageError, UserError
 from edge.plants import Plant
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a plant can tell after a run.
+
+    Attributes:
+      seed: seed of a simulation; None for anything else.
+      returns: return of each episode of a simulation that has ended; empty for anything else.
+      counts: what the plant has counted, if it does.
+    """
+
+    seed: int | None = None
+    returns: tuple[float, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,20 +48,10 @@ class Choice:
     plant: Any
     simulation: bool = False
 
-    @property
-    def seed(self) -> int | None:
-        """Seed of a simulation; None for anything else."""
-        return self.plant.seed if self.simulation else None
-
-    @property
-    def returns(self) -> tuple[float, ...]:
-        """Return of each episode of a simulation that has ended; empty for anything else."""
-        return tuple(self.plant.returns) if self.simulation else ()
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What the plant has counted, if it does."""
-        return self.plant.counts() if callable(getattr(self.plant, "counts", None)) else {}
+    def told(self) -> Told:
+        """Ask the plant, after a run."""
+        counts = self.plant.counts() if callable(getattr(self.plant, "counts", None)) else {}
+        return Told(self.plant.seed, tuple(self.plant.returns), counts) if self.simulation else Told(counts=counts)
 
 
 @dataclass(frozen=True)

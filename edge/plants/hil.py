@@ -79,12 +79,7 @@ class HilPlant:
         self._address, self._keys, self._spec = address, Path(keys), spec
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
         self._link: Link | None = None
-        self._terms: Terms | None = None
-        self._taken = False
-        # What was sent last, its number, the number of the last reset, and of the last one whose answer was given up.
-        self._sent, self._sequence, self._reset_sequence, self._given_up = b"", 0, 0, 0
-        self._last_sequence = self._episode = 0
-        self._fresh = False
+        self._begin()
         self._observation: npt.NDArray[Any] = np.zeros(spec.observation.shape)
         self._returns: list[float] = []
         self.received = self.lost = self.late = self.repeated = self.malformed = 0
@@ -131,6 +126,7 @@ class HilPlant:
           UsageError: the address is none, or the environment observes or acts otherwise than the policy.
         """
         self._link = Link(self._address, self._keys)
+        self._begin()
         try:
             self._greet()
         except BaseException:
@@ -143,6 +139,14 @@ class HilPlant:
     ) -> None:
         """Tell the server that it is free, let what was written last out, and close; takes half a second at most."""
         self._close()
+
+    def _begin(self) -> None:
+        self._terms: Terms | None = None
+        self._taken = False
+        # What was sent last, its number, the number of the last reset, and of the last one whose answer was given up.
+        self._sent, self._sequence, self._reset_sequence, self._given_up = b"", 0, 0, 0
+        self._last_sequence = self._episode = 0
+        self._fresh = False
 
     @property
     def _realtime(self) -> bool:
@@ -201,7 +205,8 @@ class HilPlant:
         try:
             message = decode(data)
             if message.kind == WELCOME:
-                self._terms = Terms.from_values(message.values)
+                # A greeting that was sent again is welcomed again; terms do not change on the way.
+                self._terms = self._terms or Terms.from_values(message.values)
                 return
         except MessageError:
             self.malformed += 1

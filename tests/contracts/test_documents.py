@@ -56,9 +56,9 @@ def test_the_readmes_make_targets_exist() -> None:
 
 
 def test_the_documents_name_files_that_exist() -> None:
-    for document in ("README.md", "docs/ARCHITECTURE.md", "docs/plants.md", "CONTRIBUTING.md"):
+    for document in ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
         text = (ROOT / document).read_text()
-        for name in re.findall(r"`((?:edge|converters|tfqrl|tests|docs|benchmarks|results)/[\w./-]*)`", text):
+        for name in re.findall(r"`((?:edge|converters|tfqrl|tests|docs|benchmarks|results|scripts)/[\w./-]*)`", text):
             assert (ROOT / name).exists(), f"{document} names {name}"
 
 

@@ -92,6 +92,16 @@ def test_a_cut_in_the_archive_is_told_from_a_file_without_one() -> None:
         artifact.from_bytes(ARM[:-30])
 
 
+def rebuilt_with(manifest: bytes) -> bytes:
+    """The arm's file with these bytes as manifest."""
+    file = io.BytesIO(WHOLE.flatbuffer)
+    file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(artifact.MANIFEST, manifest)
+        archive.writestr(artifact.GOLDEN, b"")
+    return file.getvalue()
+
+
 @pytest.mark.parametrize("data", [b"", b"TFL3", b"\x89PNG\r\n\x1a\n" * 20, json.dumps({"TFL3": 1}).encode()])
 def test_another_kind_of_file_is_refused(data: bytes) -> None:
     with pytest.raises(NotTFLiteError, match="lacks the identifier TFL3"):
@@ -153,6 +163,62 @@ def test_a_file_without_golden_pairs_is_refused() -> None:
 def test_golden_pairs_that_do_not_fit_are_refused(golden) -> None:
     with pytest.raises(ManifestError, match="golden pairs"):
         artifact.from_bytes(rebuilt(golden=golden))
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        (np.full((2, 3), np.nan, np.float32), np.zeros((2, 2), np.float32)),
+        (np.zeros((2, 3), np.float64), np.zeros((2, 2), np.float32)),
+        (np.zeros((artifact.MAX_GOLDEN_PAIRS + 1, 3), np.float32), np.zeros((10_001, 2), np.float32)),
+        (np.float32(1.0), np.float32(1.0)),
+    ],
+)
+def test_golden_pairs_that_no_policy_could_be_tried_on_are_refused(observations, actions) -> None:
+    with pytest.raises(ManifestError, match="golden pairs"):
+        artifact.from_bytes(rebuilt(golden={"observations": observations, "actions": actions}))
+
+
+@pytest.mark.parametrize(
+    "recipe", ['{"name": "\\ud800"}', '{"name": "int8", "x": NaN}', '{"name": "x", "y": ' + "[" * 900 + "]" * 900 + "}"]
+)
+def test_a_manifest_that_could_not_be_written_or_printed_again_is_refused(recipe: str) -> None:
+    text = json.dumps({**json.loads(json.dumps(dataclasses.asdict(WHOLE.manifest))), "recipe": "HERE"})
+    data = rebuilt_with(text.replace('"HERE"', recipe).encode())
+    with pytest.raises(ManifestError):
+        artifact.from_bytes(data)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b" " * (artifact.MAX_MANIFEST_BYTES + 1)])
+def test_a_manifest_that_is_too_deep_or_too_long_is_refused(text: bytes) -> None:
+    with pytest.raises(ManifestError):
+        artifact.from_bytes(rebuilt_with(text))
+
+
+def test_members_of_the_same_name_and_endless_archives_are_refused() -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        twice = rebuilt(names=(artifact.MANIFEST, artifact.GOLDEN, artifact.MANIFEST))
+    with pytest.raises(ManifestError, match="two members of the same name"):
+        artifact.from_bytes(twice)
+    with pytest.raises(ManifestError, match="more than 1000 entries"):
+        artifact.from_bytes(ARM + b"PK\x01\x02" * 1001)
+
+
+def test_a_device_is_not_read_to_its_end() -> None:
+    with pytest.raises(ArtifactError, match="not a regular file"):
+        artifact.read("/dev/zero")
+
+
+def test_a_model_that_the_interpreter_stumbles_over_is_refused_by_name(tmp_path: Path) -> None:
+    # The name of its input is not text any more; the papers are right again.
+    flatbuffer = bytearray(WHOLE.flatbuffer)
+    name = Policy(WHOLE.flatbuffer, WHOLE.manifest.spec)._interpreter.get_input_details()[0]["name"].encode()
+    place = flatbuffer.index(name)
+    flatbuffer[place] = 0xFF
+    manifest = dataclasses.replace(WHOLE.manifest, flatbuffer_sha256=artifact.sha256(bytes(flatbuffer)))
+    artifact.write(tmp_path / "x.tflite", artifact.Artifact(manifest, bytes(flatbuffer), WHOLE.golden))
+    with pytest.raises(NotTFLiteError, match=r"cannot (load|run)"):
+        Policy.load(tmp_path / "x.tflite")
 
 
 def test_pickled_golden_pairs_are_not_unpickled(tmp_path: Path) -> None:

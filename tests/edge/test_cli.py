@@ -51,6 +51,8 @@ def test_bench_writes_json_beside_its_table(capsys: pytest.CaptureFixture[str], 
         (["run", LEVER, "--env", "Pendulum-v1", "--duration", "inf"], "A duration must be above 0 s"),
         (["run", LEVER, "--env", "Pendulum-v1", "--failsafe", "a,b"], "--failsafe takes hold, zero or numbers"),
         (["run", LEVER, "--env", "Pendulum-v1", "--failsafe=-0.5,0.5"], "must be 1 finite number(s)"),
+        (["run", LEVER, "--plant", "hil"], "--plant hil needs --connect tcp://HOST:PORT"),
+        (["run", LEVER, "--plant", "hil", "--connect", "tcp://127.0.0.1:9", "--keys", "none"], "Make keys with"),
         (["verify", ARM, "--threads", "0"], "must be at least 1"),
         (["bench", ARM, "--n", "200", "--json", f"{__file__}/x.json"], "Cannot write"),
         (["bench", ARM, "--threads", "1,x"], "--threads takes numbers separated by commas"),
@@ -116,3 +118,53 @@ def test_a_signal_ends_the_loop_with_its_report(number: signal.Signals, code: in
     assert result.loop.rate_hz == 20.0
     assert result.loop.stopped_by == number.name
     assert (result.policy, result.plant) == ("lever", "Pendulum-v1")
+
+
+STUCK = """
+import signal, time
+import numpy as np
+
+class Stuck:
+    reads = 0
+    deaf = False
+
+    def __init__(self, spec, deaf=False):
+        self.spec, self.deaf = spec, deaf
+
+    def reset(self):
+        pass
+
+    def read(self):
+        self.reads += 1
+        if self.reads == 3:
+            if self.deaf:  # like a driver that is stuck in the kernel
+                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            time.sleep(1000)
+        return np.zeros(self.spec.observation.shape)
+
+    def write(self, action):
+        print("written", action.tolist(), file=open("written.txt", "a"))
+        return action
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        print("left", file=open("written.txt", "a"))
+"""
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_plant_that_never_comes_back_ends_the_process_in_the_failsafe_state(deaf: bool, tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    words = [sys.executable, "-m", "edge.cli", "run", str(Path(LEVER).absolute()), "--plant", "stuck:Stuck"]
+    words += ["--set", f"deaf={str(deaf).lower()}", "--rate", "100", "--failsafe=1.5", "--max-block", "0.05"]
+    words += ["--stop-after", "3", "--json", "run.json"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 15, done.stderr
+    assert "stopped by plant blocked" in done.stdout
+    report = from_plain(RunReport, json.loads((tmp_path / "run.json").read_text()), "report")
+    assert (report.loop.ticks, report.loop.stopped_by) == (2, "plant blocked")
+    written = (tmp_path / "written.txt").read_text().splitlines()
+    # What cannot be reached cannot be closed either: then the watchdog's write is the last thing that happens.
+    assert written[2:] == (["written [1.5]"] if deaf else ["written [1.5]", "written [1.5]", "left"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fakes import DATA, FakeClock, FakePlant
 from faults import FAILSAFE, FAULTS, GOOD, GROUPS, Fault, Rig, happen
+from faults.__main__ import PAGE, drawn
 from faults.actuator import Arm
 
 from edge import cli
@@ -119,3 +120,8 @@ def test_a_report_is_written_though_nobody_is_there_to_print_to(
     assert cli.main(command(tmp_path, "--json", str(tmp_path / "loop.json"))) == 0
     np.testing.assert_array_equal(actions[-1], FAILSAFE)
     assert json.loads((tmp_path / "loop.json").read_text())["loop"]["stopped_by"] == "duration"
+
+
+def test_the_safety_page_has_every_fault() -> None:
+    page = PAGE.read_text()
+    assert page == drawn(page), "run `PYTHONPATH=.:tests/support python -m faults`"

@@ -86,6 +86,12 @@ def test_noise_cuts_repeats_and_gaps_are_survived_and_counted(line: tuple[int, s
     assert plant.repeated == 1
     assert plant.lost == 4
     assert plant.decoder.skipped_bytes > 0
+    assert plant.counts() == {
+        "lost": 4,
+        "repeated": 1,
+        "bad_frames": plant.decoder.bad_frames,
+        "skipped_bytes": plant.decoder.skipped_bytes,
+    }
 
 
 def test_a_line_that_goes_away_is_an_error_of_the_plant_and_not_a_crash() -> None:

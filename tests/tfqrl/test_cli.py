@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import toy_envs  # noqa: F401  (registers the toys)
 from fakes import DATA
 
 from tfqrl import cli
@@ -21,6 +22,11 @@ TINY = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "64", "--epochs"
         (["train", "ppo", "--env", "Pendulum-v1", "--gamma", "2"], "--gamma must lie in 0..1; it was given 2.0."),
         (["train", "ppo", "--resume"], "--resume needs the run's folder: --out RUN."),
         (["convert", "x", "--out", "y.tflite", "--recipe", "int"], "Unknown recipe 'int'. Did you mean 'int8'?"),
+        (["hil-serve", "--env", "Pendlum-v1"], "Unknown environment 'Pendlum-v1'. Did you mean 'Pendulum-v1'?"),
+        (["hil-serve", "--env", "Pendulum-v1", "--rate", "10"], "--rate is for --realtime"),
+        (["hil-serve", "--env", "Pendulum-v1", "--realtime", "--rate", "0"], "A rate of 0 Hz is not possible"),
+        (["hil-serve", "--env", "Pendulum-v1", "--seed", "-1"], "--seed must lie in 0..2^53 - 1"),
+        (["hil-serve", "--env", "toys/Count-v0", "--realtime"], "toys/Count-v0 names no rate of its own"),
         (["convert", "x", "--out", "y.tflite", "--episodes", "1"], "--episodes must be at least 2"),
     ],
 )  # fmt: skip
@@ -49,12 +55,22 @@ def test_help_needs_no_tensorflow() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize("command", ["convert", "deploy", "sign", "demo"])
-def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("convert", "--out"),
+        ("demo", "--out"),
+        ("deploy", "--rollback"),
+        ("sign", "--key"),
+        ("hil-serve", "--realtime"),
+        ("hil-keys", "--force"),
+    ],
+)
+def test_each_command_has_help(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         cli.main([command, "--help"])
     assert error.value.code == 0
-    assert "--out" in capsys.readouterr().out
+    assert option in capsys.readouterr().out
 
 
 def test_train_resume_and_their_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,4 +228,4 @@ def _bad_ticks(fault: Fault, rig: Rig) -> Sequence[int]:
 
 
 # The tables enter themselves.
-from faults import actuator, clock, file, meter, process, sensor, serial_line  # noqa: E402, F401
+from faults import actuator, clock, file, meter, network, process, sensor, serial_line  # noqa: E402, F401

@@ -1,0 +1,48 @@
+"""Act with policies and write down what came out: `python act.py OBSERVATIONS.npz RESULT.npz POLICY...`.
+
+Run here and in the virtual Pi, to be compared. RESULT has for each policy its actions, and every tensor that its
+integer layers wrote, in the order of the layers: `NAME/actions`, `NAME/layers/0/FULLY_CONNECTED`, ...; with the numbers
+of the tensors that the layer reads and writes in `NAME/tensors/0`.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edge import Policy, artifact, interpreter
+
+
+def main(observations_file: str, result_file: str, *policies: str) -> None:
+    observations = np.load(observations_file)
+    result = {}
+    for path in map(Path, policies):
+        policy = Policy.load(path)
+        result[f"{path.stem}/actions"] = np.stack([np.asarray(policy.act(o)) for o in observations[path.stem]])
+        result |= integer_layers(path, observations[path.stem])
+    np.savez(result_file, **result)
+
+
+def integer_layers(path: Path, observations: np.ndarray) -> dict[str, np.ndarray]:
+    inspected = interpreter.build_for_inspection(artifact.read(path).flatbuffer)
+    integer = {tensor["index"] for tensor in inspected.get_tensor_details() if tensor["dtype"] == np.int8}
+    operations = [
+        operation
+        for operation in inspected._get_ops_details()
+        if operation["op_name"] != "DELEGATE" and int(operation["outputs"][0]) in integer
+    ]
+    values: list[list[np.ndarray]] = [[] for _ in operations]
+    for observation in observations:
+        inspected.set_tensor(inspected.get_input_details()[0]["index"], observation[None])
+        inspected.invoke()
+        for operation, seen in zip(operations, values):
+            seen.append(inspected.get_tensor(operation["outputs"][0])[0])
+    layers = {}
+    for number, (operation, seen) in enumerate(zip(operations, values)):
+        layers[f"{path.stem}/layers/{number}/{operation['op_name']}"] = np.stack(seen)
+        layers[f"{path.stem}/tensors/{number}"] = np.array([*operation["inputs"], *operation["outputs"]])
+    return layers
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
