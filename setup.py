@@ -26,6 +26,7 @@ TRAIN = [
     "tensorboard>=2.20,<2.22",
     "matplotlib>=3.9,<4",
 ]
+SIGN = ["cryptography>=42"]
 SERIAL = ["pyserial>=3.5,<4"]
 ONNX = ["onnxruntime>=1.20,<2"]
 HIL = ["pyzmq>=26,<28"]
@@ -49,13 +50,14 @@ setup(
     package_data={package: ["py.typed"] for package in ("tfqrl", "converters", "edge")},
     install_requires=["numpy>=1.26,<3", *INTERPRETER],
     extras_require={
-        "train": TRAIN,
+        "train": [*TRAIN, *SIGN],
+        "sign": SIGN,
         "serial": SERIAL,
         "hil": HIL,
         "gpio": GPIO,
         "bench": [*TRAIN, *BENCH],
-        "test": [*TRAIN, *SERIAL, *HIL, *ONNX, *TEST],
-        "all": [*TRAIN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
+        "test": [*TRAIN, *SIGN, *SERIAL, *HIL, *ONNX, *TEST],
+        "all": [*TRAIN, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},
     classifiers=[

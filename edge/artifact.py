@@ -6,6 +6,8 @@ both the model and its papers (the convention that TFLite Metadata uses for asso
 - `manifest.json`: the `Manifest` below.
 - `golden.npz`: `observations` (n, *observation.shape) float32 and the `actions` expected of them, (n, *action.shape)
   float32, or (n,) int64 for a discrete policy.
+
+The archive's comment may be a signature: `edge.signature`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import io
 import json
 import math
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge import signature
 from edge.errors import (
     ArtifactError,
     HashMismatchError,
@@ -260,8 +264,11 @@ def to_bytes(artifact: Artifact) -> bytes:
     return file.getvalue()
 
 
-def read(path: str | Path) -> Artifact:
+def read(path: str | Path, *, trust: Sequence[str | Path] | None = None) -> Artifact:
     """Read a policy file and check everything that can be checked without running it.
+
+    With `trust`, files of public keys, the file must be signed by one of them; that is checked before anything in it
+    is parsed. See `edge.signature`.
 
     Raises:
       ArtifactError: one of its subclasses, by what is wrong with the file.
@@ -270,6 +277,8 @@ def read(path: str | Path) -> Artifact:
         data = read_bounded(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ArtifactError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if trust is not None:
+        signature.check(data, trust, str(path))
     return from_bytes(data, str(path))
 
 

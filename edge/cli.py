@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import artifact, compare, report, ticklog
+from edge.artifact import Artifact
 from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
@@ -27,6 +28,7 @@ from edge.safety import ActionLimits, Cause, Safety
 EXAMPLES = """examples:
   tfqrl-edge info policy.tflite
   tfqrl-edge verify policy.tflite
+  tfqrl-edge verify policy.tflite --trust maker.pub --require-signature
   tfqrl-edge bench float32.tflite int8.tflite --threads 1,2 --rate 100 --json bench.json
   tfqrl-edge compare bench.json bench-of-another-board.json
   tfqrl-edge run policy.tflite --env InvertedDoublePendulum-v5 --duration 10 --log ticks.log
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = add("verify", _verify, "Check the file and replay its golden pairs on this machine.")
     verify.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
     verify.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
+    _add_trust(verify)
 
     text = "Measure latency, memory and energy on this machine, of several policies in turns."
     measure = commands.add_parser("bench", help=text, description=text)
@@ -105,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_meter_options(measure)
     measure.add_argument("--json", type=Path, help="write the report to this file too")
     measure.add_argument("--markdown", type=Path, help="write the tables to this file too")
+    _add_trust(measure)
     measure.set_defaults(command=_bench)
 
     text = "Compare two reports of `bench --json`, figure by figure, where their intervals carry a difference."
@@ -122,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", type=Path, help="write the report to this file too")
     run.add_argument("--log", type=Path, help="record every tick to this file, for `replay`")
     _add_meter_options(run)
+    _add_trust(run)
 
     safety = run.add_argument_group("safety", "when the failsafe action takes the place of the policy's")
     safety.add_argument(
@@ -162,6 +167,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    signed = command.add_argument_group("signature", "checked before anything in the file is parsed")
+    signed.add_argument(
+        "--trust",
+        type=Path,
+        action="append",
+        metavar="KEY.pub",
+        help="the file must be signed by a key in this one; may be given several times",
+    )
+    signed.add_argument(
+        "--require-signature",
+        action="store_true",
+        help="do nothing without a --trust: for scripts from which it must not get lost",
+    )
+
+
+def _read(options: argparse.Namespace) -> Artifact:
+    return artifact.read(options.policy, trust=_trust(options))
+
+
+def _trust(options: argparse.Namespace) -> list[Path] | None:
+    if options.require_signature and not options.trust:
+        raise UsageError("--require-signature needs to know whose: add --trust KEY.pub.")
+    trust: list[Path] | None = options.trust
+    return trust
+
+
 def _add_meter_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
     command.add_argument(
@@ -179,7 +211,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    source = artifact.read(options.policy)
+    source = _read(options)
     policy = Policy.from_artifact(source, threads=options.threads, device=options.device)
     check = policy.replay(source.golden, source.manifest.golden_tolerance)
     print(
@@ -199,6 +231,7 @@ def _bench(options: argparse.Namespace) -> int:
         n=options.n,
         threads=_integers("--threads", options.threads),
         device=options.device,
+        trust=_trust(options),
         rate_hz=options.rate,
         energy_windows=options.energy_windows,
         cpu_watts=options.cpu_watts,
@@ -235,7 +268,7 @@ def _peer(text: str) -> tuple[str, Path]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    source = artifact.read(options.policy)
+    source = _read(options)
     policy = Policy.from_artifact(source, device=options.device)
     safety = Safety(
         _failsafe(options.failsafe),

@@ -98,6 +98,14 @@ class GoldenMismatchError(ArtifactError):
     """The runtime here does not reproduce the actions stored with the policy."""
 
 
+class UnsignedError(ArtifactError):
+    """A signature was required and the file has none."""
+
+
+class SignatureError(ArtifactError):
+    """The file is signed by a key that is not trusted, or is not what was signed."""
+
+
 class ObservationError(UserError):
     """An observation that the policy must not act on."""
 

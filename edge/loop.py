@@ -32,6 +32,7 @@ from edge.safety import (
 )
 from edge.signals import Stopped, StopSignals, stop_signals
 from edge.stats import Histogram, Percentiles
+from edge.systemd import Systemd
 from edge.ticklog import TickLog
 from edge.watchdog import Watchdog
 
@@ -222,9 +223,10 @@ class ControlLoop:
                     ]
                 watchdog = stack.enter_context(Watchdog(self._clock, stages))
             record.granted = stack.enter_context(realtime(self._wanted))
+            systemd = stack.enter_context(Systemd())
             try:
                 try:
-                    self._drive(ticks, record, watchdog, stop)
+                    self._drive(ticks, record, watchdog, systemd, stop)
                 finally:
                     # If a second signal comes before this line, its exception closes too; there is no third.
                     stop.closed = True
@@ -247,7 +249,9 @@ class ControlLoop:
         """How the latest run went, or goes."""
         return self._record.report(self.rate_hz)
 
-    def _drive(self, ticks: int | None, record: _Record, watchdog: Watchdog | None, stop: StopSignals) -> None:
+    def _drive(
+        self, ticks: int | None, record: _Record, watchdog: Watchdog | None, systemd: Systemd, stop: StopSignals
+    ) -> None:
         plant, clock, act, limiter = self._plant, self._clock, self._policy.act, self._limiter
         safety, in_range, log = self._safety, self._in_range, record.log
         period_ns = round(1e9 / self.rate_hz)
@@ -264,6 +268,7 @@ class ControlLoop:
             record.count(Cause.PLANT_ERROR)
             record.stop(Cause.PLANT_ERROR)
             return
+        systemd.ready(clock.now_ns())
         start_ns = deadline_ns = clock.now_ns()
         due = 0
         while (ticks is None or due < ticks) and stop.number is None:
@@ -356,6 +361,8 @@ class ControlLoop:
             record.tick(deadline_ns, woke_ns, done_ns, skipped)
             if log is not None:
                 log.record(woke_ns, 0 if cause is None else cause.exit_code, skipped, observation, action, sent)
+            if done_ns >= systemd.due_ns:
+                systemd.alive(done_ns)
             missed_in_a_row = missed_in_a_row + 1 if skipped else 0
             bad_in_a_row = bad_in_a_row + 1 if cause is not None else 0
             if cause is not None:

@@ -90,15 +90,24 @@ class Policy:
             raise NotTFLiteError(f"{self.runtime.name} cannot run {name}: {error}") from error
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int = 1, device: str = "cpu") -> Policy:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        trust: Sequence[str | Path] | None = None,
+    ) -> Policy:
         """Read a policy file, check it, build it, and replay its golden pairs.
+
+        With `trust`, files of public keys, it must be signed by one of them.
 
         Raises:
           ArtifactError: one of its subclasses, by what is wrong with the file.
           RuntimeMissingError: no interpreter is installed.
           EdgeTpuError: the Edge TPU was asked for and cannot be had.
         """
-        return cls.from_artifact(artifact.read(path), threads=threads, device=device)
+        return cls.from_artifact(artifact.read(path, trust=trust), threads=threads, device=device)
 
     @classmethod
     def from_artifact(cls, source: Artifact, *, threads: int = 1, device: str = "cpu") -> Policy:

@@ -16,16 +16,22 @@ from typing import Any, Generic, TypeVar
 
 import tyro
 
+from edge import artifact, signature
 from edge.errors import UnknownNameError, UsageError, UserError
-from edge.files import check_writable
+from edge.files import check_writable, write_atomically
+from tfqrl.deploy import Options, deploy, rollback
+from tfqrl.device import Device
 from tfqrl.signals import Interrupted, StopRequest
 
-USAGE = """usage: tfqrl {train,convert,demo,hil-serve,hil-keys} ...
+USAGE = """usage: tfqrl {train,convert,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
 
 Train control policies with deep reinforcement learning and convert them for small computers.
 
   tfqrl train ALGORITHM --env ENV --out RUN    train a policy; ALGORITHM is ppo
   tfqrl convert RUN --out POLICY.tflite        convert it and compare it with the original
+  tfqrl deploy POLICY.tflite HOST              bring it to a device by ssh and verify it there
+  tfqrl sign POLICY.tflite --key KEY           sign it, for devices that ask for that
+  tfqrl sign-key KEY                           make a pair of keys: KEY and KEY.pub
   tfqrl demo                                   all of it on one small task, with a report
   tfqrl hil-serve --env ENV                    simulate for a policy that runs on another computer
   tfqrl hil-keys                               make the keys by which the two know each other
@@ -34,6 +40,7 @@ examples:
   tfqrl train ppo --env InvertedDoublePendulum-v5 --steps 500000 --seed 0 --out runs/pendulum
   tfqrl train ppo --out runs/pendulum --resume
   tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
+  tfqrl deploy policy.tflite pi@raspberrypi --bench
   tfqrl hil-serve --env HalfCheetah-v5 --bind tcp://192.168.1.20:5757
 
 Each command has its own --help. Converted policies are run by `tfqrl-edge`."""
@@ -77,6 +84,61 @@ class ConvertCommand:
     recipe: str = "int8"
     episodes: int = 20
     force: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DeployCommand:
+    """Bring a policy to a device by ssh: install tfqrl there if need be, copy, verify, and make it current.
+
+    Doing it again changes nothing that is as it should be. See docs/deploy.md.
+
+    Example: tfqrl deploy policy.tflite pi@raspberrypi --bench
+
+    Example: tfqrl deploy policy.tflite pi@raspberrypi --service --run-options "--rate 100 --failsafe zero"
+
+    Attributes:
+      policy: the policy file.
+      host: the device as ssh takes it.
+      config: what is wanted beyond having the policy there.
+      rollback: only make the version before the current one current again.
+      ssh: the ssh command, with options if need be, such as "ssh -p 2222".
+    """
+
+    policy: tyro.conf.Positional[Path]
+    host: tyro.conf.Positional[str]
+    config: Options = dataclasses.field(default_factory=Options)
+    rollback: bool = False
+    ssh: str = "ssh"
+
+
+@dataclasses.dataclass(frozen=True)
+class SignCommand:
+    """Sign a policy file, in place of any signature that it has. Devices check it with `tfqrl-edge verify --trust`.
+
+    Example: tfqrl sign policy.tflite --key ~/keys/maker
+
+    Attributes:
+      policy: the policy file.
+      key: the private key.
+      out: the file to write (default: the policy file itself).
+    """
+
+    policy: tyro.conf.Positional[Path]
+    key: Path
+    out: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SignKeyCommand:
+    """Make a pair of Ed25519 keys: KEY signs and stays secret, KEY.pub goes to the devices.
+
+    Example: tfqrl sign-key ~/keys/maker
+
+    Attributes:
+      key: file of the private key; nothing is replaced.
+    """
+
+    key: tyro.conf.Positional[Path]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "train": _train,
         "convert": _convert,
+        "deploy": _deploy,
+        "sign": _sign,
+        "sign-key": _sign_key,
         "demo": _demo,
         "hil-serve": _hil_serve,
         "hil-keys": _hil_keys,
@@ -212,6 +277,40 @@ def _convert(words: list[str]) -> int:
     conversion = convert_run(Run.open(command.run), command.recipe, episodes=command.episodes)
     conversion.save(command.out, force=command.force)
     print(report.info_text(conversion.artifact, command.out.stat().st_size))
+    return 0
+
+
+def _deploy(words: list[str]) -> int:
+    # Options as the value of an option: joined to it, or each would be taken for one of this command.
+    if "--run-options" in words[:-1]:
+        at = words.index("--run-options")
+        words = [*words[:at], f"--run-options={words[at + 1]}", *words[at + 2 :]]
+    command = _parse(DeployCommand, "tfqrl deploy", words, None, Options)
+    device = Device(command.host, command.ssh)
+    if not command.rollback:
+        deploy(command.policy, device, command.config)
+    elif command.config == Options():
+        rollback(command.policy, device)
+    else:
+        raise UsageError(
+            "--rollback goes alone, besides --ssh: it deploys nothing, and bench and service are as before."
+        )
+    return 0
+
+
+def _sign(words: list[str]) -> int:
+    command = _parse(SignCommand, "tfqrl sign", words)
+    artifact.read(command.policy)
+    out = command.out or command.policy
+    write_atomically(out, signature.sign(command.policy.read_bytes(), command.key, str(command.policy)))
+    print(f"Signed: {out}.")
+    return 0
+
+
+def _sign_key(words: list[str]) -> int:
+    command = _parse(SignKeyCommand, "tfqrl sign-key", words)
+    public = signature.make_key(command.key)
+    print(f"Made {command.key}, which signs and must stay secret, and {public}, which devices trust.")
     return 0
 
 

@@ -20,7 +20,16 @@ ALLOWED = {
     | {"tensorboard", "matplotlib"},
 }
 ALLOWED_WHEN_NEEDED = {
-    "edge": {"ai_edge_litert", "tflite_runtime", "gymnasium", "gpiozero", "onnxruntime", "serial", "zmq"},
+    "edge": {
+        "ai_edge_litert",
+        "tflite_runtime",
+        "cryptography",
+        "gymnasium",
+        "gpiozero",
+        "onnxruntime",
+        "serial",
+        "zmq",
+    },
     "converters": set(),
     "tfqrl": {"zmq"},
 }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import toy_envs  # noqa: F401  (registers the toys)
+from fakes import DATA
 
 from tfqrl import cli
 
@@ -56,7 +57,14 @@ def test_help_needs_no_tensorflow() -> None:
 
 @pytest.mark.parametrize(
     ("command", "option"),
-    [("convert", "--out"), ("demo", "--out"), ("hil-serve", "--realtime"), ("hil-keys", "--force")],
+    [
+        ("convert", "--out"),
+        ("demo", "--out"),
+        ("deploy", "--rollback"),
+        ("sign", "--key"),
+        ("hil-serve", "--realtime"),
+        ("hil-keys", "--force"),
+    ],
 )
 def test_each_command_has_help(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
@@ -84,3 +92,22 @@ def test_a_place_that_cannot_be_written_is_an_error_before_training(
     (tmp_path / "file").write_text("")
     assert cli.main(["train", "ppo", "--env", "Pendulum-v1", *TINY, "--out", str(tmp_path / "file" / "run")]) == 1
     assert "Cannot write" in capsys.readouterr().err
+
+
+def test_a_policy_is_signed_with_a_key_made_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from edge import artifact
+    from edge.errors import UnsignedError
+
+    policy, key = tmp_path / "policy.tflite", tmp_path / "maker"
+    policy.write_bytes((DATA / "arm-int8.tflite").read_bytes())
+    assert cli.main(["sign-key", str(key)]) == 0
+    assert f"{key}.pub" in capsys.readouterr().out
+    assert cli.main(["sign", str(policy), "--key", str(key), "--out", str(tmp_path / "signed.tflite")]) == 0
+    assert artifact.read(tmp_path / "signed.tflite", trust=[f"{key}.pub"]).manifest.name == "arm"
+    with pytest.raises(UnsignedError):
+        artifact.read(policy, trust=[f"{key}.pub"])
+    assert cli.main(["sign", str(policy), "--key", str(key)]) == 0
+    assert policy.read_bytes() == (tmp_path / "signed.tflite").read_bytes()
+    assert cli.main(["sign", __file__, "--key", str(key)]) == 1
+    assert cli.main(["sign-key", str(key)]) == 1
+    assert "exists already" in capsys.readouterr().err

@@ -1,0 +1,439 @@
+"""`tfqrl deploy` against a real OpenSSH server on loopback (Debian: apt install openssh-server openssh-client)."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from getpass import getuser
+from pathlib import Path
+
+import pytest
+from fakes import DATA
+from sshd import SSHD, Board
+
+from edge import artifact
+from edge.bench import BenchReport
+from edge.errors import UsageError
+from edge.records import from_plain
+from edge.signature import make_key, sign
+from tfqrl import cli, wheel
+from tfqrl.deploy import slug
+from tfqrl.device import Device
+
+pytestmark = pytest.mark.skipif(
+    SSHD is None or shutil.which("ssh") is None,
+    reason="needs OpenSSH's server and client: apt install openssh-server openssh-client",
+)
+
+ARM = DATA / "arm-int8.tflite"
+ARM_FLOAT = DATA / "arm-float32.tflite"
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    with Board(tmp_path_factory.mktemp("board")) as board:
+        yield board
+
+
+@pytest.fixture
+def board(device: Board) -> Board:
+    """The device with tfqrl installed, once for all tests, and without policies."""
+    if not (device.base / "venv").exists():
+        assert deploy(device, ARM) == 0
+    shutil.rmtree(device.base / "policies", ignore_errors=True)
+    for path in ("active", "broken", "no-sudo", "etc/systemd/system/tfqrl-arm.service"):
+        (device.box / path).unlink(missing_ok=True)
+    device.calls()
+    return device
+
+
+def deploy(board: Board, policy: Path, *options: str, ssh: str | None = None) -> int:
+    return cli.main(["deploy", str(policy), f"{getuser()}@127.0.0.1", "--ssh", ssh or board.ssh, *options])
+
+
+def current(board: Board, name: str = "arm") -> bytes:
+    return (board.base / "policies" / name / "current/policy.tflite").read_bytes()
+
+
+def policies(board: Board) -> dict[str, object]:
+    """Every name below the folder of policies, with what a link points to and when a file changed."""
+    return {
+        str(path.relative_to(board.base)): os.readlink(path) if path.is_symlink() else path.stat().st_mtime_ns
+        for path in (board.base / "policies").rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def variant(path: Path, number: int) -> Path:
+    """The arm, trained a little longer."""
+    source = artifact.read(ARM)
+    manifest = dataclasses.replace(source.manifest, training={**source.manifest.training, "steps": number})
+    artifact.write(path, dataclasses.replace(source, manifest=manifest), force=True)
+    return path
+
+
+def broken(path: Path) -> Path:
+    """A policy whose golden pairs nothing reproduces."""
+    source = artifact.read(ARM)
+    golden = dataclasses.replace(source.golden, actions=source.golden.actions + 1)
+    artifact.write(path, dataclasses.replace(source, golden=golden))
+    return path
+
+
+def test_a_policy_is_installed_copied_and_verified_and_then_left_alone(
+    device: Board, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(device.base, ignore_errors=True)
+    assert deploy(device, ARM) == 0
+    printed = capsys.readouterr().out
+    assert "Installing tfqrl" in printed
+    assert "OK: arm gives its 32 golden actions" in printed
+    assert re.search(r"^arm [0-9a-f]{12} is current\.$", printed, re.MULTILINE)
+    assert current(device) == ARM.read_bytes()
+    before = policies(device), os.readlink(device.base / "venv")
+
+    assert deploy(device, ARM) == 0
+    printed = capsys.readouterr().out
+    assert "Installing" not in printed
+    assert "is already there." in printed
+    assert "OK: arm" in printed
+    assert (policies(device), os.readlink(device.base / "venv")) == before
+
+    # What it says to run is a command of the device's.
+    command = printed.splitlines()[-1].removeprefix("Run it with: ")
+    done = subprocess.run(
+        ["sh", "-c", command.replace("ssh -t ", f"{device.ssh} ", 1) + " --help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage: tfqrl-edge run" in done.stdout
+
+
+def test_a_changed_tfqrl_is_installed_beside_the_one_that_runs(
+    board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy(board, ARM) == 0
+    here, before = wheel.build(), os.readlink(board.base / "venv")
+    folder = shutil.copytree(Path(artifact.__file__).parent, board.box / "changed/edge", dirs_exist_ok=True)
+    (folder / "changed.py").write_text("CHANGED = True\n")
+    original = wheel._folder
+    monkeypatch.setattr(wheel, "_folder", lambda name: folder if name == "edge" else original(name))
+    changed = wheel.build()
+    assert changed.version == here.version
+    assert deploy(board, ARM) == 0
+    assert "Installing tfqrl" in capsys.readouterr().out
+    after = os.readlink(board.base / "venv")
+    assert after != before
+    assert sorted(path.name for path in (board.base / "venvs").iterdir()) == sorted(
+        [Path(before).name, Path(after).name]
+    )
+    assert list((board.base / "venv").glob("lib/*/site-packages/edge/changed.py"))
+
+    monkeypatch.undo()
+    # As after an upgrade of the system, whose new Python knows nothing of the old one's packages.
+    for path in (board.base / before / "bin").glob("python*"):
+        path.unlink()
+    assert deploy(board, ARM) == 0
+    assert os.readlink(board.base / "venv") == before
+    assert "Installing tfqrl" in capsys.readouterr().out
+    assert deploy(board, ARM) == 0
+    assert "Installing tfqrl" not in capsys.readouterr().out
+
+
+def test_a_newer_tfqrl_is_kept(
+    board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = dataclasses.replace(wheel.build(), version="0.0.9", data=b"")
+    monkeypatch.setattr(wheel, "build", lambda: older)
+    assert deploy(board, ARM) == 0
+    assert "newer than here" in capsys.readouterr().out
+
+
+def test_a_tfqrl_that_does_not_install_leaves_the_old_one(
+    board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")
+    damaged = dataclasses.replace(wheel.build(), data=b"not a wheel")
+    monkeypatch.setattr(wheel, "build", lambda: damaged)
+    assert deploy(board, ARM) == 1
+    assert "tfqrl-0.1.0-py3-none-any.whl" in capsys.readouterr().err
+    assert (sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")) == before
+
+
+def test_a_wheel_that_is_cut_short_leaves_nothing(
+    board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")
+    longer = dataclasses.replace(wheel.build(), data=wheel.build().data + b"\0")
+    monkeypatch.setattr(wheel, "build", lambda: longer)
+    cut = board.put("cut-ssh", f'#!/bin/sh\nhead -c 3000 | exec {board.ssh} "$@"\n')
+    assert deploy(board, ARM, ssh=str(cut)) == 1
+    assert "The wheel did not arrive whole." in capsys.readouterr().err
+    assert (sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")) == before
+
+
+def test_extras_are_added_to_what_is_there_and_stay(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    before = os.readlink(board.base / "venv")
+    (board.base / "venv/tfqrl-extras").write_text("\n")
+    assert deploy(board, ARM, "--extras", "train") == 0
+    assert "with ['train'] ..." in capsys.readouterr().out
+    assert deploy(board, ARM) == 0
+    assert "Installing" not in capsys.readouterr().out
+    assert (board.base / "venv/tfqrl-extras").read_text() == "train\n"
+    assert os.readlink(board.base / "venv") == before
+
+
+def test_an_unknown_extra_is_refused(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy(board, ARM, "--extras", "serail") == 2
+    assert "Unknown extra 'serail'." in capsys.readouterr().err
+
+
+def test_a_changed_policy_becomes_current_and_rollback_returns(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy(board, ARM, "--rollback") == 1
+    assert "No policy arm was deployed there" in capsys.readouterr().err
+    assert deploy(board, ARM) == 0
+    assert deploy(board, ARM, "--rollback") == 1
+    assert "no version of arm before" in capsys.readouterr().err
+    newer = variant(tmp_path / "newer.tflite", 1)
+    assert deploy(board, newer) == 0
+    assert current(board) == newer.read_bytes()
+    assert deploy(board, newer, "--rollback") == 0
+    assert "is current again." in capsys.readouterr().out
+    assert current(board) == ARM.read_bytes()
+    assert deploy(board, newer, "--rollback") == 0
+    assert current(board) == newer.read_bytes()
+
+
+def test_rollback_to_a_version_that_was_damaged_is_refused(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy(board, ARM) == 0
+    newer = variant(tmp_path / "newer.tflite", 1)
+    assert deploy(board, newer) == 0
+    (board.base / "policies/arm/previous/policy.tflite").write_bytes(b"damaged")
+    assert deploy(board, newer, "--rollback") == 1
+    assert "The policy is refused there" in capsys.readouterr().err
+    assert current(board) == newer.read_bytes()
+    # Deployed again, it is made whole.
+    assert deploy(board, ARM) == 0
+    assert current(board) == ARM.read_bytes()
+
+
+def test_only_the_last_versions_are_kept(board: Board, tmp_path: Path) -> None:
+    assert deploy(board, ARM) == 0
+    first = os.readlink(board.base / "policies/arm/current")
+    older = [board.base / "policies/arm" / f"{number:012x}" for number in range(6)]
+    for age_s, folder in enumerate(older):
+        folder.mkdir()
+        os.utime(folder, (1e9 - age_s, 1e9 - age_s))
+    assert deploy(board, variant(tmp_path / "newer.tflite", 1)) == 0
+    second = os.readlink(board.base / "policies/arm/current")
+    kept = {path.name for path in (board.base / "policies/arm").iterdir() if re.fullmatch("[0-9a-f]{12}", path.name)}
+    assert kept == {first, second, *(folder.name for folder in older[:3])}
+
+
+def test_a_policy_that_fails_its_golden_pairs_there_does_not_become_current(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy(board, ARM) == 0
+    before = policies(board)
+    assert deploy(board, broken(tmp_path / "broken.tflite")) == 1
+    error = capsys.readouterr().err
+    assert "32 of 32 golden actions differ" in error
+    assert "what was current still is" in error
+    assert policies(board) == before
+
+
+def test_a_copy_that_is_cut_short_leaves_nothing(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy(board, ARM) == 0
+    before = policies(board)
+    cut = board.put("cut-ssh", f'#!/bin/sh\nhead -c 3000 | exec {board.ssh} "$@"\n')
+    assert deploy(board, variant(tmp_path / "newer.tflite", 1), ssh=str(cut)) == 1
+    assert "did not arrive whole. Deploy again." in capsys.readouterr().err
+    assert policies(board) == before
+    assert list((board.base / "policies/arm").glob(".*")) == []
+
+
+def test_the_bench_is_measured_there_and_fetched(board: Board, tmp_path: Path) -> None:
+    # A signed one: the device asks for its signature here too.
+    policy, public = tmp_path / "policy.tflite", make_key(tmp_path / "maker")
+    policy.write_bytes(sign(ARM.read_bytes(), tmp_path / "maker"))
+    assert deploy(board, policy, "--trust", str(public), "--bench") == 0
+    report = json.loads((tmp_path / "policy.bench.json").read_text())
+    assert from_plain(BenchReport, report, "report").entries[0].name == "arm"
+
+
+def test_names_of_any_kind_are_made_into_names_of_folders(board: Board, tmp_path: Path) -> None:
+    source = artifact.read(ARM)
+    name = 'it\'s; rm -rf "$HOME" `id` ../../%n Größe'
+    artifact.write(
+        tmp_path / "a 'b\".tflite",
+        dataclasses.replace(source, manifest=dataclasses.replace(source.manifest, name=name)),
+    )
+    assert deploy(board, tmp_path / "a 'b\".tflite") == 0
+    assert os.listdir(board.base / "policies") == [slug(name)]
+    assert current(board, slug(name)) == (tmp_path / "a 'b\".tflite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("ppo-ALE/Pong", "ppo-ALE-Pong"), ("../..", "policy"), ("-x", "x"), ("é", "policy"), ("a" * 99, "a" * 64)],
+)
+def test_a_slug_is_a_name_that_cannot_leave_its_folder(name: str, expected: str) -> None:
+    assert slug(name) == expected
+
+
+def test_a_device_asks_for_signatures_from_the_first_signed_policy_on(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = make_key(tmp_path / "maker")
+    signed = tmp_path / "signed.tflite"
+    signed.write_bytes(sign(ARM.read_bytes(), tmp_path / "maker"))
+    assert deploy(board, ARM, "--trust", str(public)) == 1
+    assert "is not signed" in capsys.readouterr().err
+    assert not (board.base / "policies").exists()
+    assert deploy(board, signed, "--trust", str(public)) == 0
+    assert current(board) == signed.read_bytes()
+    assert "--require-signature" in capsys.readouterr().out
+
+    before = policies(board)
+    assert deploy(board, variant(tmp_path / "unsigned.tflite", 1)) == 1
+    assert "is not signed" in capsys.readouterr().err
+    other = make_key(tmp_path / "other")
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(sign(ARM.read_bytes(), tmp_path / "other"))
+    assert deploy(board, foreign) == 1
+    assert "none of the 1 trusted" in capsys.readouterr().err
+    assert policies(board) == before
+    # Whoever may deploy may change the keys.
+    assert deploy(board, foreign, "--trust", str(public), str(other)) == 0
+    assert current(board) == foreign.read_bytes()
+    assert deploy(board, signed) == 0
+
+
+def test_a_service_is_installed_once_and_restarted_for_new_policies(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--service", "--run-options", "--env Pendulum-v1 --failsafe=zero")
+    assert deploy(board, ARM, *options) == 0
+    assert "tfqrl-arm.service is active." in capsys.readouterr().out
+    unit = board.box / "etc/systemd/system/tfqrl-arm.service"
+    text = unit.read_text()
+    assert f"User={getuser()}\n" in text
+    path = f"{board.base}/policies/arm/current/policy.tflite"
+    expected = f'ExecStart="{board.base}/venv/bin/tfqrl-edge" "run" "{path}" "--env" "Pendulum-v1" "--failsafe=zero"\n'
+    assert expected in text
+    calls = board.calls()
+    assert [call for call in calls if call.startswith("sudo systemctl")] == [
+        "sudo systemctl daemon-reload",
+        "sudo systemctl enable tfqrl-arm.service",
+        "sudo systemctl restart tfqrl-arm.service",
+    ]
+
+    written = unit.stat().st_mtime_ns
+    assert deploy(board, ARM, *options) == 0
+    assert "tfqrl-arm.service is already there." in capsys.readouterr().out
+    assert unit.stat().st_mtime_ns == written
+    assert not any("restart" in call for call in board.calls())
+
+    assert deploy(board, variant(tmp_path / "newer.tflite", 1)) == 0
+    assert "tfqrl-arm.service was restarted and is active." in capsys.readouterr().out
+    assert "sudo systemctl restart tfqrl-arm.service" in board.calls()
+    assert deploy(board, ARM, "--rollback") == 0
+    assert "was restarted" in capsys.readouterr().out
+    assert "sudo systemctl restart tfqrl-arm.service" in board.calls()
+
+
+def test_a_restart_that_failed_is_made_up_for(board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy(board, ARM, "--service") == 0
+    newer = variant(tmp_path / "newer.tflite", 1)
+    (board.box / "broken").touch()
+    assert deploy(board, newer) == 1
+    assert "does not start" in capsys.readouterr().err
+    (board.box / "broken").unlink()
+    assert deploy(board, newer) == 0
+    printed = capsys.readouterr().out
+    assert "is already there." in printed
+    assert "was restarted and is active." in printed
+    assert deploy(board, newer) == 0
+    assert "restarted" not in capsys.readouterr().out
+
+
+def test_a_service_that_does_not_start_is_an_error(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    (board.box / "broken").touch()
+    assert deploy(board, ARM, "--service") == 1
+    assert "The service tfqrl-arm.service does not start." in capsys.readouterr().err
+
+
+def test_a_service_without_the_right_to_install_one_is_an_error(
+    board: Board, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (board.box / "no-sudo").touch()
+    assert deploy(board, ARM, "--service") == 1
+    assert "sudo asks" in capsys.readouterr().err
+    assert not (board.box / "etc/systemd/system/tfqrl-arm.service").exists()
+
+
+def test_a_device_that_lacks_something_is_told_from_one_that_does_not(
+    board: Board, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = (board.box / "bin/python3").read_text()
+    fakes = [
+        ("python3", "#!/bin/sh\nexit 127\n", "has no python3"),
+        ("python3", "#!/bin/sh\necho 3.9\n", "has Python 3.9; tfqrl needs 3.10"),
+        ("python3", "#!/bin/sh\ncase $2 in *venv*) exit 1 ;; esac\necho 3.11\n", "sudo apt install python3-venv"),
+        ("uname", "#!/bin/sh\necho Darwin\n", "runs Darwin"),
+        ("tar", "#!/bin/sh\necho 'tar: No space left on device' >&2\nexit 2\n", "has no space left"),
+    ]
+    for name, text, message in fakes:
+        path = board.put(name, text)
+        assert deploy(board, ARM) == 1
+        assert message in capsys.readouterr().err
+        path.unlink()
+        board.put("python3", python)
+
+
+def test_connections_that_cannot_be_are_told_apart(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    (board.box / "nobody").write_text("")
+    for ssh, message in (
+        (board.ssh_with(key="stranger"), "ssh-copy-id"),
+        (board.ssh_with(known="nobody"), "Its host key is not known here"),
+        (board.ssh_with(port=1), "Is it on, in this network"),
+        ("no-such-ssh", "no-such-ssh cannot be run"),
+    ):
+        assert deploy(board, ARM, ssh=ssh) == 1
+        assert message in capsys.readouterr().err
+    assert not (board.base / "policies").exists()
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "pi@-oProxyCommand=x", "-p@host", "", "a b", "a\nb", "pi@"])
+def test_a_host_that_ssh_could_take_for_something_else_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="is no device"):
+        Device(host)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ssh", "ssh 'open"], "--ssh cannot be read"),
+        (["--ssh", ""], "--ssh takes a command"),
+        (["--service", "--run-options", "--plant 'open"], "--run-options cannot be read"),
+        (["--run-options", "--rate 5"], "add --service"),
+        (["--rollback", "--bench"], "--rollback goes alone"),
+        (["--bench", "--out", f"{__file__}/report.json"], "Cannot write"),
+        (["--benhc"], "Did you mean '--bench'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["deploy", str(ARM), "localhost", *options]) in (1, 2)
+    assert message in capsys.readouterr().err
