@@ -19,7 +19,8 @@ from edge.contenders import Contender, load
 from edge.energy import Energy
 from edge.errors import UsageError
 from edge.interpreter import Runtime
-from edge.loop import ControlLoop, LoopReport
+from edge.loop import ControlLoop
+from edge.loop_report import LoopReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
 from edge.meters.sampler import Sampler
 from edge.policy import Policy

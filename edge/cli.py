@@ -17,7 +17,8 @@ from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
 from edge.files import check_writable, write_atomically
-from edge.loop import SCHEMA_VERSION, ControlLoop, LoopReport, RunReport
+from edge.loop import ControlLoop
+from edge.loop_report import SCHEMA_VERSION, LoopReport, RunReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
 from edge.plants import choice
 from edge.policy import Policy

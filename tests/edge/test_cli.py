@@ -11,7 +11,7 @@ from fakes import DATA
 
 from edge import artifact, cli
 from edge.artifact import Manifest
-from edge.loop import RunReport
+from edge.loop_report import RunReport
 from edge.records import from_plain
 
 LEVER = str(DATA / "lever-int8.tflite")

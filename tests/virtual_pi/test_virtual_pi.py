@@ -13,7 +13,7 @@ from virtual_pi import FOLDER, RUNTIMES
 from converters.tflite import output_step
 from edge import artifact
 from edge.artifact import Manifest
-from edge.loop import RunReport
+from edge.loop_report import RunReport
 from edge.records import from_plain
 
 POLICIES = sorted(DATA.glob("*.tflite"))
