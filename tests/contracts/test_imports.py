@@ -133,9 +133,22 @@ def test_the_edge_works_where_only_it_is_installed(bare: Path) -> None:
     assert "gymnasium==" not in packages.stdout
     for recipe in ("float32", "int8"):
         policy = ROOT / f"tests/data/arm-{recipe}.tflite"
-        for command in ("info", "verify", "bench"):
-            done = subprocess.run([bare / "tfqrl-edge", command, policy], capture_output=True, text=True, check=False)
+        for words in (["info"], ["verify"], ["bench", "--energy-windows", "0", "--n", "400"]):
+            done = subprocess.run([bare / "tfqrl-edge", *words, policy], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
+
+
+def test_the_bare_edge_fits_on_a_small_computer(bare: Path) -> None:
+    installed_bytes = sum(path.lstat().st_size for path in bare.parent.rglob("*") if not path.is_dir())
+    assert installed_bytes < 200e6
+    # In a process of its own, whose only child is the command.
+    program = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True);"
+        "print(1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    verify = [str(bare / "tfqrl-edge"), "verify", str(ROOT / "tests/data/arm-int8.tflite")]
+    done = subprocess.run([bare / "python", "-c", program, *verify], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 120e6
 
 
 def test_the_workstations_command_says_what_it_lacks(bare: Path) -> None:
