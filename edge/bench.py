@@ -19,7 +19,8 @@ from edge.contenders import Contender, load
 from edge.energy import Energy
 from edge.errors import UsageError
 from edge.interpreter import Runtime
-from edge.loop import ControlLoop, LoopReport
+from edge.loop import ControlLoop
+from edge.loop_report import LoopReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
 from edge.meters.sampler import Sampler
 from edge.policy import Policy
@@ -115,6 +116,7 @@ def bench(
     n: int = 20_000,
     threads: Sequence[int] = (1,),
     device: str = "cpu",
+    trust: Sequence[str | Path] | None = None,
     rate_hz: float | None = None,
     energy_windows: int = 5,
     cpu_watts: float = DEFAULT_CPU_WATTS,
@@ -129,6 +131,7 @@ def bench(
       n: calls of `act` and of `invoke` to time for each.
       threads: numbers of threads.
       device: see `interpreter.build`; peers run on the processor.
+      trust: see `artifact.read`.
       rate_hz: also run the control loop at this rate for ten seconds.
       energy_windows: pairs of idle and active windows, of ten seconds each, if there is a meter; 0 for none.
       cpu_watts: power per busy core to assume where there is none.
@@ -149,13 +152,13 @@ def bench(
     asked = [("tfqrl", Path(path), count, device) for path in paths for count in threads]
     asked += [(kind, Path(path), count, "cpu") for kind, path in against for count in threads]
     meter = best_meter(cpu_watts, pmic_correction=pmic_correction)
-    contenders = [load(*words) for words in asked]
+    contenders = [load(*words, trust) for words in asked]
 
     conditions, before = Conditions.now(), Thermal.now()
     progress("latency")
     act_ns, invoke_ns = _time_in_turns(contenders, n)
     progress("cold starts")
-    cold_starts = [cold_start(*words) for words in asked]
+    cold_starts = [cold_start(*words, trust) for words in asked]
     with Sampler(meter) as sampled:
         acts = [_repeating(contender) for contender in contenders]
         if not meter.measured:
@@ -169,7 +172,7 @@ def bench(
         for i, (kind, path, count, where) in enumerate(asked):
             if kind == "tfqrl":
                 progress(f"{contenders[i].name} at {rate_hz:g} Hz")
-                policy = Policy.load(path, threads=count, device=where)
+                policy = Policy.load(path, threads=count, device=where, trust=trust)
                 with _Memory(contenders[i].observations) as plant:
                     at_rate[i] = ControlLoop(policy, plant, rate_hz=rate_hz).run(duration_s=RATE_RUN_S)
     entries = [

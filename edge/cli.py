@@ -17,7 +17,8 @@ from edge.bench import bench
 from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
 from edge.files import check_writable, write_atomically
-from edge.loop import SCHEMA_VERSION, ControlLoop, LoopReport, RunReport
+from edge.loop import ControlLoop
+from edge.loop_report import SCHEMA_VERSION, LoopReport, RunReport
 from edge.meters import DEFAULT_CPU_WATTS, best_meter
 from edge.plants import choice
 from edge.policy import Policy
@@ -78,7 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     verify = add("verify", _verify, "Check the file and replay its golden pairs on this machine.")
     verify.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
     verify.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
-
     _add_trust(verify)
 
     text = "Measure latency, memory and energy on this machine, of several policies in turns."
@@ -226,16 +226,13 @@ def _bench(options: argparse.Namespace) -> int:
     for output in (options.json, options.markdown):
         if output:
             check_writable(output)
-    trust = _trust(options)
-    if trust is not None:
-        for path in options.policies:
-            artifact.read(path, trust=trust)
     result = bench(
         options.policies,
         against=[_peer(text) for text in options.against],
         n=options.n,
         threads=_integers("--threads", options.threads),
         device=options.device,
+        trust=_trust(options),
         rate_hz=options.rate,
         energy_windows=options.energy_windows,
         cpu_watts=options.cpu_watts,

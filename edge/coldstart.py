@@ -1,6 +1,7 @@
-"""From nothing to the first action: `python -m edge.coldstart SPAWNED_NS KIND FILE THREADS DEVICE`, in a fresh process.
+"""From nothing to the first action: `python -m edge.coldstart SPAWNED_NS KIND FILE THREADS DEVICE [KEY ...]`.
 
-SPAWNED_NS is the monotonic time at which the parent started it. The answer is one line of JSON.
+In a fresh process. SPAWNED_NS is the monotonic time at which the parent started it; the keys are those to be trusted.
+The answer is one line of JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,15 +37,17 @@ class ColdStart:
     resident_bytes: int | None
 
 
-def cold_start(kind: str, path: str | Path, threads: int, device: str, *, starts: int = 3) -> ColdStart:
-    """The median of some fresh processes.
+def cold_start(
+    kind: str, path: Path, threads: int, device: str, trust: Sequence[str | Path] | None = None, *, starts: int = 3
+) -> ColdStart:
+    """The median of some fresh processes; for the arguments see `contenders.load`.
 
     Raises:
       UserError: the process failed.
     """
     runs = []
     for _ in range(starts):
-        words = [str(time.monotonic_ns()), kind, str(path), str(threads), device]
+        words = [str(time.monotonic_ns()), kind, str(path), str(threads), device, *map(str, trust or ())]
         child = subprocess.run(
             [sys.executable, "-m", "edge.coldstart", *words], capture_output=True, text=True, check=False
         )
@@ -63,10 +67,10 @@ def main(words: list[str]) -> int:
     # Only here: this module's own imports must stay those that every use of the runtime needs.
     from edge.contenders import load
 
-    spawned_ns, kind, path, threads, device = words
+    spawned_ns, kind, path, threads, device, *trust = words
     began_ns = time.monotonic_ns()
     try:
-        contender = load(kind, Path(path), int(threads), device)
+        contender = load(kind, Path(path), int(threads), device, trust or None)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

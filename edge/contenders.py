@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,20 +42,22 @@ class Contender:
     observations: list[npt.NDArray[Any]]
 
 
-def load(kind: str, path: Path, threads: int, device: str) -> Contender:
-    """The contender in a file; `kind` is "tfqrl", or the name of a peer.
+def load(kind: str, path: Path, threads: int, device: str, trust: Sequence[str | Path] | None = None) -> Contender:
+    """The contender in a file; `kind` is "tfqrl", or the name of a peer. Only policies are signed (`trust`).
 
     Raises:
       UnknownNameError: there is no such peer.
       UserError: the file cannot be run here.
     """
-    if kind not in KINDS:
-        raise UnknownNameError("peer", kind, [name for name in KINDS if name != "tfqrl"])
-    return KINDS[kind](path, threads, device)
+    if kind == "tfqrl":
+        return _policy(path, threads, device, trust)
+    if kind not in PEERS:
+        raise UnknownNameError("peer", kind, PEERS)
+    return PEERS[kind](path, threads)
 
 
-def _tfqrl(path: Path, threads: int, device: str) -> Contender:
-    source = artifact.read(path)
+def _policy(path: Path, threads: int, device: str, trust: Sequence[str | Path] | None) -> Contender:
+    source = artifact.read(path, trust=trust)
     policy = Policy.from_artifact(source, threads=threads, device=device)
     return Contender(
         policy.name,
@@ -69,7 +71,7 @@ def _tfqrl(path: Path, threads: int, device: str) -> Contender:
     )
 
 
-def _onnxruntime(path: Path, threads: int, device: str) -> Contender:
+def _onnxruntime(path: Path, threads: int) -> Contender:
     try:
         import onnxruntime
     except ImportError as error:
@@ -108,4 +110,4 @@ def _onnxruntime(path: Path, threads: int, device: str) -> Contender:
     )
 
 
-KINDS: dict[str, Callable[[Path, int, str], Contender]] = {"tfqrl": _tfqrl, "onnxruntime": _onnxruntime}
+PEERS: dict[str, Callable[[Path, int], Contender]] = {"onnxruntime": _onnxruntime}

@@ -6,21 +6,19 @@ import contextlib
 import math
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge.clock import Clock, MonotonicClock
-from edge.conditions import Conditions
 from edge.errors import NonFiniteObservationError, ObservationShapeError, UsageError
-from edge.interpreter import Runtime
+from edge.loop_report import LoopReport, Recorder
 from edge.meters import Meter
 from edge.meters.sampler import Sampler
 from edge.plants import Plant, PlantStoppedError
 from edge.policy import Policy
-from edge.realtime import Granted, Realtime, realtime
+from edge.realtime import Realtime, realtime
 from edge.safety import (
     ActionLimiter,
     ActionLimits,
@@ -31,92 +29,9 @@ from edge.safety import (
     failsafe_action,
 )
 from edge.signals import Stopped, StopSignals, stop_signals
-from edge.stats import Histogram, Percentiles
 from edge.systemd import Systemd
 from edge.ticklog import TickLog
 from edge.watchdog import Watchdog
-
-SCHEMA_VERSION = 1
-
-# Ticks whose times are kept: an hour at 250 Hz. A longer run reports on its last this many.
-MAX_RECORDED_TICKS = 900_000
-
-
-@dataclass(frozen=True)
-class LoopReport:
-    """How a run of the loop went.
-
-    Attributes:
-      rate_hz: the wanted rate.
-      ticks: periods in which the loop read, acted and wrote.
-      missed_periods: periods skipped because a tick ended after the next was due.
-      failsafes: ticks on which the failsafe action was written instead of the policy's, by cause; a reset or a last
-        write that failed counts too.
-      plant_errors: how often the plant raised what, by message.
-      stopped_by: "duration", "SIGINT", "SIGTERM", the text of a `Cause`, or the name of an exception.
-      exit_code: what a command that runs the loop should exit with.
-      duration_s: from the first deadline to the end of the last tick.
-      work_us: from waking to having written.
-      wake_latency_us: from the deadline to waking.
-      period_us: between consecutive wake-ups.
-      wake_latency_histogram: the distribution behind `wake_latency_us`.
-      work_histogram: the distribution behind `work_us`.
-      energy_j: energy over the run; None if no meter was given or it failed.
-      energy_error: how the meter failed; None if it did not.
-      energy_scope: what the energy is of; says if it is an estimate.
-      realtime: what was asked of the kernel, and what it refused.
-      log_dropped: ticks that the log could not take; 0 without a log.
-      log_error: why the log ended early; None if it did not.
-    """
-
-    rate_hz: float
-    ticks: int
-    missed_periods: int
-    failsafes: dict[str, int]
-    plant_errors: dict[str, int]
-    stopped_by: str
-    exit_code: int
-    duration_s: float
-    work_us: Percentiles | None
-    wake_latency_us: Percentiles | None
-    period_us: Percentiles | None
-    wake_latency_histogram: Histogram
-    work_histogram: Histogram
-    energy_j: float | None
-    energy_error: str | None
-    energy_scope: str | None
-    realtime: Granted
-    log_dropped: int
-    log_error: str | None
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """A loop report with what ran, where, and under what conditions.
-
-    Attributes:
-      schema_version: version of this report's layout.
-      policy: the policy's name.
-      flatbuffer_sha256: which model it was.
-      plant: what was driven.
-      seed: seed of a simulated plant; None for any other.
-      returns: return of each episode that ended, for a simulated plant; empty for any other.
-      counts: what the plant counted, by name; empty for a plant that does not count.
-      loop: how the loop went.
-      runtime: the interpreter that ran it.
-      conditions: machine and versions.
-    """
-
-    schema_version: int
-    policy: str
-    flatbuffer_sha256: str
-    plant: str
-    seed: int | None
-    returns: tuple[float, ...]
-    counts: dict[str, int]
-    loop: LoopReport
-    runtime: Runtime
-    conditions: Conditions
 
 
 class ControlLoop:
@@ -183,7 +98,7 @@ class ControlLoop:
         self._wanted = wanted or Realtime()
         self._clock: Clock = MonotonicClock() if clock is None else clock
         self._meter, self._log_path, self._on_dead_plant = meter, log, on_dead_plant
-        self._record = _Record()
+        self._record = Recorder()
 
     def run(self, *, duration_s: float | None = None) -> LoopReport:
         """Reset the plant and drive it for `duration_s`, or until something stops it if None.
@@ -196,7 +111,7 @@ class ControlLoop:
         if duration_s is not None and not 0 < duration_s < math.inf:
             raise UsageError(f"A duration must be above 0 s; it was given {duration_s:g}.")
         ticks = None if duration_s is None else max(1, round(duration_s * self.rate_hz))
-        record = self._record = _Record(ticks)
+        record = self._record = Recorder(ticks)
         # Made now, because a run may end for want of memory.
         last_actions = (np.copy(self._failsafe), np.copy(self._failsafe))
         with contextlib.ExitStack() as stack:
@@ -250,7 +165,7 @@ class ControlLoop:
         return self._record.report(self.rate_hz)
 
     def _drive(
-        self, ticks: int | None, record: _Record, watchdog: Watchdog | None, systemd: Systemd, stop: StopSignals
+        self, ticks: int | None, record: Recorder, watchdog: Watchdog | None, systemd: Systemd, stop: StopSignals
     ) -> None:
         plant, clock, act, limiter = self._plant, self._clock, self._policy.act, self._limiter
         safety, in_range, log = self._safety, self._in_range, record.log
@@ -373,7 +288,7 @@ class ControlLoop:
             due += 1 + skipped
             deadline_ns = start_ns + due * period_ns
 
-    def _write_last(self, actions: tuple[Any, Any], record: _Record) -> None:
+    def _write_last(self, actions: tuple[Any, Any], record: Recorder) -> None:
         # Twice, because a device may be about to recover; each time another array, because the plant may change it.
         for action in actions:
             try:
@@ -385,7 +300,7 @@ class ControlLoop:
         if record.exit_code == 0:
             record.stop(Cause.PLANT_ERROR)
 
-    def _give_up(self, record: _Record, stop: StopSignals) -> None:
+    def _give_up(self, record: Recorder, stop: StopSignals) -> None:
         # In the watchdog's thread: the call has taken so long that the loop is over, whether or not it comes back.
         record.count(Cause.PLANT_BLOCKED)
         record.stop(Cause.PLANT_BLOCKED)
@@ -396,100 +311,3 @@ class ControlLoop:
         # until it comes back, if it ever does.
         with contextlib.suppress(Exception):
             self._plant.write(np.copy(self._failsafe))
-
-
-class _Record:
-    """What happened, in arrays that are allocated before the loop begins."""
-
-    def __init__(self, ticks: int | None = None) -> None:
-        capacity = min(ticks or MAX_RECORDED_TICKS, MAX_RECORDED_TICKS)
-        self._deadline_ns = np.zeros(capacity, np.int64)
-        self._woke_ns = np.zeros(capacity, np.int64)
-        self._done_ns = np.zeros(capacity, np.int64)
-        self._capacity = capacity
-        self._ticks = self._missed = self._first_deadline_ns = 0
-        self._failsafes: dict[str, int] = {}
-        self._errors: dict[str, int] = {}
-        self._meter: Meter | None = None
-        self._energy_j: float | None = None
-        self._energy_error: str | None = None
-        self.log: TickLog | None = None
-        self.granted = Granted("unknown", (), ())
-        self.stopped_by, self.exit_code = "duration", 0
-
-    def tick(self, deadline_ns: int, woke_ns: int, done_ns: int, missed: int) -> None:
-        if self._ticks == 0:
-            self._first_deadline_ns = deadline_ns
-        slot = self._ticks % self._capacity
-        self._deadline_ns[slot] = deadline_ns
-        self._woke_ns[slot] = woke_ns
-        self._done_ns[slot] = done_ns
-        self._ticks += 1
-        self._missed += missed
-
-    def count(self, cause: Cause) -> None:
-        self._failsafes[cause.text] = self._failsafes.get(cause.text, 0) + 1
-
-    def stop(self, cause: Cause) -> None:
-        self.stopped_by, self.exit_code = cause.text, cause.exit_code
-
-    def note(self, error: Exception) -> None:
-        try:
-            text = f"{type(error).__name__}: {error}"[:200]
-        except Exception:
-            # The text of an exception is code of the plant's as well.
-            text = type(error).__name__
-        # A file name in it may be bytes that no terminal prints.
-        text = text.encode(errors="backslashreplace").decode()
-        # A plant that fails a thousand times a second must not fill the memory with a thousand messages.
-        if text in self._errors or len(self._errors) < 20:
-            self._errors[text] = self._errors.get(text, 0) + 1
-
-    def start_energy(self, meter: Meter | None) -> None:
-        self._meter = meter
-        self._began_j: float | None = None
-        try:
-            self._began_j = None if meter is None else meter.energy_j()
-        except OSError as error:
-            self._energy_error = str(error)
-
-    def end_energy(self) -> None:
-        if self._meter is None or self._began_j is None:
-            return
-        try:
-            energy_j = self._meter.energy_j() - self._began_j
-        except OSError as error:
-            self._energy_error = str(error)
-            return
-        if energy_j >= 0:
-            self._energy_j = energy_j
-        else:
-            self._energy_error = f"the meter went back by {-energy_j:g} J"
-
-    def report(self, rate_hz: float) -> LoopReport:
-        kept = min(self._ticks, self._capacity)
-        # Oldest first: once the arrays have wrapped, the oldest tick lies where the next would be written.
-        order = (np.arange(kept) + self._ticks) % self._capacity if kept == self._capacity else np.arange(kept)
-        deadline_ns, woke_ns, done_ns = (a[order] for a in (self._deadline_ns, self._woke_ns, self._done_ns))
-        last_ns = int(done_ns[-1]) if kept else self._first_deadline_ns
-        return LoopReport(
-            rate_hz=rate_hz,
-            ticks=self._ticks,
-            missed_periods=self._missed,
-            failsafes=dict(self._failsafes),
-            plant_errors=dict(self._errors),
-            stopped_by=self.stopped_by,
-            exit_code=self.exit_code,
-            duration_s=(last_ns - self._first_deadline_ns) * 1e-9,
-            work_us=Percentiles.of_ns(done_ns - woke_ns),
-            wake_latency_us=Percentiles.of_ns(woke_ns - deadline_ns),
-            period_us=Percentiles.of_ns(np.diff(woke_ns)),
-            wake_latency_histogram=Histogram.of_ns(woke_ns - deadline_ns),
-            work_histogram=Histogram.of_ns(done_ns - woke_ns),
-            energy_j=self._energy_j,
-            energy_error=self._energy_error,
-            energy_scope=None if self._meter is None else self._meter.scope,
-            realtime=self.granted,
-            log_dropped=0 if self.log is None else self.log.dropped,
-            log_error=None if self.log is None else self.log.error,
-        )

@@ -9,7 +9,7 @@ from edge.bench import BenchReport
 from edge.compare import Comparison as ReportComparison
 from edge.conditions import Thermal
 from edge.energy import Energy
-from edge.loop import LoopReport, RunReport
+from edge.loop_report import LoopReport, RunReport
 from edge.stats import Estimate, Percentiles
 
 PERCENTILE_NAMES = ("p50", "p90", "p99", "p99.9", "max")

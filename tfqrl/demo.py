@@ -18,7 +18,7 @@ from edge.artifact import Manifest
 from edge.bench import BenchReport, Entry
 from edge.errors import UserError
 from edge.files import write_atomically
-from edge.loop import RunReport
+from edge.loop_report import RunReport
 from edge.records import from_plain
 from edge.report import energy_cell, size, table
 from tfqrl import cli

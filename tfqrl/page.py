@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import matplotlib
 
 from edge.bench import BenchReport
-from edge.loop import LoopReport
+from edge.loop_report import LoopReport
 from edge.stats import Histogram
 
 matplotlib.use("svg")

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -51,7 +52,10 @@ class Choice:
     def told(self) -> Told:
         """Ask the plant, after a run."""
         counts = self.plant.counts() if callable(getattr(self.plant, "counts", None)) else {}
-        return Told(self.plant.seed, tuple(self.plant.returns), counts) if self.simulation else Told(counts=counts)
+        if not self.simulation:
+            return Told(counts=counts)
+        # A reward of NaN makes a return that JSON cannot hold.
+        return Told(self.plant.seed, tuple(r for r in self.plant.returns if math.isfinite(r)), counts)
 
 
 @dataclass(frozen=True)

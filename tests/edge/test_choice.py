@@ -13,7 +13,7 @@ import pytest
 from fakes import DATA
 
 from edge import cli
-from edge.loop import RunReport
+from edge.loop_report import RunReport
 from edge.plants.frames import ACTION, OBSERVATION, RESET, Decoder, encode
 from edge.records import from_plain
 

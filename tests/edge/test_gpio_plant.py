@@ -18,7 +18,8 @@ from fakes import DATA, FakeClock
 from edge import cli
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import UnknownNameError, UsageError
-from edge.loop import ControlLoop, RunReport
+from edge.loop import ControlLoop
+from edge.loop_report import RunReport
 from edge.plants import PlantStoppedError
 from edge.plants.gpio import GpioError, GpioPlant
 from edge.plants.wiring import EncoderWiring, MotorWiring, StopWiring, Wiring

@@ -9,7 +9,8 @@ import pytest
 from fakes import DATA, FakeClock, FakePlant
 
 from edge.errors import UnknownNameError, UsageError
-from edge.loop import ControlLoop, LoopReport
+from edge.loop import ControlLoop
+from edge.loop_report import LoopReport
 from edge.plants import PlantStoppedError
 from edge.policy import Policy
 from edge.safety import ActionLimits, Safety
@@ -274,7 +275,7 @@ def test_a_misspelt_failsafe_is_refused_with_the_nearest(arm: Policy) -> None:
 
 
 def test_a_run_longer_than_the_record_reports_its_last_ticks(arm: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.loop.MAX_RECORDED_TICKS", 4)
+    monkeypatch.setattr("edge.loop_report.MAX_RECORDED_TICKS", 4)
     clock = FakeClock(start_ns=0)
     report = run(arm, FakePlant([GOOD], lambda tick: clock.advance(tick * MS // 2)), clock, ticks=10)
     assert report.ticks == 10

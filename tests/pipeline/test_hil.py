@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fakes import DATA
 
-from edge.loop import RunReport
+from edge.loop_report import RunReport
 from edge.records import from_plain
 from tfqrl import cli
 from tfqrl.hil import HilReport

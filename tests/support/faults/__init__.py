@@ -17,7 +17,8 @@ import pytest
 from fakes import DATA, FakeClock, FakePlant
 
 from edge import report, ticklog
-from edge.loop import ControlLoop, LoopReport
+from edge.loop import ControlLoop
+from edge.loop_report import LoopReport
 from edge.policy import Policy
 from edge.records import to_json
 from edge.safety import Cause, Safety

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from edge.plants import PlantStoppedError
 from edge.plants.gym import GymPlant
 from edge.safety import Cause
 from faults import FAILSAFE, FAULTS, GOOD, MS, Fault, Rig, fault
@@ -182,3 +183,25 @@ def _(rig: Rig) -> None:
     rig.lasting = True
     rig.plant = GymPlant("faults/Arm-v0", rig.policy.spec)
     rig.plant._env.unwrapped.rig = rig
+
+
+def stop() -> None:
+    raise PlantStoppedError("the emergency stop is pressed")
+
+
+STOP = {"stopped_by": "plant error", "exit_code": 14, "says": "the emergency stop is pressed"}
+
+
+@fault("actuator", "The emergency stop is pressed when the plant is read.", Cause.PLANT_ERROR, bad=(3,), **STOP)
+def _(rig: Rig) -> None:
+    rig.at_read(stop)
+
+
+@fault("actuator", "The emergency stop is pressed when an action is written.", Cause.PLANT_ERROR, bad=(3,), **STOP)
+def _(rig: Rig) -> None:
+    def write(action: Any) -> Any:
+        if not np.array_equal(action, FAILSAFE):
+            stop()
+        return action
+
+    rig.at_write(write)

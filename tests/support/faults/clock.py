@@ -8,7 +8,7 @@ from typing import Any
 
 from fakes import FakeClock
 
-from edge.loop import LoopReport
+from edge.loop_report import LoopReport
 from edge.safety import Cause
 from faults import FAULTS, FIRST, GOOD, MS, Fault, Rig, StampedDevice, fault
 from faults.sensor import stamping

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from edge.loop import LoopReport
+from edge.loop_report import LoopReport
 from edge.meters import sampler
 from edge.meters.hwmon import Hwmon
 from edge.meters.pmic import Pmic, PmicError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fakes import FakeClock
 
-from edge.loop import LoopReport
+from edge.loop_report import LoopReport
 from edge.plants import hil
 from edge.plants.hil_messages import (
     ACTION,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.loop import LoopReport
+from edge.loop_report import LoopReport
 from edge.meters.estimate import CpuTimeEstimate
 from edge.safety import Cause
 from faults import FAULTS, FIRST, GOOD, Fault, Rig, fault

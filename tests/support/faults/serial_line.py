@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fakes import FakeClock
 
-from edge.loop import LoopReport
+from edge.loop_report import LoopReport
 from edge.plants.frames import ACTION, OBSERVATION, Decoder, encode
 from edge.plants.serial import SerialPlant
 from edge.safety import Cause

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from edge import ticklog
 from edge.conditions import Conditions
 from edge.errors import UnknownNameError, UserError
-from edge.loop import ControlLoop, RunReport
+from edge.loop import ControlLoop
+from edge.loop_report import RunReport
 from edge.plants import hil_messages
 from edge.plants.frames import ACTION, MAX_PAYLOAD_BYTES, OBSERVATION, RESET, Decoder, encode
 from edge.plants.hil import HilPlant
