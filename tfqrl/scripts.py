@@ -128,6 +128,8 @@ signed
 
 kept=0
 previous=$(readlink previous || true)
+# Names that this script gave, in the order of their times, which no glob knows.
+# shellcheck disable=SC2010
 for old in $(ls -t | grep -E '^[0-9a-f]{12}$'); do
     if [ "$old" = "$2" ] || [ "$old" = "$previous" ]; then continue; fi
     kept=$((kept + 1))

@@ -19,7 +19,7 @@ from edge.bench import BenchReport
 from edge.errors import UsageError
 from edge.records import from_plain
 from edge.signature import make_key, sign
-from tfqrl import cli, wheel
+from tfqrl import cli, scripts, wheel
 from tfqrl.deploy import slug
 from tfqrl.device import Device
 
@@ -412,6 +412,14 @@ def test_connections_that_cannot_be_are_told_apart(board: Board, capsys: pytest.
         assert deploy(board, ARM, ssh=ssh) == 1
         assert message in capsys.readouterr().err
     assert not (board.base / "policies").exists()
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck: apt install shellcheck")
+@pytest.mark.parametrize("name", ["PROBE", "INSTALL", "COPY", "ROLLBACK", "BENCH", "SERVICE", "RESTART"])
+def test_the_devices_shell_is_only_asked_for_what_posix_has(name: str) -> None:
+    script = f"set -eu\nbase=$HOME\n{getattr(scripts, name)}"
+    done = subprocess.run(["shellcheck", "-s", "sh", "-"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=x", "pi@-oProxyCommand=x", "-p@host", "", "a b", "a\nb", "pi@"])
