@@ -20,8 +20,13 @@ from pathlib import Path
 from edge.errors import UserError
 
 PACKAGES = ("converters", "edge", "tfqrl")
+# By their names in a wheel. What is found first in a checkout is its .egg-info, which calls the metadata PKG-INFO;
 # setuptools has put the licence in the one place and in the other.
-METADATA = ("METADATA", "entry_points.txt", "LICENSE", "licenses/LICENSE")
+METADATA = {
+    "METADATA": ("METADATA", "PKG-INFO"),
+    "entry_points.txt": ("entry_points.txt",),
+    "LICENSE": ("LICENSE", "licenses/LICENSE"),
+}
 TAG = "py3-none-any"
 
 
@@ -67,9 +72,8 @@ def build() -> Wheel:
         for path in sorted(root.rglob("*")):
             if path.suffix == ".py" or path.name == "py.typed":
                 files[f"{package}/{path.relative_to(root).as_posix()}"] = path.read_bytes()
-    for name in METADATA:
-        text = distribution.read_text(name)
-        if text is not None:
+    for name, places in METADATA.items():
+        if text := next(filter(None, map(distribution.read_text, places)), None):
             files[f"{info}/{name}"] = text.encode()
     files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: tfqrl\nRoot-Is-Purelib: true\nTag: {TAG}\n".encode()
     extras = tuple(distribution.metadata.get_all("Provides-Extra") or ())

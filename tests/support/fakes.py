@@ -1,5 +1,6 @@
 """Stand-ins for the wall clock and for a plant, both scripted by the test."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,16 @@ class FakeClock:
 
     def advance(self, by_ns: int) -> None:
         self.time_ns += by_ns
+
+
+class HurriedClock:
+    """The real time, for plants that tell when they were read; but nobody waits for a deadline."""
+
+    def now_ns(self) -> int:
+        return time.monotonic_ns()
+
+    def sleep_until_ns(self, deadline_ns: int) -> None:
+        pass
 
 
 class FakePlant:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_envs  # noqa: F401  (registers the toys)
-from fakes import DATA, FakeClock
+from fakes import DATA, HurriedClock
 
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import OutputError, UsageError
@@ -189,7 +189,7 @@ def test_a_policy_drives_a_simulation_over_curve_as_it_does_the_plant_gym(keys: 
         far = HilPlant(server.address, policy.spec, keys=keys, timeout_s=LONG_S, connect_timeout_s=LONG_S)
         for plant in (GymPlant("Pendulum-v1", policy.spec, seed=5), far):
             with plant:
-                report = ControlLoop(policy, plant, rate_hz=100, clock=FakeClock()).run(duration_s=4.5)
+                report = ControlLoop(policy, plant, rate_hz=100, clock=HurriedClock()).run(duration_s=4.5)
                 assert (report.ticks, report.failsafes) == (450, {})
                 returns.append(list(plant.returns))
         # 450 actions and the failsafe action, and the observation of the reset.
@@ -360,7 +360,7 @@ def test_a_server_that_is_gone_stops_the_loop_in_time_with_its_cause(keys: Path)
         with plant:
             # More ticks than a queue holds: neither they nor the last write may raise or wait.
             safety = Safety("zero", stop_after=QUEUE + 10)
-            loop = ControlLoop(policy, plant, rate_hz=100, clock=FakeClock(), safety=safety)
+            loop = ControlLoop(policy, plant, rate_hz=100, clock=HurriedClock(), safety=safety)
             report = loop.run(duration_s=10)
             assert plant.unsent > 0
     assert (report.stopped_by, report.exit_code) == ("plant error", 14)

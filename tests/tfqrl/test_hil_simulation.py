@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import toy_envs  # noqa: F401  (registers the toys)
-from fakes import DATA, FakeClock
+from fakes import DATA, HurriedClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_returns_as_the_plant_gym(wired: Any) -> No
     for plant in (GymPlant("Pendulum-v1", policy.spec, seed=3), wired("Pendulum-v1", policy.spec, seed=3)[0]):
         with plant:
             # 500 steps with the failsafe action at the end; an episode has 200.
-            report = ControlLoop(policy, plant, rate_hz=100, clock=FakeClock()).run(duration_s=4.99)
+            report = ControlLoop(policy, plant, rate_hz=100, clock=HurriedClock()).run(duration_s=4.99)
             assert (report.ticks, report.failsafes) == (499, {})
             returns.append(list(plant.returns))
     assert len(returns[0]) == 2

@@ -1,7 +1,10 @@
+import importlib.metadata
 import subprocess
 import sys
 import zipfile
 from io import BytesIO
+
+import pytest
 
 from tfqrl import wheel
 
@@ -26,6 +29,19 @@ def test_the_wheel_holds_what_runs_here_and_nothing_else() -> None:
         assert not any("__pycache__" in name or name.startswith("tests") for name in names)
         with open(wheel.__file__, "rb") as file:
             assert archive.read("tfqrl/wheel.py") == file.read()
+
+
+def test_a_checkout_whose_egg_info_is_found_first_makes_a_wheel_too(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.distribution("tfqrl")
+    (tmp_path / "tfqrl.egg-info").mkdir()
+    metadata = real.read_text("METADATA") or real.read_text("PKG-INFO")
+    (tmp_path / "tfqrl.egg-info" / "PKG-INFO").write_text(metadata)
+    (tmp_path / "tfqrl.egg-info" / "entry_points.txt").write_text(real.read_text("entry_points.txt"))
+    monkeypatch.syspath_prepend(tmp_path)
+    built = wheel.build()
+    with zipfile.ZipFile(BytesIO(built.data)) as archive:
+        assert b"Name: tfqrl" in archive.read(f"tfqrl-{built.version}.dist-info/METADATA")
+    assert "sign" in built.extras
 
 
 def test_pip_takes_the_wheel(tmp_path) -> None:
