@@ -89,8 +89,12 @@ def layers(flatbuffer: bytes) -> tuple[Layer, ...]:
 def output_step(flatbuffer: bytes) -> float | None:
     """The step of the grid on which an integer network gives its output; None for a float model."""
     model = _model(flatbuffer)
+    graph = model.subgraphs[0]
+    output = graph.tensors[graph.outputs[0]]
+    if output.type in (schema.TensorType.INT8, schema.TensorType.UINT8):
+        return float(output.quantization.scale[0])
     steps = [
-        float(model.subgraphs[0].tensors[operator.inputs[0]].quantization.scale[0])
+        float(graph.tensors[operator.inputs[0]].quantization.scale[0])
         for operator in _operators(model, schema.BuiltinOperator.DEQUANTIZE)
     ]
     return steps[-1] if steps else None

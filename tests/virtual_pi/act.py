@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge import Policy, artifact, interpreter
+from edge.quantise import Quantiser
 
 
 def main(observations_file: str, result_file: str, *policies: str) -> None:
@@ -24,7 +25,13 @@ def main(observations_file: str, result_file: str, *policies: str) -> None:
 
 
 def integer_layers(path: Path, observations: np.ndarray) -> dict[str, np.ndarray]:
-    inspected = interpreter.build_for_inspection(artifact.read(path).flatbuffer)
+    source = artifact.read(path)
+    inspected = interpreter.build_for_inspection(source.flatbuffer)
+    given = inspected.get_input_details()[0]
+    quantiser = None
+    if given["dtype"] == np.int8:
+        stored = np.zeros(given["shape"][1:], np.int8)
+        quantiser = Quantiser(stored, *given["quantization"], source.manifest.spec.normalizer)
     integer = {tensor["index"] for tensor in inspected.get_tensor_details() if tensor["dtype"] == np.int8}
     operations = [
         operation
@@ -33,7 +40,11 @@ def integer_layers(path: Path, observations: np.ndarray) -> dict[str, np.ndarray
     ]
     values: list[list[np.ndarray]] = [[] for _ in operations]
     for observation in observations:
-        inspected.set_tensor(inspected.get_input_details()[0]["index"], observation[None])
+        if quantiser is not None:
+            quantiser.values[...] = observation
+            quantiser.store()
+            observation = stored
+        inspected.set_tensor(given["index"], observation[None])
         inspected.invoke()
         for operation, seen in zip(operations, values):
             seen.append(inspected.get_tensor(operation["outputs"][0])[0])

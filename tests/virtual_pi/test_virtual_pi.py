@@ -150,7 +150,7 @@ def test_each_integer_layer_agrees_to_the_last_step_if_it_reads_the_same(
     """Runtimes round differently, and what one layer rounds differently, the next ones enlarge; so layer by layer."""
     here, there = results["here"], results[runtime]
     layers = [name for name in here if name.startswith(f"{path.stem}/layers/")]
-    assert len(layers) >= 5
+    assert len(layers) >= 4
     assert layers == [name for name in there if name.startswith(f"{path.stem}/layers/")]
     same: dict[int, np.ndarray] = {}
     for name in layers:
