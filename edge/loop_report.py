@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 # Ticks whose times are kept: an hour at 250 Hz. A longer run reports on its last this many.
 MAX_RECORDED_TICKS = 900_000
 
+# Different texts of what a plant raised; the rest are counted together.
+MAX_ERROR_TEXTS = 20
+
 
 @dataclass(frozen=True)
 class LoopReport:
@@ -31,14 +34,14 @@ class LoopReport:
       failsafes: ticks on which the failsafe action was written instead of the policy's, by cause; a reset or a last
         write that failed counts too.
       plant_errors: how often the plant raised what, by message.
+      failsafe_sent: whether the plant took the last failsafe action. If not, its actuators may still be driven.
       stopped_by: "duration", "SIGINT", "SIGTERM", the text of a `Cause`, or the name of an exception.
       exit_code: what a command that runs the loop should exit with.
       duration_s: from the first deadline to the end of the last tick.
       work_us: from waking to having written.
       wake_latency_us: from the deadline to waking.
       period_us: between consecutive wake-ups.
-      wake_latency_histogram: the distribution behind `wake_latency_us`.
-      work_histogram: the distribution behind `work_us`.
+      work_histogram, wake_latency_histogram, period_histogram: the distributions behind these.
       energy_j: energy over the run; None if no meter was given or it failed.
       energy_error: how the meter failed; None if it did not.
       energy_scope: what the energy is of; says if it is an estimate.
@@ -52,14 +55,16 @@ class LoopReport:
     missed_periods: int
     failsafes: dict[str, int]
     plant_errors: dict[str, int]
+    failsafe_sent: bool
     stopped_by: str
     exit_code: int
     duration_s: float
     work_us: Percentiles | None
     wake_latency_us: Percentiles | None
     period_us: Percentiles | None
-    wake_latency_histogram: Histogram
     work_histogram: Histogram
+    wake_latency_histogram: Histogram
+    period_histogram: Histogram
     energy_j: float | None
     energy_error: str | None
     energy_scope: str | None
@@ -103,7 +108,7 @@ class Recorder:
     Attributes:
       log: where ticks are recorded too; None without a log.
       granted: what the kernel granted.
-      stopped_by, exit_code: see `LoopReport`.
+      failsafe_sent, stopped_by, exit_code: see `LoopReport`.
     """
 
     def __init__(self, ticks: int | None = None) -> None:
@@ -121,6 +126,7 @@ class Recorder:
         self._energy_error: str | None = None
         self.log: TickLog | None = None
         self.granted = Granted("unknown", (), ())
+        self.failsafe_sent = False
         self.stopped_by, self.exit_code = "duration", 0
 
     def tick(self, deadline_ns: int, woke_ns: int, done_ns: int, missed: int) -> None:
@@ -152,8 +158,9 @@ class Recorder:
         # A file name in it may be bytes that no terminal prints.
         text = text.encode(errors="backslashreplace").decode()
         # A plant that fails a thousand times a second must not fill the memory with a thousand messages.
-        if text in self._errors or len(self._errors) < 20:
-            self._errors[text] = self._errors.get(text, 0) + 1
+        if text not in self._errors and len(self._errors) >= MAX_ERROR_TEXTS:
+            text = "others"
+        self._errors[text] = self._errors.get(text, 0) + 1
 
     def start_energy(self, meter: Meter | None) -> None:
         """Energy counts from here."""
@@ -191,14 +198,16 @@ class Recorder:
             missed_periods=self._missed,
             failsafes=dict(self._failsafes),
             plant_errors=dict(self._errors),
+            failsafe_sent=self.failsafe_sent,
             stopped_by=self.stopped_by,
             exit_code=self.exit_code,
             duration_s=(last_ns - self._first_deadline_ns) * 1e-9,
             work_us=Percentiles.of_ns(done_ns - woke_ns),
             wake_latency_us=Percentiles.of_ns(woke_ns - deadline_ns),
             period_us=Percentiles.of_ns(np.diff(woke_ns)),
-            wake_latency_histogram=Histogram.of_ns(woke_ns - deadline_ns),
             work_histogram=Histogram.of_ns(done_ns - woke_ns),
+            wake_latency_histogram=Histogram.of_ns(woke_ns - deadline_ns),
+            period_histogram=Histogram.of_ns(np.diff(woke_ns)),
             energy_j=self._energy_j,
             energy_error=self._energy_error,
             energy_scope=None if self._meter is None else self._meter.scope,

@@ -79,7 +79,7 @@ def _affinity(cpus: Sequence[int], undo: ExitStack, warnings: list[str]) -> None
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, cpus)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         present = ",".join(map(str, sorted(before)))
         warnings.append(f"Cores {','.join(map(str, cpus))} were refused ({error}); this process may use {present}.")
     else:
@@ -104,6 +104,7 @@ def _garbage_off(undo: ExitStack) -> None:
         # What exists now is not looked at again when the collector is back on.
         gc.freeze()
         gc.disable()
+        undo.callback(gc.unfreeze)
         undo.callback(gc.enable)
 
 
@@ -111,7 +112,7 @@ def _fifo(priority: int, undo: ExitStack, warnings: list[str]) -> None:
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         warnings.append(
             f"Real-time priority {priority} was refused ({error}). Allow it with `rtprio 99` in "
             "/etc/security/limits.conf, LimitRTPRIO=99 in a service, or the capability CAP_SYS_NICE."

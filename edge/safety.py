@@ -25,6 +25,7 @@ class Cause(Enum):
     PLANT_BLOCKED = ("plant blocked", 15)
     MISSED = ("missed deadlines", 16)
     BAD_ACTION = ("non-finite action", 17)
+    PLANT_STOPPED = ("plant stopped", 18)
 
     @property
     def text(self) -> str:
@@ -37,17 +38,22 @@ class Cause(Enum):
         return self.value[1]
 
 
+# Longer is a mistyped number.
+MAX_LIMIT_S = 86_400.0
+
+
 @dataclass(frozen=True)
 class Safety:
     """When the failsafe action takes the place of the policy's.
 
     Attributes:
-      failsafe: "hold" (the last good action again; zero before there is one, and at the end), "zero", or an action.
+      failsafe: "hold" (the last good action again; before there is one, and at the end, zero or the bound next to it),
+        "zero", or an action. For a policy that makes choices, zero is choice 0.
       range_margin: how far an observation may lie beyond the manifest's bounds, as a fraction of their distance (of
         their magnitude where there is only one); None does not look.
       max_age_s: how old an observation may be, if the plant says when it was made; None does not look.
       max_block_s: how long one call of the plant may take; None does not look.
-      max_missed: deadlines that may be missed in a row; None does not look.
+      max_missed: periods that may be missed in a row, from tick to tick; None does not look.
       stop_after: failsafe ticks in a row after which the loop stops; None goes on for ever.
     """
 
@@ -62,14 +68,16 @@ class Safety:
         """Refuse limits that could never be kept."""
         for name in ("max_age_s", "max_block_s"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} must be above 0 s; it was given {value:g}.")
+            if value is not None and not 0 < value <= MAX_LIMIT_S:
+                raise UsageError(
+                    f"{name} must be above 0 s and at most a day, or left out for no limit; it was given {value:g}."
+                )
         for name in ("max_missed", "stop_after"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1; it was given {value}.")
-        if self.range_margin is not None and not self.range_margin >= 0:
-            raise UsageError(f"range_margin must be at least 0; it was given {self.range_margin:g}.")
+        if self.range_margin is not None and not 0 <= self.range_margin < math.inf:
+            raise UsageError(f"range_margin must be a number of at least 0; it was given {self.range_margin:g}.")
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,8 @@ class ActionLimits:
         """Refuse limits that would stop everything."""
         for name in ("slew_per_s", "low_pass_hz"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} must be above 0; it was given {value:g}.")
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} must be a number above 0; it was given {value:g}.")
 
 
 class NonFiniteActionError(Exception):
@@ -136,11 +144,11 @@ class ActionLimiter:
             if limits.low_pass_hz is None
             else np.float32(1 - math.exp(-2 * math.pi * limits.low_pass_hz * period_s))
         )
-        self._last: FloatArray | None = None
+        self._last = np.zeros_like(self._low)
         self._floor, self._ceiling = np.empty_like(self._low), np.empty_like(self._low)
 
     def __call__(self, action: Any) -> Any:
-        """The action that may be sent, in the same array.
+        """The action that may be sent, in the same array. Changes count from what was `sent` last.
 
         Raises:
           NonFiniteActionError: it is not a number.
@@ -149,25 +157,22 @@ class ActionLimiter:
             return action
         if not np.isfinite(action).all():
             raise NonFiniteActionError
-        if self._last is not None:
-            if self._gain is not None:
-                # action = last + gain (action - last)
-                np.add(
-                    np.multiply(np.subtract(action, self._last, out=action), self._gain, out=action),
-                    self._last,
-                    out=action,
-                )
-            if self._step is not None:
-                np.subtract(self._last, self._step, out=self._floor)
-                np.add(self._last, self._step, out=self._ceiling)
-                np.minimum(np.maximum(action, self._floor, out=action), self._ceiling, out=action)
+        if self._gain is not None:
+            # action = last + gain (action - last)
+            np.subtract(action, self._last, out=action)
+            np.multiply(action, self._gain, out=action)
+            np.add(action, self._last, out=action)
+        if self._step is not None:
+            np.subtract(self._last, self._step, out=self._floor)
+            np.add(self._last, self._step, out=self._ceiling)
+            np.minimum(np.maximum(action, self._floor, out=action), self._ceiling, out=action)
         np.minimum(np.maximum(action, self._low, out=action), self._high, out=action)
         return action
 
     def sent(self, action: Any) -> None:
         """Note what was sent, from which the next change is counted: after a failsafe action, that one."""
-        if not self._discrete and (self._gain is not None or self._step is not None):
-            self._last = np.array(action, np.float32)
+        if not self._discrete:
+            np.copyto(self._last, action)
 
 
 def action_bounds(spec: PolicySpec) -> tuple[FloatArray, FloatArray]:
@@ -184,6 +189,7 @@ def failsafe_action(spec: PolicySpec, failsafe: str | npt.ArrayLike) -> Any:
       UsageError: it is not an action of this policy.
     """
     action_spec = spec.action
+    held = isinstance(failsafe, str) and failsafe == "hold"
     if isinstance(failsafe, str):
         if failsafe not in ("hold", "zero"):
             raise UnknownNameError("failsafe", failsafe, ("hold", "zero"))
@@ -201,7 +207,15 @@ def failsafe_action(spec: PolicySpec, failsafe: str | npt.ArrayLike) -> Any:
                 f"The failsafe action must be one of 0..{action_spec.n - 1}; it was given {float(action):g}."
             )
         return int(action)
-    return np.clip(action, *action_bounds(spec))
+    low, high = action_bounds(spec)
+    clipped = np.clip(action, low, high)
+    if not held and (clipped != action).any():
+        # Not clipped in silence: whoever mistypes what keeps a machine safe has to know it.
+        raise UsageError(
+            f"The failsafe action must lie within the policy's bounds, {low.tolist()} to {high.tolist()}; "
+            f"it was given {action.tolist()}."
+        )
+    return clipped
 
 
 def _widened(low: float | None, high: float | None, margin: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """A second signal breaks a tick off. Not an `Exception`, so that no careless `except` swallows it."""
+    """A signal after the first breaks off what is done. Not an `Exception`, which a careless `except` would swallow."""
 
 
 class StopSignals:
@@ -34,12 +34,11 @@ class StopSignals:
         """Note the first signal, which the loop looks for once a tick: no write is cut in half. Raise at the others.
 
         Raises:
-          Stopped: this is not the first one. Whoever insists has a plant that is stuck.
+          Stopped: this is not the first one, and not `closed` yet. Whoever insists has a plant that is stuck.
         """
         if self.number is None and not self._breaking_off:
             self.number = number
         elif not self.closed:
-            self.closed = True
             raise Stopped
 
     def break_off(self) -> None:

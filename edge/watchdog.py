@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 
@@ -10,42 +11,65 @@ from edge.errors import UserError
 
 
 class Watchdog:
-    """Acts, from a thread of its own, when a call that was announced takes longer than it may.
+    """Acts, from threads of its own, when a call that was announced takes longer than it may.
 
-    The loop brackets each call of the plant with `begin` and `end`, which set one attribute each: nothing is locked
-    or woken on the way.
+    What helps first is done in a thread by itself, for it may block as the call does. The later stages must not block.
     """
 
-    def __init__(self, clock: Clock, stages: Sequence[tuple[int, Callable[[], None]]]) -> None:
-        """Watch calls; `stages` are nanoseconds in rising order, and what to do once a call has taken longer."""
-        self._clock, self._stages = clock, stages
-        self._limit_ns = stages[0][0]
+    def __init__(
+        self,
+        clock: Clock,
+        limit_ns: int,
+        first: Callable[[], None],
+        later: Sequence[tuple[int, Callable[[], None]]] = (),
+    ) -> None:
+        """Watch calls.
+
+        Args:
+          clock: the loop's.
+          limit_ns: how long a call may take.
+          first: what to do, once for each call, when it has taken longer.
+          later: how long, in rising order, and what to do then.
+        """
+        self._clock, self._limit_ns, self._first = clock, limit_ns, first
+        self._stages = [(limit_ns, self._start_first), *later]
+        self._lock = threading.Lock()
         self._began_ns: int | None = None
-        self._seen_ns: int | None = None
         self._stage = 0
+        self._helper: threading.Thread | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def begin(self) -> None:
         """A call of the plant begins."""
-        self._began_ns = self._clock.now_ns()
+        with self._lock:
+            self._began_ns, self._stage = self._clock.now_ns(), 0
 
     def end(self) -> bool:
-        """It has come back; returns whether it took longer than the first stage allows."""
-        began_ns, self._began_ns = self._began_ns, None
-        return began_ns is not None and self._clock.now_ns() - began_ns > self._limit_ns
+        """It has come back; returns whether it took longer than it may, or anything was done about it.
+
+        What was done first is given as long again to end, so that it does not come after what the loop does next.
+        """
+        with self._lock:
+            assert self._began_ns is not None
+            late = self._stage > 0 or self._clock.now_ns() - self._began_ns > self._limit_ns
+            self._began_ns = None
+        if self._helper is not None:
+            self._helper.join(self._limit_ns * 1e-9)
+            self._helper = None
+        return late
 
     def check(self) -> None:
         """Do what is due, each stage once for each call."""
-        began_ns = self._began_ns
-        if began_ns is None:
-            return
-        if began_ns != self._seen_ns:
-            self._seen_ns, self._stage = began_ns, 0
-        taken_ns = self._clock.now_ns() - began_ns
-        while self._stage < len(self._stages) and taken_ns > self._stages[self._stage][0]:
-            self._stage += 1
-            self._stages[self._stage - 1][1]()
+        while True:
+            with self._lock:
+                if self._began_ns is None or self._stage == len(self._stages):
+                    return
+                after_ns, act = self._stages[self._stage]
+                if self._clock.now_ns() - self._began_ns <= after_ns:
+                    return
+                self._stage += 1
+            act()
 
     def __enter__(self) -> Watchdog:
         try:
@@ -60,6 +84,12 @@ class Watchdog:
     def __exit__(self, *details: object) -> None:
         self._closing.set()
         self._thread.join()
+
+    def _start_first(self) -> None:
+        self._helper = threading.Thread(target=self._first, name="watchdog's help", daemon=True)
+        # Without a thread to spare the later stages are what is left.
+        with contextlib.suppress(RuntimeError):
+            self._helper.start()
 
     def _watch(self) -> None:
         while not self._closing.wait(self._limit_ns * 1e-9 / 4):

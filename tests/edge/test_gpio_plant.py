@@ -449,10 +449,10 @@ def test_the_loop_drives_the_motor_and_leaves_it_off(pins: Any) -> None:
     assert plant.was_on
 
 
-def test_the_emergency_stop_ends_the_loop_with_the_exit_code_of_a_plant_error(pins: Any) -> None:
+def test_the_emergency_stop_ends_the_loop_for_good(pins: Any) -> None:
     report, plant = drive(pins, lambda tick: press(pins) if tick == 10 else turn(pins, 7), stop_after=None)
     assert plant.was_on
-    assert (report.ticks, report.stopped_by, report.exit_code) == (11, "plant error", Cause.PLANT_ERROR.exit_code)
+    assert (report.ticks, report.stopped_by, report.exit_code) == (11, "plant stopped", Cause.PLANT_STOPPED.exit_code)
     (message,) = report.plant_errors
     assert "Emergency stop pressed" in message
 
@@ -515,7 +515,7 @@ def test_the_command_drives_pins(tmp_path: Path) -> None:
 def test_the_command_does_not_start_with_the_stop_button_unplugged(tmp_path: Path) -> None:
     # Nothing is connected to the mock pin, which its pull-up makes high.
     done = run_with_mock_pins(tmp_path, wiring_file(tmp_path, stop=CLOSED))
-    assert done.returncode == Cause.PLANT_ERROR.exit_code
+    assert done.returncode == Cause.PLANT_STOPPED.exit_code
     assert "Emergency stop pressed" in done.stdout
 
 

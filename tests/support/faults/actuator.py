@@ -189,15 +189,15 @@ def stop() -> None:
     raise PlantStoppedError("the emergency stop is pressed")
 
 
-STOP = {"stopped_by": "plant error", "exit_code": 14, "says": "the emergency stop is pressed"}
+STOP = {"stopped_by": "plant stopped", "exit_code": 18, "says": "the emergency stop is pressed"}
 
 
-@fault("actuator", "The emergency stop is pressed when the plant is read.", Cause.PLANT_ERROR, bad=(3,), **STOP)
+@fault("actuator", "The emergency stop is pressed when the plant is read.", Cause.PLANT_STOPPED, bad=(3,), **STOP)
 def _(rig: Rig) -> None:
     rig.at_read(stop)
 
 
-@fault("actuator", "The emergency stop is pressed when an action is written.", Cause.PLANT_ERROR, bad=(3,), **STOP)
+@fault("actuator", "The emergency stop is pressed when an action is written.", Cause.PLANT_STOPPED, bad=(3,), **STOP)
 def _(rig: Rig) -> None:
     def write(action: Any) -> Any:
         if not np.array_equal(action, FAILSAFE):
