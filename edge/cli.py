@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import importlib.metadata
 import os
 import sys
 import warnings
@@ -11,20 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import artifact, compare, report, ticklog
-from edge.artifact import Artifact
+from edge import artifact, compare, options, report, run_command, ticklog
 from edge.bench import bench
-from edge.conditions import Conditions
 from edge.errors import UsageError, UserError
 from edge.files import check_writable, write_atomically
-from edge.loop import ControlLoop
-from edge.loop_report import SCHEMA_VERSION, LoopReport, RunReport
-from edge.meters import DEFAULT_CPU_WATTS, best_meter
-from edge.plants import choice
 from edge.policy import Policy
-from edge.realtime import Realtime
 from edge.records import to_json
-from edge.safety import ActionLimits, Cause, Safety
 
 EXAMPLES = """examples:
   tfqrl-edge info policy.tflite
@@ -40,33 +32,36 @@ EXAMPLES = """examples:
   tfqrl-edge replay ticks.log policy.tflite
 """
 
-DEVICE_HELP = "cpu, edgetpu, edgetpu:usb:N or edgetpu:pci:N (default: %(default)s)"
-WATTS_HELP = "power per busy core to assume for the energy estimate where there is no meter (default: %(default)s)"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0: done. 1: the policy or the machine cannot do it. 2: the command is wrong. 10..17: the loop stopped for a `Cause`.
+    0: done. 1: the policy or the machine cannot do it. 2: the command is wrong. 10..18: the loop stopped for a `Cause`.
     130: Ctrl-C. 143: SIGTERM. 129: SIGHUP.
     """
-    options = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     # numpy's warnings of infinite observations; the policy reports them by itself.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"edge\.policy")
     try:
-        return int(options.command(options))
+        return int(given.command(given))
     except UserError as error:
         print(f"tfqrl-edge: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Who reads has read enough, as `head` does. What Python would still flush at its exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line, which prints its own errors and ends the process with 2."""
+    program = argparse.ArgumentParser(
         "tfqrl-edge", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="{info,verify,bench,compare,run,replay}")
+    program.add_argument("--version", action="version", version=f"tfqrl {importlib.metadata.version('tfqrl')}")
+    commands = program.add_subparsers(required=True, metavar="{info,verify,bench,compare,run,replay}")
 
     def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
@@ -76,10 +71,10 @@ def _parser() -> argparse.ArgumentParser:
 
     info = add("info", _info, "Print what the file says of itself.")
     info.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    options.add_trust(info)
     verify = add("verify", _verify, "Check the file and replay its golden pairs on this machine.")
-    verify.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
-    verify.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
-    _add_trust(verify)
+    options.add_threads_and_device(verify)
+    options.add_trust(verify)
 
     text = "Measure latency, memory and energy on this machine, of several policies in turns."
     measure = commands.add_parser("bench", help=text, description=text)
@@ -95,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--threads", default="1", metavar="LIST", help="numbers of interpreter threads, such as 1,2,4 (default: 1)"
     )
-    measure.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
+    options.add_device(measure)
     measure.add_argument(
         "--rate", type=float, metavar="HZ", help="run the control loop at this rate too, for 10 s each"
     )
@@ -106,10 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="pairs of idle and active windows of 10 s each, where there is a meter; 0 for none (default: %(default)s)",
     )
-    _add_meter_options(measure)
+    options.add_meter(measure)
     measure.add_argument("--json", type=Path, help="write the report to this file too")
     measure.add_argument("--markdown", type=Path, help="write the tables to this file too")
-    _add_trust(measure)
+    options.add_trust(measure)
     measure.set_defaults(command=_bench)
 
     text = "Compare two reports of `bench --json`, figure by figure, where their intervals carry a difference."
@@ -119,101 +114,36 @@ def _parser() -> argparse.ArgumentParser:
     versus.add_argument("--json", type=Path, help="write the comparison to this file too")
     versus.set_defaults(command=_compare)
 
-    run = add("run", _run, "Drive a plant with the policy at a fixed rate.")
-    choice.add_options(run)
-    run.add_argument("--device", default="cpu", metavar="DEVICE", help=DEVICE_HELP)
-    run.add_argument("--rate", type=float, help="ticks per second (default: the manifest's control rate)")
-    run.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
-    run.add_argument("--json", type=Path, help="write the report to this file too")
-    run.add_argument("--log", type=Path, help="record every tick to this file, for `replay`")
-    _add_meter_options(run)
-    _add_trust(run)
-
-    safety = run.add_argument_group("safety", "when the failsafe action takes the place of the policy's")
-    safety.add_argument(
-        "--failsafe",
-        default="hold",
-        help="hold (the last good action; zero at the end), zero, or an action, as in --failsafe=-0.5,0.5; also "
-        "what is written last of all (default: %(default)s)",
+    text = "Drive a plant with the policy at a fixed rate."
+    run = commands.add_parser(
+        "run",
+        help=text,
+        description=text,
+        epilog=run_command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    safety.add_argument(
-        "--range-margin",
-        type=float,
-        default=Safety.range_margin,
-        help="how far beyond the manifest's bounds an observation may lie, as a fraction (default: %(default)s)",
-    )
-    safety.add_argument("--max-age", type=float, metavar="S", help="how old an observation may be")
-    safety.add_argument("--max-block", type=float, metavar="S", help="how long a call of the plant may take")
-    safety.add_argument("--max-missed", type=int, metavar="N", help="deadlines that may be missed in a row")
-    safety.add_argument(
-        "--stop-after",
-        type=int,
-        metavar="N",
-        default=Safety.stop_after,
-        help="failsafe ticks in a row after which the loop stops; the exit code says why (default: %(default)s)",
-    )
-    safety.add_argument("--slew", type=float, metavar="PER_S", help="largest change of an action per second")
-    safety.add_argument("--low-pass", type=float, metavar="HZ", help="cut-off frequency of a low-pass on the actions")
-
-    kernel = run.add_argument_group("real time", "asked of the kernel; what it refuses is reported with its cure")
-    kernel.add_argument("--priority", type=int, metavar="1..99", help="SCHED_FIFO priority")
-    kernel.add_argument("--lock-memory", action="store_true", help="keep the process in memory (mlockall)")
-    kernel.add_argument("--cpus", metavar="LIST", help="cores to run on, such as 2,3")
-    kernel.add_argument("--no-gc", action="store_true", help="garbage collector off in the loop")
+    run_command.add_options(run)
+    run.set_defaults(command=run_command.run)
 
     again = commands.add_parser("replay", help="Re-run a log and compare the actions.", description=_replay.__doc__)
     again.add_argument("log", type=Path, help="what `run --log` wrote")
     again.add_argument("policy", type=Path, help="the policy file (.tflite)")
+    options.add_device(again)
+    options.add_trust(again)
     again.set_defaults(command=_replay)
-    return parser
+    return program
 
 
-def _add_trust(command: argparse.ArgumentParser) -> None:
-    signed = command.add_argument_group("signature", "checked before anything in the file is parsed")
-    signed.add_argument(
-        "--trust",
-        type=Path,
-        action="append",
-        metavar="KEY.pub",
-        help="the file must be signed by a key in this one; may be given several times",
-    )
-    signed.add_argument(
-        "--require-signature",
-        action="store_true",
-        help="do nothing without a --trust: for scripts from which it must not get lost",
-    )
-
-
-def _read(options: argparse.Namespace) -> Artifact:
-    return artifact.read(options.policy, trust=_trust(options))
-
-
-def _trust(options: argparse.Namespace) -> list[Path] | None:
-    if options.require_signature and not options.trust:
-        raise UsageError("--require-signature needs to know whose: add --trust KEY.pub.")
-    trust: list[Path] | None = options.trust
-    return trust
-
-
-def _add_meter_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
-    command.add_argument(
-        "--pmic-correction",
-        action="store_true",
-        help="Raspberry Pi 5: correct the sum of the rails by the line that others fitted to a meter at the plug",
-    )
-
-
-def _info(options: argparse.Namespace) -> int:
-    source = artifact.read(options.policy)
-    text = to_json(source.manifest) if options.json else report.info_text(source, options.policy.stat().st_size)
+def _info(given: argparse.Namespace) -> int:
+    source = artifact.read(given.policy, trust=options.trust(given))
+    text = to_json(source.manifest) if given.json else report.info_text(source, given.policy.stat().st_size)
     print(text)
     return 0
 
 
-def _verify(options: argparse.Namespace) -> int:
-    source = _read(options)
-    policy = Policy.from_artifact(source, threads=options.threads, device=options.device)
+def _verify(given: argparse.Namespace) -> int:
+    source = artifact.read(given.policy, trust=options.trust(given))
+    policy = Policy.from_artifact(source, threads=given.threads, device=given.device)
     check = policy.replay(source.golden, source.manifest.golden_tolerance)
     print(
         f"OK: {policy.name} gives its {check.pairs} golden actions on {policy.runtime} "
@@ -222,36 +152,36 @@ def _verify(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bench(options: argparse.Namespace) -> int:
-    for output in (options.json, options.markdown):
+def _bench(given: argparse.Namespace) -> int:
+    for output in (given.json, given.markdown):
         if output:
             check_writable(output)
     result = bench(
-        options.policies,
-        against=[_peer(text) for text in options.against],
-        n=options.n,
-        threads=_integers("--threads", options.threads),
-        device=options.device,
-        trust=_trust(options),
-        rate_hz=options.rate,
-        energy_windows=options.energy_windows,
-        cpu_watts=options.cpu_watts,
-        pmic_correction=options.pmic_correction,
+        given.policies,
+        against=[_peer(text) for text in given.against],
+        n=given.n,
+        threads=options.integers("--threads", given.threads),
+        device=given.device,
+        trust=options.trust(given),
+        rate_hz=given.rate,
+        energy_windows=given.energy_windows,
+        cpu_watts=given.cpu_watts,
+        pmic_correction=given.pmic_correction,
         progress=_progress,
     )
     print(report.bench_text(result))
-    if options.json:
-        write_atomically(options.json, to_json(result).encode())
-    if options.markdown:
-        write_atomically(options.markdown, report.bench_markdown(result).encode())
+    if given.json:
+        write_atomically(given.json, to_json(result).encode())
+    if given.markdown:
+        write_atomically(given.markdown, report.bench_markdown(result).encode())
     return 0
 
 
-def _compare(options: argparse.Namespace) -> int:
-    result = compare.compare(compare.read(options.a), compare.read(options.b))
+def _compare(given: argparse.Namespace) -> int:
+    result = compare.compare(compare.read(given.a), compare.read(given.b))
     print(report.compare_text(result))
-    if options.json:
-        write_atomically(options.json, to_json(result).encode())
+    if given.json:
+        write_atomically(given.json, to_json(result).encode())
     return 0
 
 
@@ -268,100 +198,21 @@ def _peer(text: str) -> tuple[str, Path]:
     return kind, Path(path)
 
 
-def _run(options: argparse.Namespace) -> int:
-    source = _read(options)
-    policy = Policy.from_artifact(source, device=options.device)
-    safety = Safety(
-        _failsafe(options.failsafe),
-        options.range_margin,
-        options.max_age,
-        options.max_block,
-        options.max_missed,
-        options.stop_after,
-    )
-    wanted = Realtime(
-        options.priority,
-        options.lock_memory,
-        None if options.cpus is None else _integers("--cpus", options.cpus),
-        not options.no_gc,
-    )
-    chosen = choice.choose(options, source.manifest)
-
-    def tell(loop: LoopReport, told: choice.Told) -> None:
-        result = RunReport(
-            SCHEMA_VERSION,
-            policy.name,
-            source.manifest.flatbuffer_sha256,
-            chosen.name,
-            told.seed,
-            told.returns,
-            told.counts,
-            loop,
-            policy.runtime,
-            Conditions.now(),
-        )
-        if options.json:
-            write_atomically(options.json, to_json(result).encode())
-        # There may be nobody to print to: a lost session is one of the things that end a loop.
-        with contextlib.suppress(OSError):
-            print(report.run_text(result), flush=True)
-
-    def end_process() -> None:
-        # The plant hangs where nothing reaches it: it cannot be asked or closed any more, and this thread is not the
-        # loop's, so that the process can only be ended as it is. A service is then started anew.
-        try:
-            tell(loop.report(), choice.Told())
-        finally:
-            os._exit(Cause.PLANT_BLOCKED.exit_code)
-
-    with choice.opened(chosen) as plant:
-        loop = ControlLoop(
-            policy,
-            plant,
-            rate_hz=options.rate,
-            safety=safety,
-            limits=ActionLimits(options.slew, options.low_pass),
-            wanted=wanted,
-            meter=best_meter(options.cpu_watts, pmic_correction=options.pmic_correction),
-            log=options.log,
-            on_dead_plant=end_process,
-        )
-        print(f"Running {policy.name} on {chosen.name} at {loop.rate_hz:g} Hz; Ctrl-C ends it.", flush=True)
-        try:
-            loop.run(duration_s=options.duration)
-        finally:
-            tell(loop.report(), chosen.told())
-    return loop.report().exit_code
-
-
-def _replay(options: argparse.Namespace) -> int:
+def _replay(given: argparse.Namespace) -> int:
     """Give the policy the observations of a log again, and say whether its actions come out the same."""
-    header, records = ticklog.read(options.log)
-    policy = Policy.load(options.policy)
+    header, records = ticklog.read(given.log)
+    policy = Policy.load(given.policy, device=given.device, trust=options.trust(given))
+    assert policy.manifest is not None
+    if header.flatbuffer_sha256 != policy.manifest.flatbuffer_sha256:
+        print(f"warning: the log is of another model ({header.policy}) than {given.policy}.")
     result = ticklog.replay(policy, header, records)
     print(
         f"{result.compared} of {len(records)} recorded ticks were the policy's own; {result.different} of them come "
         f"out differently (largest difference {result.max_error:.3g})."
     )
+    if result.compared == 0:
+        raise UserError(f"{given.log} has no tick of the policy's own: there is nothing to compare.")
     return 1 if result.different else 0
-
-
-def _integers(option: str, text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} takes numbers separated by commas; it was given {text!r}.") from None
-
-
-def _failsafe(text: str) -> str | list[float]:
-    if text in ("hold", "zero"):
-        return text
-    try:
-        return [float(value) for value in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--failsafe takes hold, zero or numbers separated by commas; it was given {text!r}."
-        ) from None
 
 
 if __name__ == "__main__":

@@ -116,3 +116,7 @@ class ObservationShapeError(ObservationError):
 
 class NonFiniteObservationError(ObservationError):
     """An observation with NaN or infinity in it, or beyond the range of float32."""
+
+    def __str__(self) -> str:
+        """Put together only where it is read: a loop meets this error once a tick, and only counts it."""
+        return f"The observation has NaN or infinity in it: {self.args[0]!r}."

@@ -194,6 +194,8 @@ class _Run:
         period_ns = round(1e9 / loop.rate_hz)
         loop._limiter.sent(loop._failsafe)
         bad_in_a_row = 0
+        if stop.number is not None:
+            return
         try:
             self._plant.reset()
             stamped = hasattr(self._plant, "observed_ns")

@@ -157,7 +157,7 @@ class Policy:
             # numpy warns of 0 * inf and of a number too large for float32; here a program made that an error.
             finite = False
         if not finite:
-            raise NonFiniteObservationError(f"The observation has NaN or infinity in it: {observation!r}.")
+            raise NonFiniteObservationError(observation)
         if self._store is not None:
             self._store()
         self.invoke()

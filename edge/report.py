@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from edge.artifact import Artifact, Comparison, Layer
 from edge.bench import BenchReport
 from edge.compare import Comparison as ReportComparison
 from edge.conditions import Thermal
 from edge.energy import Energy
 from edge.loop_report import LoopReport, RunReport
-from edge.stats import Estimate, Percentiles
+from edge.stats import Estimate, Histogram, Percentiles
 
 PERCENTILE_NAMES = ("p50", "p90", "p99", "p99.9", "max")
 
@@ -49,6 +51,16 @@ def percentile_row(name: str, times: Percentiles | None) -> list[str]:
     if times is None:
         return [name, *["-"] * len(PERCENTILE_NAMES)]
     return [name, *(f"{value:.2f}" for value in (times.p50, times.p90, times.p99, times.p99_9, times.max))]
+
+
+def bars(histogram: Histogram, width: int = 20) -> str:
+    """A histogram without its last bin, the slowest thousandth, as a line of `width` characters, fuller for more."""
+    groups = np.array_split(np.array(histogram.counts[:-1] or (0,)), width)
+    heights = np.array([group.sum() for group in groups], np.float64)
+    ramp = " .:-=+*#%@"
+    # Anything at all is to be seen beside the highest.
+    levels = np.ceil(heights / max(heights.max(), 1.0) * (len(ramp) - 1)).astype(int)
+    return "|" + "".join(ramp[level] for level in levels) + "|"
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
@@ -108,11 +120,11 @@ def loop_text(report: LoopReport) -> str:
         f"{report.ticks} ticks at {report.rate_hz:g} Hz in {report.duration_s:.2f} s, {report.missed_periods} periods "
         f"missed, failsafe actions: {failsafes}; stopped by {report.stopped_by}",
         table(
-            ("microseconds", *PERCENTILE_NAMES),
+            ("microseconds", *PERCENTILE_NAMES, "smallest to p99.9"),
             [
-                percentile_row("work", report.work_us),
-                percentile_row("wake-up latency", report.wake_latency_us),
-                percentile_row("period", report.period_us),
+                [*percentile_row("work", report.work_us), bars(report.work_histogram)],
+                [*percentile_row("wake-up latency", report.wake_latency_us), bars(report.wake_latency_histogram)],
+                [*percentile_row("period", report.period_us), bars(report.period_histogram)],
             ],
         ),
     ]

@@ -6,6 +6,7 @@ Record k lies at place k modulo capacity: when the file is full the newest ticks
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -81,7 +82,9 @@ def record_dtype(header: Header) -> np.dtype[Any]:
 class TickLog:
     """Writes ticks to a file. `record` copies into memory that is there already; a thread carries it to the disk.
 
-    If the disk cannot keep up, ticks are dropped and counted; if it fails, recording ends and `error` says why.
+    If the disk cannot keep up, ticks are dropped: they are counted, and their numbers are missing in the file. If it
+    fails, recording ends and `error` says why. After a power cut the file lacks what the kernel had not written yet,
+    which is up to half a minute unless mounted otherwise.
     """
 
     def __init__(
@@ -92,10 +95,10 @@ class TickLog:
         rate_hz: float,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        """Create the file.
+        """Create the file. An older log of the same name is kept as PATH.1: it may tell of a failure.
 
         Raises:
-          OutputError: it cannot be written.
+          OutputError: it cannot be written, or something that is no log has the name.
         """
         spec = policy.spec
         header = Header(
@@ -119,6 +122,7 @@ class TickLog:
         self._closing = threading.Event()
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+            _keep_older(Path(path))
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         except OSError as error:
             raise OutputError(f"Cannot write the log {path}: {error.strerror}.") from error
@@ -151,7 +155,7 @@ class TickLog:
             except Exception:
                 # Plants may give anything, and the log must not be what stops the loop.
                 slot[field] = default
-        slot["tick"] = self._recorded + 1
+        slot["tick"] = self._recorded + self.dropped + 1
         self._recorded += 1
 
     def close(self) -> None:
@@ -179,10 +183,31 @@ class TickLog:
                 place, slot = self._written % self.header.capacity, self._written % RING_TICKS
                 n = min(end - self._written, RING_TICKS - slot, self.header.capacity - place)
                 data = self._ring[slot : slot + n].tobytes()
-                os.pwrite(self._file, data, HEADER_BYTES + place * self._dtype.itemsize)
+                written_bytes = os.pwrite(self._file, data, HEADER_BYTES + place * self._dtype.itemsize)
+                if written_bytes < len(data):
+                    # A disk that is full takes a part first, and says so at the next attempt.
+                    n = written_bytes // self._dtype.itemsize
+                    if n == 0:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._written += n
         except OSError as error:
             self.error = f"the log ended early: {error.strerror}"
+
+
+def _keep_older(path: Path) -> None:
+    """Move a log out of the way of a new one.
+
+    Raises:
+      OutputError: the file is no log, which is not ours to replace.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    try:
+        with path.open("rb") as file:
+            _parse(file.read(HEADER_BYTES), path)
+    except LogError as error:
+        raise OutputError(f"{path} exists and is no log of ticks. Give another name for the log.") from error
+    os.replace(path, path.with_name(f"{path.name}.1"))
 
 
 @dataclass(frozen=True)
@@ -217,6 +242,7 @@ def replay(policy: Policy, header: Header, records: npt.NDArray[Any]) -> Replay:
     different, max_error = 0, 0.0
     for record in acted:
         error = np.abs(np.asarray(policy.act(record["observation"]), np.float64) - record["action"])
+        error = np.where(np.isnan(error), np.inf, error)
         different += bool((error != 0).any())
         max_error = max(max_error, float(error.max()))
     return Replay(len(acted), different, min(max_error, 1.0) if header.discrete else max_error)
@@ -232,18 +258,24 @@ def read(path: str | Path) -> tuple[Header, npt.NDArray[Any]]:
         data = read_bounded(path, MAX_READ_BYTES)
     except OSError as error:
         raise LogError(f"Cannot read {path}: {error.strerror}.") from error
-    try:
-        plain = json.loads(data[:HEADER_BYTES])
-        version = plain["schema_version"]
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise LogError(f"{path} has log version {version}; this tfqrl reads up to {SCHEMA_VERSION}. Upgrade tfqrl.")
-        header = from_plain(Header, plain, "log header")
-        dtype = record_dtype(header)
-    except (ValueError, KeyError, TypeError, RecursionError, UserError) as error:
-        if isinstance(error, LogError):
-            raise
-        raise LogError(f"{path} is not a log of ticks: {error}") from error
+    header = _parse(data[:HEADER_BYTES], path)
+    dtype = record_dtype(header)
     body = data[HEADER_BYTES:]
     records = np.frombuffer(body[: len(body) // dtype.itemsize * dtype.itemsize], dtype)
     records = records[records["tick"] > 0]
     return header, records[np.argsort(records["tick"], kind="stable")]
+
+
+def _parse(data: bytes, path: str | Path) -> Header:
+    try:
+        plain = json.loads(data)
+        version = plain["schema_version"]
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise LogError(f"{path} has log version {version}; this tfqrl reads up to {SCHEMA_VERSION}. Upgrade tfqrl.")
+        header = from_plain(Header, plain, "log header")
+        record_dtype(header)
+    except (ValueError, KeyError, TypeError, RecursionError, UserError) as error:
+        if isinstance(error, LogError):
+            raise
+        raise LogError(f"{path} is not a log of ticks: {error}") from error
+    return header

@@ -20,8 +20,12 @@ from edge.errors import UnknownNameError, UsageError, UserError
 from edge.plants import Plant
 
 
+class ClosingError(UserError):
+    """A plant that raises when it is closed: it may not be off."""
+
+
 @dataclass(frozen=True)
-class Told:
+class PlantReport:
     """What a plant can tell after a run.
 
     Attributes:
@@ -49,13 +53,18 @@ class Choice:
     plant: Any
     simulation: bool = False
 
-    def told(self) -> Told:
+    def report(self) -> PlantReport:
         """Ask the plant, after a run."""
-        counts = self.plant.counts() if callable(getattr(self.plant, "counts", None)) else {}
+        try:
+            counts = self.plant.counts() if callable(getattr(self.plant, "counts", None)) else {}
+            counts = {str(name): int(count) for name, count in counts.items()}
+        except Exception:
+            # Code of the user's, and of no weight beside the report.
+            counts = {}
         if not self.simulation:
-            return Told(counts=counts)
+            return PlantReport(counts=counts)
         # A reward of NaN makes a return that JSON cannot hold.
-        return Told(self.plant.seed, tuple(r for r in self.plant.returns if math.isfinite(r)), counts)
+        return PlantReport(self.plant.seed, tuple(r for r in self.plant.returns if math.isfinite(r)), counts)
 
 
 @dataclass(frozen=True)
@@ -123,16 +132,23 @@ def opened(choice: Choice) -> Iterator[Plant]:
 
     Raises:
       UserError: it cannot be opened.
+      ClosingError: it cannot be closed.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            plant = stack.enter_context(choice.plant)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"{choice.name} could not be opened: {type(error).__name__}: {error}") from error
+    stack = contextlib.ExitStack()
+    try:
+        plant = stack.enter_context(choice.plant)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{choice.name} could not be opened: {type(error).__name__}: {error}") from error
+    try:
         _check_protocol(plant, f"What __enter__ of {choice.name} returns")
         yield plant
+    finally:
+        try:
+            stack.__exit__(*sys.exc_info())
+        except Exception as error:
+            raise ClosingError(f"{choice.name} could not be closed: {type(error).__name__}: {error}") from error
 
 
 def _gym(options: argparse.Namespace, manifest: Manifest) -> Choice:

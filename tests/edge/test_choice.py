@@ -164,9 +164,9 @@ def test_a_file_here_does_not_take_the_place_of_an_installed_module(here: Path) 
     assert run("--plant", "colorsys:Arm") == 2
 
 
-def test_a_plant_is_left_where_the_loop_cannot_be_made(here: Path) -> None:
+def test_a_plant_is_not_opened_where_the_loop_cannot_be_made(here: Path) -> None:
     assert run("--plant", "my_arm:Arm", "--set", "note=note.txt", "--failsafe=1,2") == 2
-    assert (here / "note.txt").read_text().splitlines() == ["made", "entered", "left"]
+    assert (here / "note.txt").read_text().splitlines() == ["made"]
 
 
 def test_the_failsafe_action_is_written_last_where_the_reset_fails(here: Path) -> None:
@@ -218,3 +218,59 @@ def test_a_device_on_a_serial_line_is_driven(tmp_path: Path, capsys: pytest.Capt
     assert received[0].kind == RESET
     assert {frame.kind for frame in received[1:]} == {ACTION}
     assert report.loop.failsafes == {}
+
+
+BAD = """
+import os, signal
+import numpy as np
+from my_arm import Arm
+
+class Counting(Arm):
+    def counts(self):
+        raise RuntimeError("no")
+
+class Unclosable(Arm):
+    def __exit__(self, *error):
+        raise OSError("the line is gone")
+
+class Slow(Arm):
+    def __enter__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        # As often as somebody who loses patience.
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        super().__exit__(*error)
+"""
+
+
+def test_a_plant_that_cannot_count_or_close_does_not_cost_the_report(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "bad.py").write_text(BAD)
+    assert run("--plant", "bad:Counting", "--set", "note=note.txt", "--json", "run.json") == 0
+    assert from_plain(RunReport, json.loads((here / "run.json").read_text()), "report").counts == {}
+    assert run("--plant", "bad:Unclosable", "--set", "note=note.txt", "--set", "fail=reset") == 14
+    captured = capsys.readouterr()
+    assert "bad:Unclosable could not be closed: OSError: the line is gone" in captured.err
+    assert "stopped by plant error" in captured.out
+    assert run("--plant", "bad:Unclosable", "--set", "note=note.txt") == 1
+    sys.modules.pop("bad")
+
+
+def test_signals_cut_off_neither_opening_nor_closing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "bad.py").write_text(BAD)
+    assert run("--plant", "bad:Slow", "--set", "note=note.txt", "--failsafe=1.5") == 143
+    # It was not even reset: the first signal had come by then.
+    assert (here / "note.txt").read_text().splitlines() == ["made", "entered", "written [1.5]", "left"]
+    assert "stopped by SIGTERM" in capsys.readouterr().out
+    sys.modules.pop("bad")
+
+
+def test_who_insists_ends_a_plant_that_does_not_open(here: Path) -> None:
+    (here / "bad.py").write_text(BAD.replace("return super().__enter__()", "os.kill(os.getpid(), signal.SIGINT)"))
+    assert run("--plant", "bad:Slow", "--set", "note=note.txt") == 143
+    assert (here / "note.txt").read_text().splitlines() == ["made"]
+    sys.modules.pop("bad")

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from fakes import DATA
 from edge import artifact, cli
 from edge.artifact import Manifest
 from edge.loop_report import RunReport
+from edge.policy import Policy
 from edge.records import from_plain
+from edge.safety import Cause
+from edge.ticklog import TickLog
 
 LEVER = str(DATA / "lever-int8.tflite")
 ARM = str(DATA / "arm-int8.tflite")
@@ -51,6 +55,14 @@ def test_bench_writes_json_beside_its_table(capsys: pytest.CaptureFixture[str], 
         (["run", LEVER, "--env", "Pendulum-v1", "--duration", "inf"], "A duration must be above 0 s"),
         (["run", LEVER, "--env", "Pendulum-v1", "--failsafe", "a,b"], "--failsafe takes hold, zero or numbers"),
         (["run", LEVER, "--env", "Pendulum-v1", "--failsafe=-0.5,0.5"], "must be 1 finite number(s)"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--failsafe=9"], "must lie within the policy's bounds"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--max-age", "inf"], "at most a day, or left out for no limit"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--max-block", "1e11"], "at most a day, or left out for no limit"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--rate", "1e-300"], "is not possible"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--duration", "1e308"], "at most ten years"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--slew", "nan"], "must be a number above 0"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--log", ARM], "exists and is no log of ticks"),
+        (["run", LEVER, "--env", "Pendulum-v1", "--threads", "0"], "must be at least 1"),
         (["run", LEVER, "--plant", "hil"], "--plant hil needs --connect"),
         (["run", LEVER, "--plant", "hil", "--connect", "tcp://127.0.0.1:9", "--keys", "none"], "Make keys with"),
         (["verify", ARM, "--threads", "0"], "must be at least 1"),
@@ -168,3 +180,49 @@ def test_a_plant_that_never_comes_back_ends_the_process_in_the_failsafe_state(de
     written = (tmp_path / "written.txt").read_text().splitlines()
     # What cannot be reached cannot be closed either: then the watchdog's write is the last thing that happens.
     assert written[2:] == (["written [1.5]"] if deaf else ["written [1.5]", "written [1.5]", "left"])
+
+
+def test_limits_can_be_switched_off_and_what_the_kernel_cannot_do_is_a_warning() -> None:
+    pytest.importorskip("gymnasium")
+    words = [
+        "run",
+        LEVER,
+        "--env",
+        "Pendulum-v1",
+        "--duration",
+        "0.1",
+        "--stop-after",
+        "none",
+        "--range-margin",
+        "none",
+    ]
+    assert cli.main([*words, "--priority", "99999999999", "--cpus", "1099511627776"]) == 0
+
+
+def test_help_names_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    text = capsys.readouterr().out
+    for cause in Cause:
+        assert f"  {cause.exit_code} {cause.text}" in text
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.startswith("tfqrl ")
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    words = [sys.executable, "-m", "edge.cli", "info", ARM]
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {shlex.join(words)} | head -c 0"], capture_output=True)
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_log_without_ticks_proves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    TickLog(tmp_path / "ticks.log", Policy.load(ARM), rate_hz=50).close()
+    assert cli.main(["replay", str(tmp_path / "ticks.log"), ARM]) == 1
+    assert "nothing to compare" in capsys.readouterr().err
+    assert cli.main(["replay", str(tmp_path / "ticks.log"), str(DATA / "arm-float32.tflite")]) == 1
+    assert "the log is of another model" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,24 @@ def actions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return taken
 
 
-def test_a_report_that_cannot_be_written_is_one_sentence_and_the_plant_is_left_safe(
+def test_a_report_that_cannot_be_written_is_refused_before_anything_moves(
     tmp_path: Path, actions: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     assert cli.main(command(tmp_path, "--json", str(tmp_path / "file" / "loop.json"))) == 1
     assert "Cannot write" in capsys.readouterr().err
+    assert actions == []
+
+
+def test_a_folder_of_the_report_that_vanishes_costs_neither_the_printed_report_nor_the_last_action(
+    tmp_path: Path, actions: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "reports"
+    monkeypatch.setattr(Arm, "reset", lambda env, **options: (shutil.rmtree(folder), folder.touch(), (GOOD, {}))[-1])
+    assert cli.main(command(tmp_path, "--json", str(folder / "loop.json"))) == 1
+    captured = capsys.readouterr()
+    assert "Cannot write" in captured.err
+    assert "stopped by duration" in captured.out
     np.testing.assert_array_equal(actions[-1], FAILSAFE)
 
 

@@ -148,3 +148,53 @@ def _sample() -> bytes:
 
 
 SAMPLE = _sample()
+
+
+def test_an_older_log_is_kept_and_nothing_else_is_replaced(tmp_path: Path) -> None:
+    policy = Policy.load(DATA / "arm-int8.tflite")
+    path = tmp_path / "ticks.log"
+    for n in (1, 2):
+        log = TickLog(path, policy, rate_hz=50)
+        for _ in range(n):
+            log.record(0, 0, 0, np.zeros(3), np.zeros(2), np.zeros(2))
+        log.close()
+    assert len(ticklog.read(path)[1]) == 2
+    assert len(ticklog.read(tmp_path / "ticks.log.1")[1]) == 1
+    other = tmp_path / "policy.tflite"
+    other.write_bytes((DATA / "arm-int8.tflite").read_bytes())
+    with pytest.raises(OutputError, match="exists and is no log of ticks"):
+        TickLog(other, policy, rate_hz=50)
+    assert other.read_bytes() == (DATA / "arm-int8.tflite").read_bytes()
+
+
+def test_dropped_ticks_are_missing_in_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticklog, "RING_TICKS", 2)
+    monkeypatch.setattr(ticklog, "FLUSH_PERIOD_S", 3600.0)
+    log = TickLog(tmp_path / "ticks.log", Policy.load(DATA / "arm-int8.tflite"), rate_hz=50)
+    for _ in range(4):
+        log.record(0, 0, 0, np.zeros(3), np.zeros(2), np.zeros(2))
+    log._flush()
+    log.record(0, 0, 0, np.zeros(3), np.zeros(2), np.zeros(2))
+    log.close()
+    assert log.dropped == 2
+    assert ticklog.read(tmp_path / "ticks.log")[1]["tick"].tolist() == [1, 2, 5]
+
+
+def test_a_disk_that_takes_only_a_part_ends_the_log_with_whole_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = os.pwrite, [100]
+
+    def pwrite(file: int, data: bytes, place: int) -> int:
+        n = min(len(data), left[0])
+        left[0] -= n
+        return real(file, data[:n], place) if n else 0
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    log = TickLog(tmp_path / "ticks.log", Policy.load(DATA / "arm-int8.tflite"), rate_hz=50)
+    for _ in range(5):
+        log.record(0, 0, 0, np.zeros(3), np.zeros(2), np.zeros(2))
+    log.close()
+    assert log.error is not None
+    assert "No space left" in log.error
+    assert ticklog.read(tmp_path / "ticks.log")[1]["tick"].tolist() == [1]
