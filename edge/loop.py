@@ -97,7 +97,7 @@ class ControlLoop:
         self._failsafe = failsafe_action(policy.spec, self._safety.failsafe)
         self._hold = isinstance(self._safety.failsafe, str) and self._safety.failsafe == "hold"
         # The plant gets copies: what it does to an array is its own affair. A choice is a number.
-        self._copy: Callable[[Any], Any] = int if policy.spec.action.discrete else np.copy
+        self._copy: Callable[[Any], Any] = int if policy.spec.action.discrete else np.ndarray.copy
         self._limiter = ActionLimiter(policy.spec, limits or ActionLimits(), 1.0 / self.rate_hz)
         margin = self._safety.range_margin
         check = None if margin is None else RangeCheck(policy.spec.observation, margin)

@@ -146,6 +146,7 @@ class ActionLimiter:
         )
         self._last = np.zeros_like(self._low)
         self._floor, self._ceiling = np.empty_like(self._low), np.empty_like(self._low)
+        self._finite = np.empty(self._low.shape, np.bool_)
 
     def __call__(self, action: Any) -> Any:
         """The action that may be sent, in the same array. Changes count from what was `sent` last.
@@ -155,7 +156,7 @@ class ActionLimiter:
         """
         if self._discrete:
             return action
-        if not np.isfinite(action).all():
+        if not np.isfinite(action, out=self._finite).all():
             raise NonFiniteActionError
         if self._gain is not None:
             # action = last + gain (action - last)
