@@ -1,6 +1,10 @@
 /* The device's end of the serial line of edge/plants/serial.py, for a microcontroller: C99, no heap.
  *
- * Give every byte that arrives to device_receive, and call device_tick at the rate at which observations shall be sent.
+ * Give every byte that arrives to device_receive, call device_tick at the rate at which observations shall be sent, and
+ * device_watch as often as possible: it turns the motors off when the computer falls silent. It is called from one
+ * thread, so nothing that it calls may wait. Where something might, as some boards' USB does when the host holds the port
+ * open and reads nothing, turn on the microcontroller's own watchdog too, and turn the motors off when it starts.
+ *
  * It counts on a little-endian machine with IEEE floats, as AVR, ARM, ESP32 and RISC-V are. Not yet run on hardware:
  * tests/edge/test_serial_device.py compiles it and lets it talk to the Python side.
  */
@@ -15,7 +19,7 @@
 
 /* To be written for each board. */
 uint32_t clock_ms(void);
-void line_write(const uint8_t *bytes, size_t n);
+void line_write(const uint8_t *bytes, size_t n); /* must never wait: drops the frame if there is no room for all of it */
 void sense(float observation[OBSERVATIONS]);
 void drive(const float action[ACTIONS]); /* within the limits of the motors, whatever it is given */
 void motors_off(void);
@@ -67,13 +71,17 @@ void device_receive(uint8_t byte) {
     }
 }
 
-void device_tick(void) {
-    static uint16_t sequence;
+void device_watch(void) {
     /* The computer is dead or unplugged. It is not the one to turn the motors off then. */
     if (moving && clock_ms() - last_action_ms > SILENCE_MS) {
         motors_off();
         moving = false;
     }
+}
+
+void device_tick(void) {
+    static uint16_t sequence;
+    device_watch();
     float observation[OBSERVATIONS];
     sense(observation);
     uint8_t out[HEADER + OBSERVATION_PAYLOAD + CRC] = {0xA5, 0x5A, 'O'};

@@ -26,6 +26,7 @@ from edge.artifact import FloatArray
 SYNC = b"\xa5\x5a"
 HEADER = struct.Struct("<2scH")
 MAX_PAYLOAD_BYTES = 1024
+MAX_VALUES = (MAX_PAYLOAD_BYTES - 2) // 4
 OBSERVATION, ACTION, RESET = b"O", b"A", b"R"
 
 

@@ -21,13 +21,16 @@ BOARD = """
 
 uint32_t now_ms;
 uint8_t sent[4096];
-size_t sent_bytes, events;
+size_t sent_bytes, events, events_at_sense;
 char event[4096];
 float driven[4096][ACTIONS];
 
 uint32_t clock_ms(void) { return now_ms; }
 void line_write(const uint8_t *bytes, size_t n) { memcpy(sent + sent_bytes, bytes, n); sent_bytes += n; }
-void sense(float observation[OBSERVATIONS]) { for (int i = 0; i < OBSERVATIONS; i++) observation[i] = i + 0.5f; }
+void sense(float observation[OBSERVATIONS]) {
+    events_at_sense = events;
+    for (int i = 0; i < OBSERVATIONS; i++) observation[i] = i + 0.5f;
+}
 void drive(const float action[ACTIONS]) { memcpy(driven[events], action, sizeof driven[0]); event[events++] = 'A'; }
 void motors_off(void) { event[events++] = 'x'; }
 void go_to_start(void) { event[events++] = 'R'; }
@@ -42,7 +45,7 @@ class Board:
         self._code = ctypes.CDLL(str(library))
         self._code.receive.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
         self._now_ms = ctypes.c_uint32.in_dll(self._code, "now_ms")
-        self.tick = self._code.device_tick
+        self.tick, self.watch = self._code.device_tick, self._code.device_watch
 
     def receive(self, data: bytes) -> None:
         self._code.receive(data, len(data))
@@ -55,6 +58,9 @@ class Board:
         data = bytes((ctypes.c_uint8 * 4096).in_dll(self._code, "sent")[: size.value])
         size.value = 0
         return data
+
+    def events_at_sense(self) -> int:
+        return ctypes.c_size_t.in_dll(self._code, "events_at_sense").value
 
     def take_events(self) -> list[tuple[str, list[float]]]:
         count = ctypes.c_size_t.in_dll(self._code, "events")
@@ -118,6 +124,26 @@ def test_it_turns_the_motors_off_when_the_computer_falls_silent(board: Board) ->
     board.receive(action(2, 0.5, 0.5))
     board.tick()
     assert board.take_events() == [("A", [0.5, 0.5])]
+
+
+def test_it_turns_the_motors_off_before_it_does_what_could_wait(board: Board) -> None:
+    board.receive(action(1, 1.0, 1.0))
+    board.at_ms(201)
+    board.tick()
+    assert board.take_events() == [("A", [1.0, 1.0]), ("x", [])]
+    assert board.events_at_sense() == 2
+
+
+def test_it_turns_the_motors_off_without_sending_anything(board: Board) -> None:
+    board.receive(action(1, 1.0, 1.0))
+    board.at_ms(200)
+    board.watch()
+    assert board.take_events() == [("A", [1.0, 1.0])]
+    board.at_ms(201)
+    board.watch()
+    board.watch()
+    assert board.take_events() == [("x", [])]
+    assert board.take_sent() == b""
 
 
 def test_damaged_actions_do_not_keep_the_motors_on(board: Board) -> None:

@@ -1,23 +1,38 @@
 """Against a pseudo-terminal: the other end is a device that the test plays."""
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from fakes import DATA
 
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
+from edge.errors import UsageError
 from edge.loop import ControlLoop
-from edge.plants.frames import ACTION, OBSERVATION, RESET, Decoder, Frame, encode
+from edge.plants import serial as serial_plant
+from edge.plants.frames import ACTION, MAX_VALUES, OBSERVATION, RESET, Decoder, Frame, encode
 from edge.plants.serial import SerialError, SerialPlant
 from edge.policy import Policy
 
-pytest.importorskip("serial", reason="needs pyserial: pip install pyserial")
+serial = pytest.importorskip("serial", reason="needs pyserial: pip install pyserial")
 
-SPEC = PolicySpec(ObservationSpec((3,), (None,) * 3, (None,) * 3), ActionSpec((1,), (-2.0,), (2.0,)), 50.0, None)
+
+def spec(observations: int = 3, actions: int = 1) -> PolicySpec:
+    unknown = (None,) * observations
+    return PolicySpec(
+        ObservationSpec((observations,), unknown, unknown),
+        ActionSpec((actions,), (-2.0,) * actions, (2.0,) * actions),
+        50.0,
+        None,
+    )
+
+
+SPEC = spec()
 
 
 @pytest.fixture
@@ -55,16 +70,109 @@ def receive(decoder: Decoder, device: int) -> list[Frame]:
 def test_the_newest_observation_is_read_and_actions_arrive(line: tuple[int, str]) -> None:
     device, port = line
     with SerialPlant(port, SPEC, timeout_s=5.0) as plant:
-        plant.reset()
         os.write(device, observation(1) + observation(2) + observation(3))
         before_ns = time.monotonic_ns()
         read_until(plant, 3.0)
         assert before_ns <= plant.observed_ns <= time.monotonic_ns()
         assert plant.write(np.array([0.25], np.float32))[0] == 0.25
-        decoder = Decoder()
-        frames = [frame for _ in range(2) for frame in receive(decoder, device)]
-    assert [frame.kind for frame in frames] == [RESET, ACTION]
-    np.testing.assert_array_equal(frames[1].values, [0.25])
+        (frame,) = receive(Decoder(), device)
+    assert frame.kind == ACTION
+    np.testing.assert_array_equal(frame.values, [0.25])
+
+
+def test_a_choice_is_sent_as_one_value(line: tuple[int, str]) -> None:
+    device, port = line
+    with SerialPlant(port, SPEC, timeout_s=5.0) as plant:
+        assert plant.write(2) == 2
+        (frame,) = receive(Decoder(), device)
+    np.testing.assert_array_equal(frame.values, [2.0])
+
+
+def test_a_board_that_starts_again_when_the_line_is_opened_is_reset_once_it_is_up(
+    line: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, port = line
+    waiting, booted = threading.Event(), threading.Event()
+    newest = SerialPlant._newest
+
+    def wait(plant: SerialPlant, timeout_s: float) -> Any:
+        waiting.set()
+        return newest(plant, timeout_s)
+
+    monkeypatch.setattr(SerialPlant, "_newest", wait)
+    monkeypatch.setattr(serial_plant, "BOOT_S", 30.0)
+    heard = bytearray()
+
+    def play_device() -> None:
+        assert waiting.wait(20)
+        os.set_blocking(device, False)
+        # A boot loader takes what comes for its own.
+        with contextlib.suppress(BlockingIOError):
+            heard.extend(os.read(device, 4096))
+        booted.set()
+        os.write(device, observation(1))
+
+    thread = threading.Thread(target=play_device)
+    thread.start()
+    try:
+        with SerialPlant(port, SPEC, timeout_s=5.0) as plant:
+            os.write(device, observation(7))
+            plant.reset()
+            assert booted.is_set(), "and not when the last words of before were heard"
+            os.set_blocking(device, True)
+            assert [frame.kind for frame in receive(Decoder(), device)] == [RESET]
+    finally:
+        waiting.set()
+        thread.join()
+    assert not heard
+
+
+def test_a_device_that_never_comes_up_is_an_error_that_says_what_to_check(
+    line: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial_plant, "BOOT_S", 0.05)
+    with (
+        SerialPlant(line[1], SPEC) as plant,
+        pytest.raises(SerialError, match=r"no whole observation for 0.05 s\. Check .*3 values.*115200 baud"),
+    ):
+        plant.reset()
+
+
+def test_a_line_is_for_one_program_at_a_time(line: tuple[int, str]) -> None:
+    with (
+        SerialPlant(line[1], SPEC),
+        pytest.raises(SerialError, match=f"Another program uses {line[1]}. End it first."),
+        SerialPlant(line[1], SPEC),
+    ):
+        raise AssertionError
+    with SerialPlant(line[1], SPEC):
+        pass
+
+
+@pytest.mark.parametrize(("observations", "actions"), [(MAX_VALUES + 1, 1), (1, MAX_VALUES + 1)])
+def test_a_policy_that_no_frame_can_serve_is_refused(observations: int, actions: int) -> None:
+    with pytest.raises(UsageError, match=f"holds 255 values; the policy takes {observations} and gives {actions}"):
+        SerialPlant("/dev/ttyUSB0", spec(observations, actions))
+
+
+def test_the_largest_action_is_sent_whole(line: tuple[int, str]) -> None:
+    device, port = line
+    with SerialPlant(port, spec(MAX_VALUES, MAX_VALUES), timeout_s=5.0) as plant:
+        plant.write(np.arange(MAX_VALUES, dtype=np.float32))
+        (frame,) = receive(Decoder(), device)
+    np.testing.assert_array_equal(frame.values, np.arange(MAX_VALUES))
+
+
+def test_a_device_that_takes_nothing_any_more_does_not_keep_the_line_from_being_closed(
+    line: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[bool] = []
+    monkeypatch.setattr(serial.Serial, "out_waiting", 10, raising=False)
+    monkeypatch.setattr(serial.Serial, "reset_output_buffer", lambda self: dropped.append(self.is_open))
+    with SerialPlant(line[1], SPEC, timeout_s=0.01) as plant:
+        opened = plant._line
+    assert dropped == [True]
+    assert not opened.is_open
 
 
 def test_silence_is_an_error_in_time(line: tuple[int, str]) -> None:

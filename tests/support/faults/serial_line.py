@@ -12,7 +12,7 @@ import pytest
 from fakes import FakeClock
 
 from edge.loop_report import LoopReport
-from edge.plants.frames import ACTION, OBSERVATION, Decoder, encode
+from edge.plants.frames import ACTION, OBSERVATION, RESET, Decoder, encode
 from edge.plants.serial import SerialPlant
 from edge.safety import Cause
 from faults import FAILSAFE, FAULTS, FIRST, GOOD, Fault, Rig, fault
@@ -21,13 +21,17 @@ serial = pytest.importorskip("serial", reason="needs pyserial: pip install pyser
 
 
 class Line:
-    """Stands in for `serial.Serial`. The device sends `frames(tick)` in each tick, and its cable may be pulled."""
+    """Stands in for `serial.Serial`. The device sends `frames(tick)` in each tick, and its cable may be pulled.
+
+    Until it is reset it sends observations all the time.
+    """
 
     def __init__(self, rig: Rig, frames: Callable[[int], bytes]) -> None:
         self.rig, self.frames = rig, frames
         self.pulled = lambda: False
         self.stuck = lambda: False
         self.actions: list[Any] = []
+        self._reset = False
         self._decoder = Decoder()
         self._tick, self._waiting = -1, b""
 
@@ -35,7 +39,9 @@ class Line:
     def in_waiting(self) -> int:
         if self.pulled():
             raise OSError(5, "Input/output error")
-        if self._tick != self.rig.tick:
+        if not self._reset:
+            self._waiting = observation(0)
+        elif self._tick != self.rig.tick:
             self._tick = self.rig.tick
             self._waiting += self.frames(self._tick)
         return len(self._waiting)
@@ -49,12 +55,16 @@ class Line:
             raise serial.SerialException("write failed: [Errno 5] Input/output error")
         if self.stuck():
             raise serial.SerialTimeoutException("Write timeout")
-        self.actions += [frame.values for frame in self._decoder.feed(data) if frame.kind == ACTION]
+        for frame in self._decoder.feed(data):
+            self._reset = self._reset or frame.kind == RESET
+            self.actions += [frame.values] if frame.kind == ACTION else []
         return len(data)
 
-    def flush(self) -> None:
+    @property
+    def out_waiting(self) -> int:
         if self.pulled():
             raise termios.error(5, "Input/output error")
+        return 0
 
     def close(self) -> None:
         pass
@@ -68,6 +78,7 @@ def connect(rig: Rig, faulty: Callable[[int], bytes]) -> Line:
     """Put a device on a line under the loop that sends `faulty(tick)` on faulty ticks."""
     line = Line(rig, lambda tick: faulty(tick) if rig.faulty else observation(tick + 1))
     rig.patch.setattr(serial, "Serial", lambda *arguments, **options: line)
+    rig.patch.setattr("edge.plants.serial.SETTLE_S", 0.0)
     rig.plant = SerialPlant("/dev/ttyFAKE", rig.policy.spec, timeout_s=0.005)
     rig.plant.line = line
     # Ahead of the real one, by which the plant stamps its observations.
