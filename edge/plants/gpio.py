@@ -111,22 +111,15 @@ class GpioPlant:
         """See `Plant`.
 
         Raises:
-          GpioError: the action is not finite; the motors were turned off.
+          PlantStoppedError: the action is none, or a pin cannot be set; motors and drivers were turned off.
         """
-        sent = np.asarray(action, np.float32)
-        if not np.isfinite(sent).all():
-            for motor in self._motors:
-                motor.stop()
-            raise GpioError(f"Motors cannot be driven with {sent.tolist()}: they were turned off.")
-        for i, (motor, wired) in enumerate(zip(self._motors, self._wiring.motors)):
-            motor.value = 0.0 if self._stopped else wired.sign * min(max(float(sent[i]), -1.0), 1.0)
-        # No lock, so that the button never waits for the loop: it notes first and turns off then, we turn on first and
-        # look at the note then, so that whoever is last turns off.
-        if self._stopped:
-            self._off()
-        for i, (motor, wired) in enumerate(zip(self._motors, self._wiring.motors)):
-            sent[i] = wired.sign * motor.value
-        return sent
+        try:
+            return self._drive(np.asarray(action, np.float32))
+        except Exception as error:
+            # All of them: the others would keep what they had, also if what comes next fails at the same motor.
+            with contextlib.suppress(Exception):
+                self._off()
+            raise PlantStoppedError(f"Motors cannot be driven ({error}): they were turned off.") from error
 
     def __enter__(self) -> GpioPlant:
         """Open the pins, with the motors off and their drivers disabled.
@@ -176,6 +169,19 @@ class GpioPlant:
                 self._button.when_activated = self._stop
         # Added last, so that it comes first when the pins are closed.
         opened.callback(self._off)
+
+    def _drive(self, sent: FloatArray) -> FloatArray:
+        if sent.shape != (len(self._motors),) or not np.isfinite(sent).all():
+            raise GpioError(f"{sent.tolist()} is no action of {len(self._motors)} motors")
+        for i, (motor, wired) in enumerate(zip(self._motors, self._wiring.motors)):
+            motor.value = 0.0 if self._stopped else wired.sign * min(max(float(sent[i]), -1.0), 1.0)
+        # No lock, so that the button never waits for the loop: it notes first and turns off then, we turn on first and
+        # look at the note then, so that whoever is last turns off.
+        if self._stopped:
+            self._off()
+        for i, (motor, wired) in enumerate(zip(self._motors, self._wiring.motors)):
+            sent[i] = wired.sign * motor.value
+        return sent
 
     def _forget(self) -> None:
         self._motors, self._drivers, self._encoders, self._button = [], [], [], None

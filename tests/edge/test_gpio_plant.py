@@ -165,9 +165,34 @@ def test_each_motor_gets_its_own_value(pins: Any) -> None:
 def test_an_action_that_is_not_finite_turns_the_motors_off(pins: Any) -> None:
     with opened(pins) as plant:
         plant.write(np.array([0.5], np.float32))
-        with pytest.raises(GpioError, match="turned off"):
+        with pytest.raises(PlantStoppedError, match="turned off"):
             plant.write(np.array([np.nan], np.float32))
-        assert duty(pins) == (0.0, 0.0)
+        assert everything_off(pins)
+
+
+def test_an_action_for_other_motors_turns_the_motors_off(pins: Any) -> None:
+    wiring = Wiring((MOTOR, MotorWiring(12, 13)), (ENCODER,))
+    with opened(pins, wiring) as plant:
+        plant.write(np.array([0.5, 0.5], np.float32))
+        with pytest.raises(PlantStoppedError, match="is no action of 2 motors"):
+            plant.write(np.array([0.5], np.float32))
+        assert everything_off(pins)
+        assert duty(pins, 12, 13) == (0.0, 0.0)
+
+
+def test_a_motor_that_cannot_be_driven_turns_the_others_off(pins: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wiring = Wiring((MotorWiring(12, 13), MOTOR), (ENCODER,))
+    with opened(pins, wiring) as plant:
+        plant.write(np.array([0.5, 0.5], np.float32))
+
+        def broken(value: float) -> None:
+            raise OSError("gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pins.pin(12), "_change_state", broken)
+            with pytest.raises(PlantStoppedError, match=r"gone.*turned off"):
+                plant.write(np.zeros(2, np.float32))
+            assert everything_off(pins)
 
 
 def test_steps_of_the_encoders_are_angles_with_their_sign(pins: Any) -> None:
