@@ -44,7 +44,7 @@ class Plant(Protocol):
     def write(self, action: Any) -> Any:
         """Send an action to the actuators; returns what was really sent, after any limit of the plant's own.
 
-        The array is the plant's to keep.
+        `action` is an array of the policy's `action.shape`, which is the plant's to keep; for a discrete policy an int.
         """
         ...
 

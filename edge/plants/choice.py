@@ -157,6 +157,8 @@ def _gym(options: argparse.Namespace, manifest: Manifest) -> Choice:
     env = options.env or manifest.training.get("env")
     if not isinstance(env, str):
         raise UsageError(f"{options.policy} names no environment. Give one with --env, or another plant with --plant.")
+    if options.seed is not None and options.seed < 0:
+        raise UsageError(f"--seed takes 0 or more; it was given {options.seed}.")
     return Choice(env, GymPlant(env, manifest.spec, seed=options.seed or 0), simulation=True)
 
 
@@ -171,6 +173,8 @@ def _serial(options: argparse.Namespace, manifest: Manifest) -> Choice:
     from edge.plants.serial import SerialPlant
 
     baud = 115_200 if options.baud is None else options.baud
+    if baud < 1:
+        raise UsageError(f"--baud takes bits per second, such as 115200; it was given {baud}.")
     return Choice(f"serial {options.port}", SerialPlant(options.port, manifest.spec, baud=baud))
 
 
@@ -207,7 +211,9 @@ def _own_class(module_name: str, class_name: str) -> type[Any]:
         raise UserError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
-        classes = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+        classes = [
+            name for name, value in inspect.getmembers(module, inspect.isclass) if value.__module__ == module_name
+        ]
         raise UnknownNameError(f"class of {getattr(module, '__file__', module_name)}", class_name, classes)
     _check_protocol(found, f"{module_name}:{class_name}")
     return found

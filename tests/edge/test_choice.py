@@ -52,6 +52,9 @@ class Arm:
     def __exit__(self, *error):
         self.note("left")
 
+def make_arm(spec):
+    pass
+
 class Half:
     def __init__(self, spec):
         pass
@@ -98,6 +101,7 @@ def test_a_plant_of_ones_own_is_driven(here: Path, capsys: pytest.CaptureFixture
         (("--plant", "my_arm:"), 2, "--plant takes gym|"),
         (("--plant", "my_arm:Amr"), 2, "'Amr'. Did you mean 'Arm'?"),
         (("--plant", "my_arm:np"), 2, "Unknown class of"),
+        (("--plant", "my_arm:make_arm"), 2, "'make_arm'. Known: Arm, Half."),
         (("--plant", "my_arm:Half"), 2, "my_arm:Half is no plant: it lacks reset, write, __enter__, __exit__."),
         (("--plant", "my_arm:Arm"), 1, "my_arm:Arm could not be made: TypeError"),
         (("--plant", "my_arm:Arm", "--set", "note=n", "--set", "colour=1"), 1, "unexpected keyword argument 'colour'"),
@@ -121,6 +125,12 @@ def test_a_plant_of_ones_own_is_driven(here: Path, capsys: pytest.CaptureFixture
             ),
             1,
             "needy cannot be imported: ModuleNotFoundError: No module named 'a_part'",
+        ),
+        (("--env", "Pendulum-v1", "--seed", "-1"), 2, "--seed takes 0 or more; it was given -1."),
+        (
+            ("--plant", "serial", "--port", "none", "--baud", "-3"),
+            2,
+            "--baud takes bits per second, such as 115200; it",
         ),
         (("--plant", "serial"), 2, "--plant serial needs --port"),
         (("--plant", "gpio"), 2, "--plant gpio needs --wiring"),
