@@ -50,7 +50,7 @@ setup(
     package_data={package: ["py.typed"] for package in ("tfqrl", "converters", "edge")},
     install_requires=["numpy>=1.26,<3", *INTERPRETER],
     extras_require={
-        "train": [*TRAIN, *SIGN],
+        "train": [*TRAIN, *SIGN, *HIL],
         "sign": SIGN,
         "serial": SERIAL,
         "hil": HIL,

@@ -41,7 +41,7 @@ examples:
   tfqrl train ppo --out runs/pendulum --resume
   tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
   tfqrl deploy policy.tflite pi@raspberrypi --bench
-  tfqrl hil-serve --env HalfCheetah-v5 --bind tcp://192.168.1.20:5757
+  tfqrl hil-serve --env InvertedDoublePendulum-v5 --bind tcp://192.168.1.20:5757
 
 Each command has its own --help. Converted policies are run by `tfqrl-edge`."""
 
@@ -161,7 +161,7 @@ class HilServeCommand:
     Each action steps the simulation once, so that returns are those of `tfqrl-edge run --plant gym`; with --realtime it
     steps at its own rate. The other end: tfqrl-edge run POLICY --plant hil --connect tcp://HOST:PORT.
 
-    Example: tfqrl hil-serve --env HalfCheetah-v5 --bind tcp://192.168.1.20:5757
+    Example: tfqrl hil-serve --env InvertedDoublePendulum-v5 --bind tcp://192.168.1.20:5757
 
     Attributes:
       env: the environment.

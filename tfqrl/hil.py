@@ -24,6 +24,8 @@ SCHEMA_VERSION = 1
 IDLE_S = 0.1
 # Where ZeroMQ asks the authenticator about the keys of whoever connects.
 DOMAIN = "hil"
+# How long who connects may take to show a key. ZeroMQ's own 30 s let anybody fill the process with idle connections.
+HANDSHAKE_MS = 2000
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def serve(
             rate_hz = envs.policy_spec(simulated, None).control_rate_hz
             if rate_hz is None:
                 raise UsageError(f"{env} names no rate of its own. Give one with --rate HZ.")
-        simulation = Simulation(simulated, seed=seed, realtime_hz=rate_hz, say=partial(print, flush=True))
-        with Server(simulation, bind, keys) as server:
+        say = partial(print, flush=True)
+        simulation = Simulation(simulated, seed=seed, realtime_hz=rate_hz, say=say)
+        with Server(simulation, bind, keys, say=say) as server:
             how = "in lock-step" if rate_hz is None else f"in real time, {rate_hz:g} steps per second"
             print(f"Serving {env} at {server.address} {how}; Ctrl-C ends it.", flush=True)
             try:
@@ -112,9 +115,12 @@ class Server:
       foreign: messages that are not of one part; they are dropped.
     """
 
-    def __init__(self, simulation: Simulation, bind: str, keys: Path) -> None:
-        """Serve `simulation` at `bind` with the keys in `keys`; it listens when it is entered."""
-        self._simulation, self._bind, self._folder = simulation, bind, keys
+    def __init__(self, simulation: Simulation, bind: str, keys: Path, *, say: Callable[[str], None] = print) -> None:
+        """Serve `simulation` at `bind` with the keys in `keys`; it listens when it is entered.
+
+        `say` gets a line when a key was refused, in another thread.
+        """
+        self._simulation, self._bind, self._folder, self._say = simulation, bind, keys, say
         self.address = bind
         self.foreign = 0
 
@@ -148,7 +154,7 @@ class Server:
         if not self._bind.startswith("tcp://"):
             raise UsageError(f"--bind takes an address such as tcp://127.0.0.1:5757; it was given {self._bind!r}.")
         public, secret = read_key_pair(secret_file(self._folder, SERVER))
-        self._known = KnownKeys(self._folder)
+        self._known = KnownKeys(self._folder, self._say)
         self._context = zmq.Context()
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
@@ -157,6 +163,7 @@ class Server:
         limit(self._socket)
         # A client that reconnects is still the same.
         self._socket.router_handover = True
+        self._socket.handshake_ivl = HANDSHAKE_MS
         self._socket.curve_server = True
         self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
         # Nobody is let in when the authenticator is not there to ask.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from edge.errors import OutputError, UsageError
@@ -23,11 +25,11 @@ def make_keys(folder: Path, *, force: bool = False) -> list[Path]:
     files = [place(folder, name) for name in (SERVER, CLIENT) for place in (public_file, secret_file)]
     if not force and (there := [str(path) for path in files if path.exists()]):
         raise UsageError(
-            f"{', '.join(there)} exist(s) already. Devices with those keys would no longer be let in. Give another "
+            f"There are keys already: {', '.join(there)}. Devices with those would no longer be let in. Give another "
             "folder, or --force to replace them."
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # In a folder that only its owner can enter, so that a secret key is never readable, not for a moment.
         with tempfile.TemporaryDirectory(dir=folder) as private:
             for name in (SERVER, CLIENT):
@@ -39,6 +41,10 @@ def make_keys(folder: Path, *, force: bool = False) -> list[Path]:
     return files
 
 
+# Whoever can connect can knock; what is printed of it must not fill a disk.
+SAY_EVERY_S = 1.0
+
+
 class KnownKeys:
     """Lets in the public keys that lie in a folder, but for the server's own.
 
@@ -46,8 +52,8 @@ class KnownKeys:
       unknown: how often somebody without one of them tried.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read the keys.
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Read the keys; `say` gets a line when one was refused, at most every SAY_EVERY_S.
 
         Raises:
           HilError: there is none, or one cannot be read.
@@ -56,10 +62,17 @@ class KnownKeys:
         if not files:
             raise HilError(f"{folder} has no client's public key. Make keys with `tfqrl hil-keys {folder}`.")
         self._keys = {read_key(path)[0] for path in files}
+        self._folder, self._say, self._said_s = folder, say, -SAY_EVERY_S
         self.unknown = 0
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether `key` is known; called by the authenticator, in its thread."""
         known = key in self._keys
         self.unknown += not known
+        if not known and (now_s := time.monotonic()) - self._said_s >= SAY_EVERY_S:
+            self._said_s = now_s
+            self._say(
+                f"refused a client with the public key {key.decode('ascii', 'replace')}, which is in no .key file of "
+                f"{self._folder}"
+            )
         return known

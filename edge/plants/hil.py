@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
-from edge.plants.hil_link import HilError, Link
+from edge.plants.hil_link import CLIENT, HilError, Link, secret_file
 from edge.plants.hil_messages import (
     ACTION,
     BYE,
@@ -155,6 +155,12 @@ class HilPlant:
     def _greet(self) -> None:
         self._send(HELLO)
         if not self._wait(self._connect_timeout_s, lambda: self._terms is not None or self._taken):
+            assert self._link is not None, "enter the plant first"
+            if self._link.refused():
+                raise HilError(
+                    f"{self._address} refused the key of {secret_file(self._keys, CLIENT)}. The public key in it "
+                    "has to lie in the folder of keys of `tfqrl hil-serve`, as NAME.key, when that starts."
+                )
             raise HilError(
                 f"No answer from {self._address} for {self._connect_timeout_s:g} s. Check that `tfqrl hil-serve` runs "
                 f"there and is bound to an address that can be reached from here, that the keys in {self._keys} are "

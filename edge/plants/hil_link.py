@@ -120,6 +120,7 @@ class Link:
         self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
         # By this name the server knows it again when the connection broke. It must not begin with a zero.
         self._socket.routing_id = b"c" + secrets.token_bytes(16)
+        self._refusals = self._socket.get_monitor_socket(self._zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         try:
             self._socket.connect(address)
         except self._zmq.ZMQError as error:
@@ -150,9 +151,16 @@ class Link:
                 return arrived
             self._ready.poll(1e3 * min(POLL_S, remaining_s))
 
+    def refused(self) -> bool:
+        """Whether the other end has refused our key so far."""
+        with self._lock:
+            return bool(self._refusals.poll(0))
+
     def close(self) -> None:
         """Let what was sent out, for at most LINGER_MS, and close."""
         with self._lock:
+            self._socket.disable_monitor()
+            self._refusals.close()
             self._socket.close()
         self._context.term()
 

@@ -1,6 +1,8 @@
 """Keys and sockets, with real CURVE over loopback."""
 
 import contextlib
+import shutil
+import socket
 import stat
 import threading
 import time
@@ -22,9 +24,9 @@ from edge.plants.hil_link import MAX_FRAME_BYTES, QUEUE, HilError, Link, limit, 
 from edge.plants.hil_messages import ACTION, HELLO, MAX_VALUES, TAKEN, WELCOME, Message, decode, encode
 from edge.policy import Policy
 from edge.safety import Safety
-from tfqrl import envs
+from tfqrl import envs, hil
 from tfqrl.hil import Server
-from tfqrl.hil_keys import make_keys
+from tfqrl.hil_keys import KnownKeys, make_keys
 from tfqrl.hil_simulation import Replies, Simulation
 
 zmq = pytest.importorskip("zmq", reason="needs pyzmq: pip install pyzmq")
@@ -56,10 +58,10 @@ def simulation(env: str = "toys/Count-v0", kind: type[Simulation] = Simulation, 
 
 
 @contextlib.contextmanager
-def serving(simulated: Simulation, keys: Path) -> Iterator[Server]:
+def serving(simulated: Simulation, keys: Path, **options: Any) -> Iterator[Server]:
     """A server in a thread, at a port that the system chose."""
     stop = threading.Event()
-    with Server(simulated, "tcp://127.0.0.1:*", keys) as server:
+    with Server(simulated, "tcp://127.0.0.1:*", keys, **options) as server:
         thread = threading.Thread(target=server.run, args=(stop.is_set,))
         thread.start()
         try:
@@ -121,7 +123,8 @@ def test_secret_keys_are_for_their_owner_only_and_are_not_replaced_unasked(tmp_p
     assert modes == {".key": 0o644, ".key_secret": 0o600}
     before = [path.read_bytes() for path in files]
     files[0].unlink()
-    with pytest.raises(UsageError, match=r"exist\(s\) already.*--force"):
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    with pytest.raises(UsageError, match=r"There are keys already: .*--force"):
         make_keys(tmp_path / "keys")
     assert [path.read_bytes() for path in files[1:]] == before[1:]
     make_keys(tmp_path / "keys", force=True)
@@ -252,6 +255,42 @@ def test_a_client_without_a_known_key_gets_nothing(keys: Path, strangers: Path) 
         with known(server, keys) as peer:
             peer.socket.send(encode(Message(HELLO)))
             assert peer.answer().kind == WELCOME, "and the others are served"
+
+
+def test_a_client_whose_key_was_refused_says_so_and_the_server_too(keys: Path, strangers: Path, tmp_path: Path) -> None:
+    shutil.copy(keys / "server.key", tmp_path)
+    shutil.copy(strangers / "client.key_secret", tmp_path)
+    said: list[str] = []
+    with serving(simulation(), keys, say=said.append) as server:
+        for _ in range(2):
+            stranger = HilPlant(server.address, COUNT, keys=tmp_path, connect_timeout_s=1.0)
+            with (
+                pytest.raises(HilError, match=rf"refused the key of {tmp_path}/client.key_secret\. .* as NAME.key"),
+                stranger,
+            ):
+                raise AssertionError
+        assert server.counts()["unknown_keys"] == 2
+    public = read_key_pair(strangers / "client.key_secret")[0].decode()
+    assert f"refused a client with the public key {public}, which is in no .key file of {keys}" in said
+
+
+def test_refusals_are_said_once_in_a_while_however_many_there_are(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    known_keys = KnownKeys(keys, said.append)
+    times = iter([10.0, 10.5, 10.9, 11.0, 11.1])
+    monkeypatch.setattr("tfqrl.hil_keys.time.monotonic", lambda: next(times))
+    assert not any(known_keys.callback("hil", b"%d" % i) for i in range(5))
+    assert [line.split(",")[0][-1] for line in said] == ["0", "3"]
+    assert known_keys.unknown == 5
+
+
+def test_who_connects_and_shows_no_key_is_cut_off(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hil, "HANDSHAKE_MS", 50)
+    with serving(simulation(), keys) as server:
+        host, port = server.address.removeprefix("tcp://").split(":")
+        with socket.create_connection((host, int(port)), timeout=LONG_S) as idle:
+            while idle.recv(4096):
+                pass
 
 
 def test_a_server_with_another_key_or_none_at_all_is_an_error_in_time(keys: Path, strangers: Path) -> None:
