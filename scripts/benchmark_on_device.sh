@@ -3,7 +3,7 @@
 #
 #   sh benchmark_on_device.sh policy.tflite [more.tflite ...]
 #
-# Copy this script and the policies there; beside the script, tfqrl's wheel (`pip wheel --no-deps .` in a checkout makes
+# Copy this script and the policies there, and beside the script tfqrl's wheel (`pip wheel --no-deps .` in a checkout makes
 # it). It makes a virtual environment in ~/tfqrl-venv, installs tfqrl in it, verifies the policies, measures them, and
 # leaves one JSON file in the current folder. Called again, it uses the environment again.
 set -eu
@@ -47,16 +47,16 @@ fi
 python3 -c 'import venv, ensurepip' 2>/dev/null ||
     fail "Python's venv module is not installed. Run: sudo apt-get install python3-venv"
 
-# The wheel beside this script, or else the package index.
+# The wheel beside this script, never the package index: tfqrl is not published, and anybody could take its name there.
 folder=$(cd "$(dirname "$0")" && pwd)
-package=tfqrl
-source="the package index"
+package=
 for wheel in "$folder"/tfqrl-*.whl; do
-    [ -e "$wheel" ] || break
-    [ "$package" = tfqrl ] || fail "There is more than one tfqrl-*.whl in $folder. Keep the one to measure."
+    [ -e "$wheel" ] ||
+        fail "There is no tfqrl-*.whl in $folder. Make it with \`pip wheel --no-deps .\` in a checkout, and copy it there."
+    [ -z "$package" ] || fail "There is more than one tfqrl-*.whl in $folder. Keep the one to measure."
     package=$wheel
-    source="$(basename "$wheel") $(cksum <"$wheel")"
 done
+source="$(basename "$package") $(cksum <"$package")"
 
 # The stamp says what a whole environment was made from; one that broke off has none.
 stamp=$VENV/installed-from
@@ -69,8 +69,7 @@ else
     echo "Installing tfqrl from $source into $VENV."
     python3 -m venv --clear "$VENV"
     if ! install_tfqrl; then
-        fail "The installation failed; pip says why above. tfqrl is not yet published on the package index: make its" \
-            "wheel with \`pip wheel --no-deps .\` in a checkout, and copy it beside this script."
+        fail "The installation failed; pip says why above."
     fi
     echo "$source" >"$stamp"
 fi
