@@ -1,8 +1,10 @@
 """What the documents tell a reader to type works."""
 
+import contextlib
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from edge import cli as edge_cli
 from edge.plants.wiring import Wiring
+from tfqrl import cli
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -23,7 +28,7 @@ def blocks(document: str, *languages: str) -> list[tuple[str, str]]:
 
 # Blocks marked `sh` and `python` are run here, in order, in one folder. Those marked `console` install things, need
 # hardware, or are themselves what runs the tests: their make targets are only looked up.
-@pytest.mark.parametrize(("document", "least"), [("README.md", 4), ("docs/plants.md", 2)])
+@pytest.mark.parametrize(("document", "least"), [("README.md", 6), ("docs/plants.md", 2)])
 def test_what_the_documents_show_runs(document: str, least: int, tmp_path: Path) -> None:
     run = blocks(document, "sh", "python")
     assert len(run) >= least
@@ -55,8 +60,39 @@ def test_the_readmes_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def typed(document: str, program: str) -> list[list[str]]:
+    """The words after `program` of each command with it in the document's console blocks."""
+    console = "".join(text for _, text in blocks(document, "console")).replace("\\\n", "")
+    lines = [shlex.split(line.removeprefix("$ ").rstrip(" &"), comments=True) for line in console.splitlines()
+             if line.startswith(f"$ {program} ")]  # fmt: skip
+    return [words[1:] for words in lines]
+
+
+def test_the_options_of_tfqrl_edge_that_the_documents_show_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [(document, words) for document in DOCUMENTS for words in typed(document, "tfqrl-edge")]
+    assert len(commands) > 5
+    for document, words in commands:
+        with contextlib.suppress(SystemExit):
+            edge_cli._parser().parse_args(words)
+            continue
+        raise AssertionError(f"{document} shows `tfqrl-edge {shlex.join(words)}`: {capsys.readouterr().err}")
+
+
+def test_the_commands_and_options_of_tfqrl_that_the_documents_show_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [(document, words) for document in DOCUMENTS for words in typed(document, "tfqrl")]
+    assert {"deploy", "hil-keys", "hil-serve", "sign"} <= {words[0] for _, words in commands}
+    for document, words in commands:
+        with contextlib.suppress(SystemExit):
+            cli.main([*words, "--help"])
+        help_text, errors = capsys.readouterr()
+        for word in [f"tfqrl {words[0]}", *(word for word in words if word.startswith("--") and " " not in word)]:
+            assert word in help_text, (
+                f"{document} shows `tfqrl {shlex.join(words)}`, whose help has no {word}: {errors}"
+            )
+
+
 def test_the_documents_name_files_that_exist() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
+    for document in DOCUMENTS:
         text = (ROOT / document).read_text()
         for name in re.findall(r"`((?:edge|converters|tfqrl|tests|docs|benchmarks|results|scripts)/[\w./-]*)`", text):
             assert (ROOT / name).exists(), f"{document} names {name}"
