@@ -73,7 +73,7 @@ def test_the_options_of_tfqrl_edge_that_the_documents_show_exist(capsys: pytest.
     assert len(commands) > 5
     for document, words in commands:
         with contextlib.suppress(SystemExit):
-            edge_cli._parser().parse_args(words)
+            edge_cli.parser().parse_args(words)
             continue
         raise AssertionError(f"{document} shows `tfqrl-edge {shlex.join(words)}`: {capsys.readouterr().err}")
 
