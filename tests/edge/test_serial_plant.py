@@ -92,14 +92,21 @@ def test_a_board_that_starts_again_when_the_line_is_opened_is_reset_once_it_is_u
     line: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device, port = line
-    waiting, booted = threading.Event(), threading.Event()
-    newest = SerialPlant._newest
+    asked, waiting, booted = threading.Event(), threading.Event(), threading.Event()
+    newest, receive_now = SerialPlant._newest, SerialPlant._receive
 
-    def wait(plant: SerialPlant, timeout_s: float) -> Any:
-        waiting.set()
+    def ask(plant: SerialPlant, timeout_s: float) -> Any:
+        asked.set()
         return newest(plant, timeout_s)
 
-    monkeypatch.setattr(SerialPlant, "_newest", wait)
+    def come_back_with_nothing(plant: SerialPlant) -> bytes:
+        data = receive_now(plant)
+        if asked.is_set() and not data:
+            waiting.set()
+        return data
+
+    monkeypatch.setattr(SerialPlant, "_newest", ask)
+    monkeypatch.setattr(SerialPlant, "_receive", come_back_with_nothing)
     monkeypatch.setattr(serial_plant, "BOOT_S", 30.0)
     heard = bytearray()
 
