@@ -19,7 +19,7 @@ from edge.errors import UsageError, UserError
 from edge.files import check_writable, write_atomically
 from edge.loop import ControlLoop
 from edge.loop_report import SCHEMA_VERSION, LoopReport, RunReport
-from edge.meters import DEFAULT_CPU_WATTS, best_meter
+from edge.meters import DEFAULT_CPU_WATTS, find_meter
 from edge.plants import choice
 from edge.policy import Policy
 from edge.realtime import Realtime
@@ -104,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=5,
         metavar="N",
-        help="pairs of idle and active windows of 10 s each, where there is a meter; 0 for none (default: %(default)s)",
+        help="pairs of idle and active windows of 10 s each, at least 3, where there is a meter; 0 for none "
+        "(default: %(default)s)",
     )
     _add_meter_options(measure)
     measure.add_argument("--json", type=Path, help="write the report to this file too")
@@ -196,6 +197,13 @@ def _trust(options: argparse.Namespace) -> list[Path] | None:
 
 
 def _add_meter_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--meter",
+        default="auto",
+        metavar="NAME",
+        help="auto (the best that is here), none, estimate, hwmon, hwmon:CHIP (such as hwmon:ina219), rapl or pmic "
+        "(default: %(default)s)",
+    )
     command.add_argument("--cpu-watts", type=float, default=DEFAULT_CPU_WATTS, help=WATTS_HELP)
     command.add_argument(
         "--pmic-correction",
@@ -235,6 +243,7 @@ def _bench(options: argparse.Namespace) -> int:
         trust=_trust(options),
         rate_hz=options.rate,
         energy_windows=options.energy_windows,
+        meter=options.meter,
         cpu_watts=options.cpu_watts,
         pmic_correction=options.pmic_correction,
         progress=_progress,
@@ -248,6 +257,8 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    if options.json:
+        check_writable(options.json)
     result = compare.compare(compare.read(options.a), compare.read(options.b))
     print(report.compare_text(result))
     if options.json:
@@ -322,7 +333,7 @@ def _run(options: argparse.Namespace) -> int:
             safety=safety,
             limits=ActionLimits(options.slew, options.low_pass),
             wanted=wanted,
-            meter=best_meter(options.cpu_watts, pmic_correction=options.pmic_correction),
+            meter=find_meter(options.meter, options.cpu_watts, pmic_correction=options.pmic_correction),
             log=options.log,
             on_dead_plant=end_process,
         )
