@@ -120,8 +120,9 @@ def jitter_section(result: dict[str, Any]) -> list[str]:
         "",
         f"{measured_by(result)} {seconds:g} s of the loop (int8 policy 17-256-256-6, plant in memory) and of bare "
         "wake-ups at the same deadlines, in turns of two seconds; as an ordinary process, and with what `tfqrl-edge "
-        "run` can ask of the kernel (SCHED_FIFO, locked memory, one core, no garbage collector). Microseconds. A "
-        "period is missed if it was over before its work was done, for bare wake-ups before the process woke. Wanted: "
+        "run` can ask of the kernel (SCHED_FIFO, locked memory, one core, no garbage collector). Microseconds; "
+        "percentiles are means over the turns. A period is missed if it was over before its work was done, for bare "
+        "wake-ups before the process woke. Wanted: "
         "no misses beyond what the bare wake-ups explain.",
         "",
         *markdown_table(("mode", "what", "p50", "p90", "p99", "p99.9", "max", "missed periods"), rows),

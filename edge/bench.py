@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from edge import energy, interpreter
+from edge import energy, interpreter, session
 from edge.coldstart import ColdStart, cold_start
 from edge.conditions import Conditions, Thermal
 from edge.contenders import Contender, load
 from edge.energy import Energy
-from edge.errors import UsageError
+from edge.errors import UsageError, UserError
 from edge.interpreter import Runtime
 from edge.loop import ControlLoop
 from edge.loop_report import LoopReport
-from edge.meters import DEFAULT_CPU_WATTS, best_meter
+from edge.meters import DEFAULT_CPU_WATTS, Meter, find_meter
 from edge.meters.sampler import Sampler
 from edge.policy import Policy
+from edge.session import Asked
 from edge.stats import Latency
 
 SCHEMA_VERSION = 2
 
-# The contenders take turns this often, so that a machine that grows hot or busy does so for all of them.
-ROUNDS = 40
-WARMUP_CALLS = 200
 RATE_RUN_S = 10.0
+
+
+class BenchStoppedError(UserError):
+    """The control loop at a fixed rate did not run to its end: by a signal, or because it could not act."""
+
+    def __init__(self, name: str, loop: LoopReport) -> None:
+        """The exit code is that of the signal, if it was one."""
+        super().__init__(
+            f"{name} at {loop.rate_hz:g} Hz was stopped by {loop.stopped_by}; the bench ends here and writes nothing."
+        )
+        self.exit_code = loop.exit_code if loop.exit_code > 128 else 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Entry:
     """What was found of one contender.
 
     Attributes:
+      label: for tables, and to find the same thing in another report; no two in a report are the same.
       name: the policy's name, or the file's.
       recipe: its conversion recipe; "-" if it is not ours.
       sha256: of its model.
@@ -51,6 +59,7 @@ class Entry:
       at_rate: the control loop at a fixed rate; None if it was not asked for, or the contender is not ours.
     """
 
+    label: str
     name: str
     recipe: str
     sha256: str
@@ -62,13 +71,6 @@ class Entry:
     energy: Energy
     at_rate: LoopReport | None
 
-    @property
-    def label(self) -> str:
-        """For tables, and to find the same thing in another report."""
-        kind = f"in {self.runtime.name}" if self.recipe == "-" else self.recipe
-        threads = "" if self.runtime.threads == 1 else f", {self.runtime.threads} threads"
-        return f"{self.name} {kind}{threads}"
-
 
 @dataclass(frozen=True)
 class BenchReport:
@@ -78,9 +80,11 @@ class BenchReport:
       schema_version: version of this report's layout.
       conditions: machine and versions.
       before, after: temperature and clock around the measurement.
-      rounds: in how many turns the calls were timed.
-      warmup: calls of each contender before.
-      timer_us: median cost of reading the timer, which is included in the times.
+      sessions: fresh processes in which the calls were timed.
+      rounds: turns that the contenders took in each.
+      warmup: calls of each contender before, in each.
+      clock_us: median cost of reading the clock, which is included in the times.
+      clock_step_us: the smallest step in which the clock counts; the intervals are widened by it.
       entries: one a contender.
     """
 
@@ -88,9 +92,11 @@ class BenchReport:
     conditions: Conditions
     before: Thermal
     after: Thermal
+    sessions: int
     rounds: int
     warmup: int
-    timer_us: float
+    clock_us: float
+    clock_step_us: float
     entries: tuple[Entry, ...]
 
     @property
@@ -119,6 +125,7 @@ def bench(
     trust: Sequence[str | Path] | None = None,
     rate_hz: float | None = None,
     energy_windows: int = 5,
+    meter: str = "auto",
     cpu_watts: float = DEFAULT_CPU_WATTS,
     pmic_correction: bool = False,
     progress: Callable[[str], None] = lambda text: None,
@@ -134,91 +141,111 @@ def bench(
       trust: see `artifact.read`.
       rate_hz: also run the control loop at this rate for ten seconds.
       energy_windows: pairs of idle and active windows, of ten seconds each, if there is a meter; 0 for none.
+      meter: see `meters.find_meter`.
       cpu_watts: power per busy core to assume where there is none.
       pmic_correction: see `meters.pmic`.
       progress: told what goes on.
 
     Raises:
-      UserError: a file that cannot be run here.
+      UserError: a file that cannot be run here, or a meter that is not here.
       UsageError: a number that makes no sense.
+      BenchStoppedError: the control loop did not run to its end.
     """
     if not 100 <= n <= 10_000_000:
         raise UsageError(f"A bench takes from 100 to 10 million calls; it was given {n}.")
-    if energy_windows == 1 or not 0 <= energy_windows <= 1000:
+    if energy_windows != 0 and not energy.MIN_WINDOWS <= energy_windows <= 1000:
         raise UsageError(
-            f"Energy takes at least 2 windows, for an interval, or 0 for none; it was given {energy_windows}."
+            f"Energy takes from {energy.MIN_WINDOWS} to 1000 windows, for an interval, or 0 for none; it was given "
+            f"{energy_windows}."
         )
+    if rate_hz is not None and not 0 < rate_hz <= 1e6:
+        raise UsageError(f"A rate of {rate_hz:g} Hz is not possible. Give one between 0 and 1e6.")
     interpreter.runtime_module()
-    asked = [("tfqrl", Path(path), count, device) for path in paths for count in threads]
+    asked: list[Asked] = [("tfqrl", Path(path), count, device) for path in paths for count in threads]
     asked += [(kind, Path(path), count, "cpu") for kind, path in against for count in threads]
-    meter = best_meter(cpu_watts, pmic_correction=pmic_correction)
+    asked = list(dict.fromkeys(asked))
+    found = find_meter(meter, cpu_watts, pmic_correction=pmic_correction)
     contenders = [load(*words, trust) for words in asked]
+    labels = _labels(contenders, asked)
 
     conditions, before = Conditions.now(), Thermal.now()
-    progress("latency")
-    act_ns, invoke_ns = _time_in_turns(contenders, n)
-    progress("cold starts")
-    cold_starts = [cold_start(*words, trust) for words in asked]
-    with Sampler(meter) as sampled:
-        acts = [_repeating(contender) for contender in contenders]
-        if not meter.measured:
-            energies = [energy.estimate(act, sampled, n) for act in acts]
-        elif energy_windows == 0:
-            energies = [energy.unknown(sampled, "not asked for")] * len(acts)
-        else:
-            energies = energy.measure(acts, sampled, windows=energy_windows, progress=progress)
+    clock_ns, step_ns = session.clock_ns()
+    act_ns, invoke_ns = session.time_in_sessions(asked, trust, n, progress)
+    cold_starts = []
+    for label, words in zip(labels, asked):
+        progress(f"cold start: {label}")
+        cold_starts.append(cold_start(*words, trust))
+    energies = _energies(contenders, found, n, energy_windows, progress)
     at_rate: list[LoopReport | None] = [None] * len(contenders)
     if rate_hz is not None:
         for i, (kind, path, count, where) in enumerate(asked):
             if kind == "tfqrl":
-                progress(f"{contenders[i].name} at {rate_hz:g} Hz")
+                progress(f"{labels[i]} at {rate_hz:g} Hz")
                 policy = Policy.load(path, threads=count, device=where, trust=trust)
                 with _Memory(contenders[i].observations) as plant:
-                    at_rate[i] = ControlLoop(policy, plant, rate_hz=rate_hz).run(duration_s=RATE_RUN_S)
+                    loop = ControlLoop(policy, plant, rate_hz=rate_hz).run(duration_s=RATE_RUN_S)
+                if loop.exit_code:
+                    raise BenchStoppedError(labels[i], loop)
+                at_rate[i] = loop
     entries = [
-        Entry(c.name, c.recipe, c.sha256, c.file_bytes, c.runtime, Latency.of_ns(a), Latency.of_ns(i), *rest)
-        for c, a, i, *rest in zip(contenders, act_ns, invoke_ns, cold_starts, energies, at_rate, strict=True)
+        Entry(
+            label=labels[i],
+            name=contender.name,
+            recipe=contender.recipe,
+            sha256=contender.sha256,
+            file_bytes=contender.file_bytes,
+            runtime=contender.runtime,
+            act_us=Latency.of_ns(act_ns[i], step_ns),
+            invoke_us=Latency.of_ns(invoke_ns[i], step_ns),
+            cold_start=cold_starts[i],
+            energy=energies[i],
+            at_rate=at_rate[i],
+        )
+        for i, contender in enumerate(contenders)
     ]
     return BenchReport(
-        SCHEMA_VERSION, conditions, before, Thermal.now(), ROUNDS, WARMUP_CALLS, _timer_us(), tuple(entries)
+        schema_version=SCHEMA_VERSION,
+        conditions=conditions,
+        before=before,
+        after=Thermal.now(),
+        sessions=session.SESSIONS,
+        rounds=session.ROUNDS,
+        warmup=session.WARMUP_CALLS,
+        clock_us=clock_ns / 1e3,
+        clock_step_us=step_ns / 1e3,
+        entries=tuple(entries),
     )
 
 
-def _time_in_turns(contenders: Sequence[Contender], n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Nanoseconds of `act` and of `invoke`, each (contenders, rounds, calls)."""
-    calls = -(-n // ROUNDS)
-    act_ns, invoke_ns = (np.zeros((len(contenders), ROUNDS, calls), np.int64) for _ in range(2))
-    for contender in contenders:
-        _time_calls(_repeating(contender), np.zeros(WARMUP_CALLS, np.int64))
-    for turn in range(ROUNDS):
-        for i, contender in enumerate(contenders):
-            _time_acts(contender, act_ns[i, turn])
-            _time_calls(contender.invoke, invoke_ns[i, turn])
-    return act_ns, invoke_ns
+def _labels(contenders: Sequence[Contender], asked: Sequence[Asked]) -> list[str]:
+    labels = []
+    for contender, (_, _, threads, device) in zip(contenders, asked):
+        kind = f"in {contender.runtime.name}" if contender.recipe == "-" else contender.recipe
+        where = "" if device == "cpu" else f", {device}"
+        labels.append(f"{contender.name} {kind}{where}" + ("" if threads == 1 else f", {threads} threads"))
+    # Policies of the same name and recipe, from two trainings, say: told apart by their files' names, or else paths.
+    for more in (lambda path: path.stem, str):
+        taken = list(labels)
+        labels = [
+            f"{label} ({more(path)})" if taken.count(label) > 1 else label
+            for label, (_, path, _, _) in zip(taken, asked)
+        ]
+    return labels
 
 
-def _time_acts(contender: Contender, times_ns: npt.NDArray[np.int64]) -> None:
-    act, observations, count = contender.act, contender.observations, len(contender.observations)
-    clock_ns = time.perf_counter_ns
-    for i in range(len(times_ns)):
-        observation = observations[i % count]
-        start_ns = clock_ns()
-        act(observation)
-        times_ns[i] = clock_ns() - start_ns
-
-
-def _time_calls(call: Callable[[], object], times_ns: npt.NDArray[np.int64]) -> None:
-    clock_ns = time.perf_counter_ns
-    for i in range(len(times_ns)):
-        start_ns = clock_ns()
-        call()
-        times_ns[i] = clock_ns() - start_ns
-
-
-def _timer_us() -> float:
-    times_ns = np.zeros(2000, np.int64)
-    _time_calls(lambda: None, times_ns)
-    return float(np.median(times_ns)) / 1e3
+def _energies(
+    contenders: Sequence[Contender], meter: Meter | None, n: int, windows: int, progress: Callable[[str], None]
+) -> list[Energy]:
+    if meter is None:
+        return [energy.unknown(None, "not asked for")] * len(contenders)
+    with Sampler(meter) as sampled:
+        acts = [_repeating(contender) for contender in contenders]
+        if not meter.measured:
+            progress("energy")
+            return [energy.estimate(act, sampled, n) for act in acts]
+        if windows == 0:
+            return [energy.unknown(sampled, "not asked for")] * len(contenders)
+        return energy.measure(acts, sampled, windows=windows, progress=progress)
 
 
 def _repeating(contender: Contender) -> Callable[[], object]:

@@ -99,7 +99,8 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=5,
         metavar="N",
-        help="pairs of idle and active windows of 10 s each, where there is a meter; 0 for none (default: %(default)s)",
+        help="pairs of idle and active windows of 10 s each, at least 3, where there is a meter; 0 for none "
+        "(default: %(default)s)",
     )
     options.add_meter(measure)
     measure.add_argument("--json", type=Path, help="write the report to this file too")
@@ -165,6 +166,7 @@ def _bench(given: argparse.Namespace) -> int:
         trust=options.trust(given),
         rate_hz=given.rate,
         energy_windows=given.energy_windows,
+        meter=given.meter,
         cpu_watts=given.cpu_watts,
         pmic_correction=given.pmic_correction,
         progress=_progress,
@@ -178,6 +180,8 @@ def _bench(given: argparse.Namespace) -> int:
 
 
 def _compare(given: argparse.Namespace) -> int:
+    if given.json:
+        check_writable(given.json)
     result = compare.compare(compare.read(given.a), compare.read(given.b))
     print(report.compare_text(result))
     if given.json:

@@ -1,13 +1,8 @@
-"""From nothing to the first action: `python -m edge.coldstart SPAWNED_NS KIND FILE THREADS DEVICE [KEY ...]`.
-
-In a fresh process. SPAWNED_NS is the monotonic time at which the parent started it; the keys are those to be trusted.
-The answer is one line of JSON.
-"""
+"""From nothing to the first action, in a fresh process. Its answer is one line of JSON."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge import children
 from edge.conditions import resident_bytes
 from edge.errors import UserError
 from edge.records import from_plain
@@ -48,12 +44,8 @@ def cold_start(
     runs = []
     for _ in range(starts):
         words = [str(time.monotonic_ns()), kind, str(path), str(threads), device, *map(str, trust or ())]
-        child = subprocess.run(
-            [sys.executable, "-m", "edge.coldstart", *words], capture_output=True, text=True, check=False
-        )
-        if child.returncode:
-            raise UserError(f"A fresh process could not act: {(child.stderr.strip().splitlines() or ['no word'])[-1]}")
-        runs.append(from_plain(ColdStart, json.loads(child.stdout.splitlines()[-1]), "cold start"))
+        answer = children.ask("edge.coldstart", *words)
+        runs.append(from_plain(ColdStart, json.loads(answer.splitlines()[-1]), "cold start"))
     memory = [run.resident_bytes for run in runs if run.resident_bytes is not None]
     return ColdStart(
         float(np.median([run.first_action_ms for run in runs])),
@@ -63,7 +55,10 @@ def cold_start(
 
 
 def main(words: list[str]) -> int:
-    """What the fresh process does."""
+    """What the fresh process does, given SPAWNED_NS KIND FILE THREADS DEVICE [KEY ...].
+
+    SPAWNED_NS is the monotonic time at which the parent started it; the keys are those to be trusted.
+    """
     # Only here: this module's own imports must stay those that every use of the runtime needs.
     from edge.contenders import load
 
@@ -80,7 +75,3 @@ def main(words: list[str]) -> int:
     result = ColdStart((done_ns - int(spawned_ns)) / 1e6, (loaded_ns - began_ns) / 1e6, resident_bytes())
     print(json.dumps(asdict(result)))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -10,8 +10,12 @@ from typing import Any
 
 from edge.bench import SCHEMA_VERSION, BenchReport, Entry
 from edge.errors import UnknownNameError, UserError
+from edge.files import read_bounded
 from edge.records import from_plain
 from edge.stats import Estimate
+
+# A report of a dozen contenders has a twentieth of a megabyte.
+MAX_BYTES = 16 * 2**20
 
 
 class ReportError(UserError):
@@ -63,7 +67,7 @@ def read(path: str | Path) -> BenchReport:
       ReportError: it cannot be read, is no report, or one of another version.
     """
     try:
-        plain = json.loads(Path(path).read_text())
+        plain = json.loads(read_bounded(path, MAX_BYTES))
     except OSError as error:
         raise ReportError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
@@ -75,15 +79,19 @@ def read(path: str | Path) -> BenchReport:
             "--json` wrote, with the same version of tfqrl for both."
         )
     try:
-        return from_plain(BenchReport, plain, "report")
+        report = from_plain(BenchReport, plain, "report")
     except (ValueError, UnknownNameError) as error:
         raise ReportError(f"{path} does not follow the schema of bench reports: {error}") from error
+    if len({entry.label for entry in report.entries}) < len(report.entries):
+        raise ReportError(f"{path} has two contenders with the same label. Give what `tfqrl-edge bench --json` wrote.")
+    return report
 
 
 def compare(a: BenchReport, b: BenchReport) -> Comparison:
     """Every figure that both have, and whether their intervals carry the difference.
 
-    The intervals are of what happened within each run; what differs from run to run on the same machine is not in them.
+    The intervals hold what differs from process to process within each run; what changes over hours, or with a restart
+    of the machine, is not in them.
     """
     in_a, in_b = ({entry.label: entry for entry in report.entries} for report in (a, b))
     shared = [label for label in in_a if label in in_b]
@@ -105,7 +113,7 @@ def compare(a: BenchReport, b: BenchReport) -> Comparison:
 
 def _conditions(report: BenchReport) -> dict[str, str]:
     named = {field.name: str(getattr(report.conditions, field.name)) for field in dataclasses.fields(report.conditions)}
-    named["runtime"] = ", ".join(sorted({f"{e.runtime.name} {e.runtime.version}" for e in report.entries}))
+    named["runtime"] = ", ".join(sorted({str(entry.runtime) for entry in report.entries}))
     del named["load_1min"]  # never the same; a busy machine is warned of
     return named
 

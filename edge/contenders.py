@@ -13,8 +13,11 @@ import numpy.typing as npt
 
 from edge import artifact
 from edge.errors import UnknownNameError, UsageError, UserError
-from edge.interpreter import Runtime
+from edge.files import read_bounded
+from edge.interpreter import MAX_THREADS, Runtime
 from edge.policy import Policy
+
+MAX_PEER_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ def load(kind: str, path: Path, threads: int, device: str, trust: Sequence[str |
         return _policy(path, threads, device, trust)
     if kind not in PEERS:
         raise UnknownNameError("peer", kind, PEERS)
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"The number of threads must be from 1 to {MAX_THREADS}; it was given {threads}.")
     return PEERS[kind](path, threads)
 
 
@@ -81,7 +86,7 @@ def _onnxruntime(path: Path, threads: int) -> Contender:
     # Its idle threads would spin on the cores that the others are measured on.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, MAX_PEER_BYTES)
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error

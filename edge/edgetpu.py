@@ -1,8 +1,7 @@
 """Coral's Edge TPU as the device that a policy runs on.
 
 `libedgetpu` is a shared library that the interpreter loads. Where the two were built from different versions of
-TensorFlow Lite it can take the process down with it, so a child process tries first: `python -m edge.edgetpu DEVICE`
-with the flatbuffer on its standard input. Not yet run on hardware.
+TensorFlow Lite it can take the process down with it, so a child process tries first. Not yet run on hardware.
 """
 
 from __future__ import annotations
@@ -12,8 +11,10 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from edge import children
 from edge.errors import (
     EdgeTpuCrashError,
     EdgeTpuDeviceError,
@@ -49,8 +50,10 @@ def delegate_options(device: str) -> dict[str, str] | None:
     return {"device": match[1]} if match[1] else {}
 
 
-def build(module: Any, flatbuffer: bytes, device: str) -> Any:
+def build(module: Any, flatbuffer: bytes, device: str, threads: int) -> Any:
     """An interpreter of `module` whose delegated part runs on `device`, with its tensors allocated.
+
+    What the device does not take over runs on `threads` threads of the processor.
 
     Raises:
       EdgeTpuError: one of its subclasses, by what is wrong.
@@ -70,7 +73,9 @@ def build(module: Any, flatbuffer: bytes, device: str) -> Any:
             "you must be in the group plugdev. PCIe: /dev/apex_0 must exist, and you must be in the group apex."
         ) from error
     try:
-        interpreter = module.Interpreter(model_content=flatbuffer, experimental_delegates=[delegate])
+        interpreter = module.Interpreter(
+            model_content=flatbuffer, num_threads=threads, experimental_delegates=[delegate]
+        )
         interpreter.allocate_tensors()
         interpreter.invoke()
     except (ValueError, RuntimeError) as error:
@@ -82,7 +87,7 @@ def build(module: Any, flatbuffer: bytes, device: str) -> Any:
     return interpreter
 
 
-def probe(flatbuffer: bytes, device: str) -> None:
+def probe(flatbuffer: bytes, device: str, threads: int) -> None:
     """Find out in a child process whether `build` would succeed.
 
     Raises:
@@ -93,7 +98,7 @@ def probe(flatbuffer: bytes, device: str) -> None:
             "This policy was not compiled for the Edge TPU, which would run none of it. Run it with --device cpu, or "
             "compile its int8 model with edgetpu_compiler."
         )
-    command = [sys.executable, "-m", "edge.edgetpu", device]
+    command = children.command("edge.edgetpu", device, str(threads))
     try:
         child = subprocess.run(command, input=flatbuffer, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
@@ -117,18 +122,17 @@ def probe(flatbuffer: bytes, device: str) -> None:
         raise kind(answer["message"])
 
 
-def main() -> int:
-    """What the child process does: build and run once; an error goes to standard output as JSON."""
+def main(words: Sequence[str]) -> int:
+    """What the child process does, given DEVICE THREADS and the flatbuffer on its standard input: build and run once.
+
+    An error goes to standard output as JSON.
+    """
     from edge.interpreter import runtime_module
 
     module, _ = runtime_module()
     try:
-        build(module, sys.stdin.buffer.read(), sys.argv[1])
+        build(module, sys.stdin.buffer.read(), words[0], int(words[1]))
     except EdgeTpuError as error:
         print(json.dumps({"error": type(error).__name__, "message": str(error)}))
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

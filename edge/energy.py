@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.meters import Meter
-from edge.stats import Estimate, bootstrap
+from edge.stats import Estimate, mean_estimate
 
 Array = npt.NDArray[Any]
 
 # What EEMBC's EnergyRunner asks for at least; shorter windows hold too few samples of a meter that is read at 10 Hz.
 WINDOW_S = 10.0
+
+# An interval over fewer is wider than anything that one would want to know.
+MIN_WINDOWS = 3
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def measure(
     Args:
       acts: what to measure; each does one action.
       meter: read at both ends of each window. One that integrates power must be sampled meanwhile.
-      windows: pairs of windows for each; at least 2.
+      windows: pairs of windows for each; at least `MIN_WINDOWS`.
       window_s: length of a window.
       now_s: clock in seconds.
       sleep: idling.
@@ -116,42 +119,54 @@ def estimate(act: Callable[[], object], meter: Meter, actions: int) -> Energy:
         act()
     joules, elapsed_s = meter.energy_j() - before_j, time.perf_counter() - start_s
     return Energy(
-        None,
-        joules / actions,
-        None,
-        joules / elapsed_s,
-        None,
-        1,
-        elapsed_s,
-        actions,
-        meter.measured,
-        meter.name,
-        meter.scope,
-        None,
+        net_j=None,
+        gross_j=joules / actions,
+        idle_w=None,
+        active_w=joules / elapsed_s,
+        idle_sd_w=None,
+        windows=1,
+        window_s=elapsed_s,
+        actions=actions,
+        measured=meter.measured,
+        meter=meter.name,
+        scope=meter.scope,
+        failure=None,
     )
 
 
-def unknown(meter: Meter, failure: str) -> Energy:
-    """No figure, and why."""
-    return Energy(None, None, None, None, None, 0, 0.0, 0, meter.measured, meter.name, meter.scope, failure)
+def unknown(meter: Meter | None, failure: str) -> Energy:
+    """No figure, and why; `meter` is None if there was none to ask."""
+    return Energy(
+        net_j=None,
+        gross_j=None,
+        idle_w=None,
+        active_w=None,
+        idle_sd_w=None,
+        windows=0,
+        window_s=0.0,
+        actions=0,
+        measured=meter is not None and meter.measured,
+        meter="none" if meter is None else meter.name,
+        scope="not measured" if meter is None else meter.scope,
+        failure=failure,
+    )
 
 
 def _summary(idle_w: Array, active_w: Array, actions: Array, active_s: Array, meter: Meter, window_s: float) -> Energy:
     # Each window pair gives one figure; the interval is over these, for samples within a window are not independent.
-    net_j = (active_w - idle_w) * active_s / actions
-    (net,) = bootstrap(net_j[:, np.newaxis], lambda sample: sample.mean(keepdims=True))
+    net = mean_estimate((active_w - idle_w) * active_s / actions)
     resolved = net.low > 0
     return Energy(
-        net if resolved else None,
-        float((active_w * active_s).sum() / actions.sum()),
-        float(idle_w.mean()),
-        float(active_w.mean()),
-        float(idle_w.std(ddof=1)),
-        len(idle_w),
-        window_s,
-        int(actions.sum()),
-        meter.measured,
-        meter.name,
-        meter.scope,
-        None if resolved else "below what this meter resolves",
+        net_j=net if resolved else None,
+        gross_j=float((active_w * active_s).sum() / actions.sum()),
+        idle_w=float(idle_w.mean()),
+        active_w=float(active_w.mean()),
+        idle_sd_w=float(idle_w.std(ddof=1)),
+        windows=len(idle_w),
+        window_s=window_s,
+        actions=int(actions.sum()),
+        measured=meter.measured,
+        meter=meter.name,
+        scope=meter.scope,
+        failure=None if resolved else "below what this meter resolves",
     )

@@ -16,6 +16,9 @@ import numpy.typing as npt
 from edge import edgetpu
 from edge.errors import NotTFLiteError, RuntimeMissingError, UsageError
 
+# The interpreters start as many as they are told, and end the process where the system has no more.
+MAX_THREADS = 64
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -44,7 +47,7 @@ def build(flatbuffer: bytes, threads: int, *, device: str = "cpu", plain_kernels
 
     Args:
       flatbuffer: the model.
-      threads: threads of the processor.
+      threads: threads of the processor, at most `MAX_THREADS`.
       device: "cpu", "edgetpu" (the first that is found), "edgetpu:usb:N" or "edgetpu:pci:N".
       plain_kernels: keep to the kernels that every TFLite runtime has, without the XNNPACK delegate: what other
         runtimes and machines may compute.
@@ -55,13 +58,13 @@ def build(flatbuffer: bytes, threads: int, *, device: str = "cpu", plain_kernels
       NotTFLiteError: the interpreter refuses the flatbuffer.
       EdgeTpuError: one of its subclasses, if the Edge TPU was asked for and cannot be had.
     """
-    if threads < 1:
-        raise UsageError(f"The number of threads must be at least 1; it was given {threads}.")
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"The number of threads must be from 1 to {MAX_THREADS}; it was given {threads}.")
     module, package = runtime_module()
     version = importlib.metadata.version(package)
     if edgetpu.delegate_options(device) is not None:
-        edgetpu.probe(flatbuffer, device)
-        return edgetpu.build(module, flatbuffer, device), Runtime(package, version, threads, device)
+        edgetpu.probe(flatbuffer, device, threads)
+        return edgetpu.build(module, flatbuffer, device, threads), Runtime(package, version, threads, device)
     options: dict[str, Any] = {}
     if plain_kernels:
         options["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES

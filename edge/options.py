@@ -24,6 +24,13 @@ def add_device(command: argparse.ArgumentParser) -> None:
 def add_meter(command: argparse.ArgumentParser) -> None:
     """What is to be known about energy."""
     command.add_argument(
+        "--meter",
+        default="auto",
+        metavar="NAME",
+        help="auto (the best that is here), none, estimate, hwmon, hwmon:CHIP (such as hwmon:ina219), rapl or pmic "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
         "--cpu-watts",
         type=float,
         default=DEFAULT_CPU_WATTS,

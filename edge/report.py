@@ -203,8 +203,10 @@ def bench_notes(report: BenchReport) -> list[str]:
     conditions, first = report.conditions, report.entries[0]
     energy = first.energy
     lines = [
-        f"{first.act_us.percentiles.n} calls of each in {report.rounds} turns after {report.warmup} to warm up; 95 % "
-        f"intervals by bootstrap over turns; reading the timer takes {report.timer_us:.2f} us of each",
+        f"{first.act_us.percentiles.n} calls of each in {report.sessions} sessions (fresh processes) of "
+        f"{report.rounds} turns, after {report.warmup} to warm up; percentiles are means over sessions, with 95 % "
+        "intervals by bootstrap over sessions",
+        f"reading the clock takes {report.clock_us:.3f} us of each; its step is {report.clock_step_us:.3f} us",
         "first action: from starting a process, imports and all; memory: of that process then",
         f"energy: {energy.scope}"
         + (
@@ -259,7 +261,10 @@ def compare_text(comparison: ReportComparison) -> str:
     lines += [f"only in b: {label}" for label in comparison.only_b]
     lines += [f"{name}: a {a}; b {b}" for name, a, b in comparison.conditions]
     lines += [f"warning: {warning}" for warning in comparison.warnings]
-    lines.append("The intervals are of each run alone: what changes between runs on one machine is not in them.")
+    lines.append(
+        "The intervals are over the fresh processes of each run (energy: over windows). What changes over hours, or "
+        "with a restart of the machine, is not in them."
+    )
     return "\n".join(lines)
 
 

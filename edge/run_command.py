@@ -16,7 +16,7 @@ from edge.errors import UsageError
 from edge.files import check_writable, write_atomically
 from edge.loop import ControlLoop
 from edge.loop_report import SCHEMA_VERSION, LoopReport, RunReport
-from edge.meters import best_meter
+from edge.meters import find_meter
 from edge.plants import choice
 from edge.policy import Policy
 from edge.realtime import Realtime
@@ -115,7 +115,7 @@ def run(given: argparse.Namespace) -> int:
             None if given.cpus is None else options.integers("--cpus", given.cpus),
             not given.no_gc,
         ),
-        "meter": best_meter(given.cpu_watts, pmic_correction=given.pmic_correction),
+        "meter": find_meter(given.meter, given.cpu_watts, pmic_correction=given.pmic_correction),
         "log": given.log,
     }
     # What cannot be is refused before anything is switched on.

@@ -66,7 +66,7 @@ def demo(out: Path, seed: int) -> int:
         _edge("verify", policy)
     _edge("run", str(out / "int8.tflite"), "--duration", str(LOOP_S), "--json", str(out / "loop.json"))
     policies = [str(out / f"{recipe}.tflite") for recipe in RECIPES]
-    _edge("bench", *policies, "--energy-windows", "2", "--json", str(out / "bench.json"))
+    _edge("bench", *policies, "--energy-windows", "3", "--json", str(out / "bench.json"))
 
     manifests = {recipe: artifact.read(out / f"{recipe}.tflite").manifest for recipe in RECIPES}
     bench = _load(BenchReport, out / "bench.json")

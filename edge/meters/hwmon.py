@@ -11,6 +11,7 @@ from edge.meters.integral import PowerIntegral
 # Drivers that give the power itself, and the one that gives only voltages and currents.
 POWER_CHIPS = ("ina219", "ina220", "ina226", "ina230", "ina231", "ina260")
 CHANNEL_CHIP = "ina3221"
+CHIPS = (*POWER_CHIPS, CHANNEL_CHIP)
 
 
 class Hwmon(PowerIntegral):
@@ -19,29 +20,48 @@ class Hwmon(PowerIntegral):
     name = "hwmon"
     measured = True
 
-    def __init__(self, rails: dict[str, Callable[[], float]], clock_s: Callable[[], float] = time.monotonic) -> None:
-        """Sum `rails`, functions that read watts by name."""
+    def __init__(
+        self, rails: dict[str, Callable[[], float]], clock_s: Callable[[], float] = time.monotonic, *, monitors: int = 1
+    ) -> None:
+        """Sum `rails`, functions that read watts by name, of so many monitors."""
         super().__init__(lambda: sum(read_w() for read_w in rails.values()), clock_s)
         self.scope = f"measured: {', '.join(rails)}, sampled and integrated"
+        if monitors > 1:
+            # One at the input and one on its branches would count everything twice; the kernel knows no wiring.
+            self.scope += (
+                f"; sum of {monitors} monitors: wire them in parallel branches only, or choose one with "
+                "--meter hwmon:NAME"
+            )
 
     @classmethod
-    def find(cls, root: Path = Path("/")) -> Hwmon | None:
-        """All monitors of this machine; None if there are none that can be read.
+    def find(cls, root: Path = Path("/"), only: str = "") -> Hwmon | None:
+        """All monitors of this machine, or those named `only`; None if there are none that can be read.
 
-        Chips are known by their `name`: the number in hwmonN changes from boot to boot.
+        Chips are known by their `name`: the number in hwmonN changes from boot to boot. Of a chip with channels, those
+        that are switched off are left out (the kernel has no data for them).
         """
         rails: dict[str, Callable[[], float]] = {}
+        monitors = 0
         for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
             try:
                 chip = (folder / "name").read_text().strip()
-                found = dict(_rails(chip, folder))
-                for read_w in found.values():
-                    read_w()
+                found = {name: read_w for name, read_w in _rails(chip, folder) if _answers(read_w)}
             except (OSError, ValueError):
                 continue
+            if not found or (only and chip != only):
+                continue
+            monitors += 1
             for name, read_w in found.items():
                 rails[name if name not in rails else f"{name} ({folder.name})"] = read_w
-        return cls(rails) if rails else None
+        return cls(rails, monitors=monitors) if rails else None
+
+
+def _answers(read_w: Callable[[], float]) -> bool:
+    try:
+        read_w()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _rails(chip: str, folder: Path) -> Iterable[tuple[str, Callable[[], float]]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge.meters import Meter
 
-# Vcgencmd forks a process for each reading: ten a second is what can be had without disturbing what is measured.
+# Vcgencmd is a process for each reading: ten a second is what can be had without using much of what is measured.
 PERIOD_S = 0.1
 
 # A sensor that has not answered by then never will; a run that is over does not wait for it.
@@ -63,9 +63,12 @@ class Sampler:
     def _sample(self) -> None:
         others = os.sched_getaffinity(0) - self._avoid_cpus
         if self._avoid_cpus and others:
-            # Of this thread alone, and of the processes that it starts. A core that went offline is no reason to stop.
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(0, others)
+            # Of this thread alone, and of the process that some meters read through. A core that went offline is no
+            # reason to stop.
+            for process_id in (0, getattr(self._meter, "process_id", None)):
+                if process_id is not None:
+                    with contextlib.suppress(OSError):
+                        os.sched_setaffinity(process_id, others)
         while not self._closing.wait(self._period_s):
             with self._lock:
                 try:

@@ -1,14 +1,19 @@
 import dataclasses
 import json
 import math
+import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import DATA
 
 from edge import bench as bench_module
-from edge.bench import BenchReport, bench
+from edge import children, cli, session
+from edge.bench import BenchReport, BenchStoppedError, bench
 from edge.conditions import Thermal
 from edge.errors import UnknownNameError, UsageError, UserError
 from edge.records import from_plain, to_json
@@ -30,7 +35,7 @@ def test_a_bench_reports_every_policy_with_every_number_of_threads_and_every_pee
         assert entry.act_us.percentiles.n == entry.invoke_us.percentiles.n == sum(entry.act_us.histogram.counts) == 400
         for latency in (entry.act_us, entry.invoke_us):
             assert 0 < latency.p50.value <= latency.p99.value <= latency.percentiles.max
-            assert latency.p50.low <= latency.p50.value <= latency.p50.high
+            assert latency.p50.low < latency.p50.value < latency.p50.high
         assert entry.invoke_us.p50.value <= entry.act_us.p50.value
         # Python, numpy and a runtime: it starts in less than a minute, and fits in a small machine.
         assert 0 < entry.cold_start.load_ms < entry.cold_start.first_action_ms < 60_000
@@ -69,6 +74,88 @@ def test_at_a_rate_the_control_loop_is_reported_too(monkeypatch: pytest.MonkeyPa
     assert "arm int8 in the control loop" in bench_text(report)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_in_the_control_loop_ends_the_bench_and_nothing_is_written(
+    number: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "bench.json"
+
+    class Killed(bench_module._Memory):
+        def read(self) -> Any:
+            os.kill(os.getpid(), number)
+            return super().read()
+
+    monkeypatch.setattr(bench_module, "_Memory", Killed)
+    words = ["bench", str(ARM[1]), "--n", "100", "--energy-windows", "0", "--rate", "100", "--json", str(out)]
+    assert cli.main(words) == code
+    captured = capsys.readouterr()
+    assert f"arm int8 at 100 Hz was stopped by {number.name}" in captured.err
+    assert captured.out == ""
+    assert not out.exists()
+
+
+def test_a_control_loop_that_cannot_act_ends_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(bench_module._Memory):
+        def read(self) -> Any:
+            raise OSError("no such device")
+
+    monkeypatch.setattr(bench_module, "_Memory", Broken)
+    with pytest.raises(BenchStoppedError, match="stopped by plant error") as caught:
+        bench([ARM[1]], n=100, energy_windows=0, rate_hz=1000)
+    assert caught.value.exit_code == 1
+
+
+def test_no_two_contenders_have_the_same_label(tmp_path: Path) -> None:
+    files = [tmp_path / "first.tflite", tmp_path / "second.tflite", tmp_path / "old" / "second.tflite"]
+    files[2].parent.mkdir()
+    for file in files:
+        file.write_bytes(ARM[1].read_bytes())
+    report = bench([*files, files[0], ARM[0]], n=100, meter="none")
+    assert [entry.label for entry in report.entries] == [
+        "arm int8 (first)",
+        f"arm int8 (second) ({files[1]})",
+        f"arm int8 (second) ({files[2]})",
+        "arm float32",
+    ]
+    assert {entry.energy.failure for entry in report.entries} == {"not asked for"}
+    assert "energy: not measured" in bench_text(report)
+
+
+def test_a_users_own_edge_py_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "edge.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "numpy.py").write_text("raise SystemExit('nor this')")
+    for words in (("edge.coldstart", "0", "tfqrl", str(ARM[1].absolute()), "1", "cpu"), ("edge.meters.pmic",)):
+        done = subprocess.run(
+            children.command(*words),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    with pytest.raises(UserError, match=r"A fresh process could not act: Cannot read none\.tflite"):
+        children.ask("edge.coldstart", "0", "tfqrl", "none.tflite", "1", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("readings", "step"),
+    [
+        ([50, 60, 50, 70, 1200], 10),  # counted in tens
+        ([37, 56, 55, 37, 74, 18, 19, 93], 18),  # a 54 MHz counter: 18.5 ns, rounded
+        ([0, 1000, 0, 0, 2000], 1000),  # microseconds
+        ([41, 42, 43, 44], 1),  # every nanosecond
+        ([40, 40], 1),  # says nothing
+    ],
+)
+def test_the_clocks_step_shows_in_the_differences_of_its_readings(readings: list[int], step: int) -> None:
+    assert session.step_ns(np.array(readings)) == step
+
+
 def test_a_board_that_was_held_back_is_reported(report: BenchReport) -> None:
     cool = Thermal(50.0, 1500.0, (), ())
     hot = Thermal(85.0, 600.0, ("throttled",), ("under-voltage", "throttled"))
@@ -87,13 +174,21 @@ def test_a_board_that_was_held_back_is_reported(report: BenchReport) -> None:
         {"n": 10**12},
         {"cpu_watts": -5.0},
         {"cpu_watts": math.nan},
-        {"energy_windows": 1},
+        {"energy_windows": 2},
         {"energy_windows": -1},
         {"threads": (0,)},
-        {"rate_hz": -1.0, "n": 100, "energy_windows": 0},
+        {"threads": (65,)},
+        {"threads": (65,), "against": [("onnxruntime", DATA / "arm.onnx")]},
+        {"rate_hz": 0.0},
+        {"rate_hz": -1.0},
+        {"rate_hz": math.nan},
+        {"rate_hz": math.inf},
     ],
 )
-def test_a_bench_of_nothing_is_refused(options: dict[str, Any]) -> None:
+def test_a_bench_of_nothing_is_refused_before_anything_is_measured(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "time_in_sessions", None)
     with pytest.raises(UsageError, match=r"given|not possible"):
         bench([ARM[0]], **options)
 

@@ -2,6 +2,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import DATA
 
@@ -9,7 +10,7 @@ from edge import cli, compare
 from edge.bench import BenchReport, Entry, bench
 from edge.records import to_json
 from edge.report import compare_text
-from edge.stats import Estimate
+from edge.stats import Estimate, Latency
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,22 @@ def test_a_report_does_not_differ_from_itself(report: BenchReport) -> None:
     assert not any(difference.carried for difference in result.differences)
     assert result.conditions == ()
     assert "not shown to differ" in compare_text(result)
+
+
+def test_two_runs_of_the_same_thing_are_rarely_called_different(report: BenchReport) -> None:
+    # Processes differ by 10 % and their calls by far less: the noise that a run cannot see within one process.
+    rng = np.random.default_rng(0)
+
+    def run() -> BenchReport:
+        levels_ns = rng.normal(2000, 200, (2, 5, 1))
+        act, invoke = (Latency.of_ns(rows.round()) for rows in levels_ns + rng.normal(0, 10, (2, 5, 200)))
+        entry = dataclasses.replace(report.entries[0], act_us=act, invoke_us=invoke)
+        return dataclasses.replace(report, entries=(entry,))
+
+    comparisons = [compare.compare(run(), run()) for _ in range(150)]
+    carried = [difference.carried for comparison in comparisons for difference in comparison.differences]
+    assert len(carried) == 600
+    assert np.mean(carried) < 0.05
 
 
 @pytest.mark.parametrize(("low", "high", "carried"), [(1.9, 2.1, True), (1.05, 3.0, False), (0.4, 0.6, True)])
@@ -82,3 +99,21 @@ def test_files_that_are_no_reports_are_refused(
     path.write_text(text)
     assert cli.main(["compare", str(path), str(path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_report_that_never_ends_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "/dev/zero", "x.json"]) == 1
+    assert "Cannot read /dev/zero: it is not a regular file" in capsys.readouterr().err
+
+
+def test_two_contenders_with_one_label_cannot_be_compared(report: BenchReport, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(to_json(dataclasses.replace(report, entries=report.entries[:1] * 2)))
+    with pytest.raises(compare.ReportError, match="two contenders with the same label"):
+        compare.read(tmp_path / "a.json")
+
+
+def test_another_delegate_is_another_condition(report: BenchReport) -> None:
+    slower = dataclasses.replace(report.entries[0].runtime, delegate="none")
+    entries = tuple(dataclasses.replace(entry, runtime=slower) for entry in report.entries)
+    ((name, _, b),) = compare.compare(report, dataclasses.replace(report, entries=entries)).conditions
+    assert (name, "delegate none" in b) == ("runtime", True)

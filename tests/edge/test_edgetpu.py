@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import flatbuffers
 import numpy as np
@@ -111,14 +112,31 @@ def test_what_goes_wrong_goes_wrong_in_a_child_process_and_has_a_name(
 ) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path) if fault is None else library(tmp_path, fault))
     with pytest.raises(error, match=words):
-        edgetpu.probe(compiled_model(), device)
+        edgetpu.probe(compiled_model(), device, 1)
 
 
 def test_a_library_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", library(tmp_path, HANGS))
     monkeypatch.setattr(edgetpu, "PROBE_TIMEOUT_S", 2.0)
     with pytest.raises(EdgeTpuDeviceError, match="did not answer within 2 s"):
-        edgetpu.probe(compiled_model(), "edgetpu")
+        edgetpu.probe(compiled_model(), "edgetpu", 1)
+
+
+def test_the_processors_part_runs_on_the_threads_that_were_asked_for() -> None:
+    asked = []
+
+    class Module:
+        @staticmethod
+        def load_delegate(name: str, options: object) -> str:
+            return name
+
+        @staticmethod
+        def Interpreter(**options: object) -> Mock:
+            asked.append(options)
+            return Mock()
+
+    edgetpu.build(Module, b"model", "edgetpu", 3)
+    assert asked[0]["num_threads"] == 3
 
 
 def test_a_policy_that_was_not_compiled_is_refused_before_anything_is_loaded() -> None:

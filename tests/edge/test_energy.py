@@ -82,6 +82,18 @@ def test_what_is_lost_in_the_noise_is_no_figure() -> None:
     assert result.gross_j is not None
 
 
+@pytest.mark.parametrize("windows", [3, 5, 10])
+def test_what_uses_no_energy_gets_a_figure_in_one_case_of_forty(windows: int) -> None:
+    noise = np.random.default_rng(windows)
+    figures = 0
+    for _ in range(600):
+        machine = Bench(action_s=1.0, noise_w=lambda: float(noise.normal(0, 0.1)))
+        (result,) = machine.measure(machine.act("a", IDLE_W), windows=windows)
+        figures += result.net_j is not None
+    # 15 are to be expected, with a standard deviation of 4.
+    assert 3 < figures < 27
+
+
 @pytest.mark.parametrize("reads", [0, 1, 2, 7, 19])
 def test_a_meter_that_fails_half_way_gives_no_figure_and_says_so(reads: int) -> None:
     machine = Bench()

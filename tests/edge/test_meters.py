@@ -1,16 +1,26 @@
+import errno
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from edge.errors import UsageError
-from edge.meters import best_meter, pmic
+from edge.errors import UnknownNameError, UsageError, UserError
+from edge.meters import Meter, find_meter, pmic
 from edge.meters.hwmon import Hwmon
 from edge.meters.pmic import Pmic, PmicError, rail_power_w
 from edge.meters.rapl import Rapl
 from edge.meters.sampler import Sampler
+
+
+def measuring(name: str, root: Path, cpu_watts: float = 1.0) -> Meter:
+    meter = find_meter(name, cpu_watts, root)
+    assert meter is not None
+    return meter
 
 
 def zone(root: Path, folder: str, name: str, energy_uj: int, range_uj: int = 1_000_000) -> Path:
@@ -45,7 +55,7 @@ def test_a_counter_that_wraps_goes_on(tmp_path: Path) -> None:
 
 
 def test_without_rapl_there_is_an_estimate_that_says_so(tmp_path: Path) -> None:
-    meter = best_meter(2.5, tmp_path)
+    meter = measuring("auto", tmp_path, 2.5)
     assert not meter.measured
     assert "ESTIMATE" in meter.scope
     assert "2.5 W" in meter.scope
@@ -60,7 +70,7 @@ def test_counters_that_cannot_be_read_are_not_used(tmp_path: Path) -> None:
     (path / "energy_uj").unlink()
     (path / "energy_uj").mkdir()
     assert Rapl.find(tmp_path) is None
-    assert not best_meter(1.0, tmp_path).measured
+    assert not measuring("auto", tmp_path).measured
 
 
 def test_counters_that_only_root_may_read_are_named_with_the_cure(
@@ -76,7 +86,7 @@ def test_counters_that_only_root_may_read_are_named_with_the_cure(
         return real(self, *words, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    meter = best_meter(1.0, tmp_path)
+    meter = measuring("auto", tmp_path)
     assert not meter.measured
     assert "only root may read" in meter.scope
     assert "sudo chmod -R a+r /sys/class/powercap" in meter.scope
@@ -85,7 +95,7 @@ def test_counters_that_only_root_may_read_are_named_with_the_cure(
 @pytest.mark.parametrize("watts", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_assumed_power_that_is_none_is_refused(watts: float) -> None:
     with pytest.raises(UsageError, match="must be above 0 W"):
-        best_meter(watts)
+        find_meter("auto", watts)
 
 
 def test_a_sampler_keeps_off_the_cores_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +223,7 @@ def test_the_published_correction_is_off_unless_asked_for() -> None:
     plain_w = sum(rail_power_w(PMIC).values())
     for correct, expected_w in ((False, plain_w), (True, 1.1327 * plain_w + 0.6444)):
         clock = Seconds()
-        meter = Pmic(correct=correct, read=lambda: PMIC, clock_s=clock)
+        meter = Pmic(correct=correct, read_w=lambda: plain_w, clock_s=clock)
         clock.now_s += 3.0
         assert meter.energy_j() == pytest.approx(3.0 * expected_w)
         assert "USB" in meter.scope
@@ -223,7 +233,7 @@ def test_the_published_correction_is_off_unless_asked_for() -> None:
 @pytest.mark.parametrize("output", ["", 'error=1 error_msg="Command not registered"', "EXT5V_V volt(24)=5.07V\n"])
 def test_output_without_rails_is_a_named_error(output: str) -> None:
     with pytest.raises(PmicError, match="printed no rails"):
-        Pmic(read=lambda: output)
+        rail_power_w(output)
 
 
 def test_vcgencmd_is_run_and_its_failures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,19 +249,167 @@ def test_vcgencmd_is_run_and_its_failures_are_named(tmp_path: Path, monkeypatch:
         pmic.read_output()
 
 
-def test_a_raspberry_pi_5_is_measured_by_its_own_chip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def vcgencmd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The command, in a folder that is all of PATH; for the tests to change."""
     command = tmp_path / "vcgencmd"
     command.write_text(f"#!/bin/sh\necho '{PMIC}'\n")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    return command
+
+
+def is_gone(process_id: int) -> bool:
+    """Neither running nor a zombie."""
+    return not Path(f"/proc/{process_id}").exists()
+
+
+def test_a_raspberry_pi_5_is_measured_by_its_own_chip(tmp_path: Path, vcgencmd: Path) -> None:
     model = tmp_path / "proc/device-tree/model"
     model.parent.mkdir(parents=True)
     model.write_text("Raspberry Pi 4 Model B Rev 1.4\0")
-    assert best_meter(1.0, tmp_path).name == "estimate"
+    assert measuring("auto", tmp_path).name == "estimate"
     model.write_text("Raspberry Pi 5 Model B Rev 1.0\0")
-    assert best_meter(1.0, tmp_path).name == "pmic"
+    assert measuring("auto", tmp_path).name == measuring("pmic", tmp_path).name == "pmic"
     hwmon(tmp_path, "hwmon0", "ina226", power1_input=1_000_000)
-    assert best_meter(1.0, tmp_path).name == "hwmon"
+    assert measuring("auto", tmp_path).name == "hwmon"
+    assert measuring("estimate", tmp_path).name == "estimate"
+    assert find_meter("none", root=tmp_path) is None
+
+
+def test_the_pmic_is_read_without_a_fork_of_this_process(vcgencmd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = pmic.Reader()
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert reader() == pytest.approx(sum(rail_power_w(PMIC).values()))
+    process_id = reader.process_id
+    assert not is_gone(process_id)
+    # Ctrl-C and a service's end are for the loop, which asks for the energy after them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(process_id, number)
+    assert reader() > 0
+    # An error of the command is one of that reading alone.
+    text = vcgencmd.read_text()
+    vcgencmd.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(PmicError, match="vcgencmd failed"):
+        reader()
+    vcgencmd.write_text(text)
+    assert reader() > 0
+    del reader
+    assert is_gone(process_id)
+
+
+def test_a_pmic_reader_that_is_killed_is_a_failed_meter(vcgencmd: Path) -> None:
+    reader = pmic.Reader()
+    meter = Pmic(read_w=reader)
+    os.kill(reader.process_id, signal.SIGKILL)
+    for _ in range(2):
+        with pytest.raises(PmicError, match="is gone"):
+            meter.energy_j()
+    assert is_gone(reader.process_id)
+
+
+def test_a_pmic_reader_that_does_not_answer_is_given_up(vcgencmd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = pmic.Reader()
+    assert reader() > 0
+    monkeypatch.setattr(reader, "_timeout_s", 0.05)
+    os.kill(reader.process_id, signal.SIGSTOP)
+    with pytest.raises(PmicError, match="did not answer"):
+        reader()
+    assert is_gone(reader.process_id)
+
+
+def test_a_pmic_reader_ends_with_the_process_that_started_it(vcgencmd: Path) -> None:
+    program = (
+        "import os; from edge.meters.pmic import Reader; reader = Reader(); reader();"
+        "print(reader.process_id, flush=True); os._exit(9)"
+    )
+    parent = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    assert parent.returncode == 9
+    process_id = int(parent.stdout)
+    began_s = time.monotonic()
+    while not is_gone(process_id) and state(process_id) != "Z":  # a container's first process may not reap orphans
+        assert time.monotonic() - began_s < 20
+        time.sleep(0.01)
+
+
+def state(process_id: int) -> str:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def test_a_meter_that_was_asked_for_and_is_not_here_is_an_error_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, reason in (
+        ("hwmon", "no such power monitor"),
+        ("hwmon:ina226", "no such power monitor"),
+        ("rapl", "no processor package"),
+        ("pmic", "only a Raspberry Pi 5 has it; this is unknown"),
+    ):
+        with pytest.raises(UserError, match=f"There is no meter {name} here: {reason}"):
+            find_meter(name, root=tmp_path)
+    model = tmp_path / "proc/device-tree/model"
+    model.parent.mkdir(parents=True)
+    model.write_text("Raspberry Pi 5 Model B Rev 1.0\0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="The meter pmic cannot be read: vcgencmd cannot be run"):
+        find_meter("pmic", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("rpal", "rapl"), ("hwmon:in219", "ina219"), ("hwmon:", "hwmon"), ("rapl:0", "rapl"), ("AUTO", "Known: auto")],
+)
+def test_a_meter_that_nobody_knows_is_refused(name: str, nearest: str, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=nearest):
+        find_meter(name, root=tmp_path)
+
+
+def test_a_channel_that_is_switched_off_does_not_cost_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip = hwmon(
+        tmp_path, "hwmon1", "ina3221",
+        in1_input=5000, curr1_input=1000, in2_input=0, curr2_input=0, in3_input=1800, curr3_input=1000,
+    )  # fmt: skip
+    real = Path.read_text
+
+    def read_text(self: Path, *words: object, **options: object) -> str:
+        if self == chip / "in2_input":
+            raise OSError(errno.ENODATA, "No data available")
+        return real(self, *words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    meter = Hwmon.find(tmp_path)
+    assert meter is not None
+    assert meter._read_w() == pytest.approx(5.0 + 1.8)
+    assert "channel 2" not in meter.scope
+
+
+def test_several_monitors_may_count_twice_and_one_can_be_chosen(tmp_path: Path) -> None:
+    hwmon(tmp_path, "hwmon0", "ina219", power1_input=7_000_000)
+    hwmon(tmp_path, "hwmon1", "ina3221", in1_input=5000, curr1_input=1000, in2_input=3300, curr2_input=100)
+    both = Hwmon.find(tmp_path)
+    assert both is not None
+    assert "sum of 2 monitors: wire them in parallel branches only" in both.scope
+    one = measuring("hwmon:ina219", tmp_path)
+    assert isinstance(one, Hwmon)
+    assert one._read_w() == pytest.approx(7.0)
+    assert "sum of" not in one.scope
+    assert "sum of" not in measuring("hwmon:ina3221", tmp_path).scope
+
+
+def test_a_sampler_keeps_the_process_of_its_meter_off_the_loops_cores_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, sampled = [], threading.Event()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: asked.append((pid, cpus)))
+    meter = Pmic(read_w=lambda: float(sampled.set() or 1.0))
+    meter.process_id = 4711
+    with Sampler(meter, avoid_cpus=[3], period_s=0.001):
+        assert sampled.wait(10)
+    assert asked == [(0, {0, 1, 2}), (4711, {0, 1, 2})]
 
 
 def test_a_sampler_sees_what_happens_between_two_calls() -> None:

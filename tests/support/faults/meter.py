@@ -10,7 +10,7 @@ from typing import Any
 from edge.loop_report import LoopReport
 from edge.meters import sampler
 from edge.meters.hwmon import Hwmon
-from edge.meters.pmic import Pmic, PmicError
+from edge.meters.pmic import Pmic, PmicError, rail_power_w
 from edge.meters.rapl import Rapl
 from faults import FAULTS, GOOD, Fault, Rig, fault
 
@@ -143,16 +143,16 @@ def _(rig: Rig) -> None:
 
 @fault("meter", "The command vcgencmd vanishes.", says="vcgencmd cannot be run", check=no_energy)
 def _(rig: Rig) -> None:
-    def read() -> str:
+    def read_w() -> float:
         if rig.faulty:
             raise PmicError("vcgencmd cannot be run")
-        return PMIC
+        return 9.6
 
     rig.lasting = True
-    rig.options["meter"] = Pmic(read=read)
+    rig.options["meter"] = Pmic(read_w=read_w)
 
 
 @fault("meter", "The command vcgencmd prints numbers that are none.", says="printed no rails", check=no_energy)
 def _(rig: Rig) -> None:
     texts = itertools.chain([PMIC], itertools.repeat("VDD_CORE_A current(7)=1.2.3A\nVDD_CORE_V volt(15)=--eV\n"))
-    rig.options["meter"] = Pmic(read=lambda: next(texts))
+    rig.options["meter"] = Pmic(read_w=lambda: sum(rail_power_w(next(texts)).values()))
