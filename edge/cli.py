@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: the policy or the machine cannot do it. 2: the command is wrong. 10..17: the loop stopped for a `Cause`.
     130: Ctrl-C. 143: SIGTERM. 129: SIGHUP.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # numpy's warnings of infinite observations; the policy reports them by itself.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"edge\.policy")
     try:
@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `tfqrl deploy` looks at the options of a service with it."""
     parser = argparse.ArgumentParser(
         "tfqrl-edge", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )

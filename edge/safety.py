@@ -25,6 +25,7 @@ class Cause(Enum):
     PLANT_BLOCKED = ("plant blocked", 15)
     MISSED = ("missed deadlines", 16)
     BAD_ACTION = ("non-finite action", 17)
+    PLANT_STOPPED = ("plant stopped", 18)
 
     @property
     def text(self) -> str:
