@@ -273,13 +273,22 @@ def read(path: str | Path, *, trust: Sequence[str | Path] | None = None) -> Arti
     Raises:
       ArtifactError: one of its subclasses, by what is wrong with the file.
     """
+    return from_bytes(contents(path, trust=trust), str(path))
+
+
+def contents(path: str | Path, *, trust: Sequence[str | Path] | None = None) -> bytes:
+    """The bytes of a policy file, for `from_bytes`; its signature is checked as `read` does.
+
+    Raises:
+      ArtifactError: the file cannot be read, is too large, or not signed by a key in `trust`.
+    """
     try:
         data = read_bounded(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ArtifactError(f"Cannot read {path}: {error.strerror or error}.") from error
     if trust is not None:
         signature.check(data, trust, str(path))
-    return from_bytes(data, str(path))
+    return data
 
 
 def from_bytes(data: bytes, source: str = "policy") -> Artifact:

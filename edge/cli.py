@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line, which prints its own errors and ends the process with 2."""
+    """The parser of all commands; `tfqrl deploy` looks at the options of a service with it."""
     program = argparse.ArgumentParser(
         "tfqrl-edge", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )

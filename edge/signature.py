@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import ArtifactError, OutputError, SignatureError, UnsignedError, UserError
-from edge.files import write_atomically
 
 MAGIC = b"tfqrl-signature-1:"
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
@@ -43,26 +42,31 @@ def make_key(path: str | Path) -> Path:
     """Write a new private key to `path` (mode 0600) and its public key to `path`.pub; returns the latter.
 
     Raises:
-      OutputError: a file cannot be written, or `path` exists: a key that was in use must not be lost.
+      OutputError: a file cannot be written, or one of them exists: a key that was in use must not be lost.
     """
     _, ed25519, serialization = _cryptography()
     path = Path(path)
+    public_path = path.with_name(path.name + ".pub")
     key = ed25519.Ed25519PrivateKey.generate()
     encoding = serialization.Encoding.PEM
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     public = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+    for file in (path, public_path):
+        if file.exists():
+            raise OutputError(f"{file} exists already. Give another name; a lost key cannot be made again.")
+    made: list[Path] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Made with its mode rather than given it afterwards: nobody else may read it, not even for a moment.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(private)
-    except FileExistsError as error:
-        raise OutputError(f"{path} exists already. Give another name; a lost key cannot be made again.") from error
+        for file, data, mode in ((path, private, 0o600), (public_path, public, 0o666)):
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            made.append(file)
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.write(data)
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
-    public_path = path.with_name(path.name + ".pub")
-    write_atomically(public_path, public)
+        for file in made:
+            file.unlink(missing_ok=True)
+        raise OutputError(f"Cannot write {file}: {error.strerror or error}.") from error
     return public_path
 
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
@@ -86,6 +86,7 @@ class ConvertCommand:
     force: bool = False
 
 
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclasses.dataclass(frozen=True)
 class DeployCommand:
     """Bring a policy to a device by ssh: install tfqrl there if need be, copy, verify, and make it current.
@@ -94,7 +95,8 @@ class DeployCommand:
 
     Example: tfqrl deploy policy.tflite pi@raspberrypi --bench
 
-    Example: tfqrl deploy policy.tflite pi@raspberrypi --service --run-options "--rate 100 --failsafe zero"
+    Example: tfqrl deploy policy.tflite pi@raspberrypi --extras serial --service --run-options
+    "--plant serial --port /dev/ttyACM0 --failsafe zero"
 
     Attributes:
       policy: the policy file.
@@ -104,13 +106,14 @@ class DeployCommand:
       ssh: the ssh command, with options if need be, such as "ssh -p 2222".
     """
 
-    policy: tyro.conf.Positional[Path]
-    host: tyro.conf.Positional[str]
+    policy: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POLICY.tflite")]
+    host: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="HOST")]
     config: Options = dataclasses.field(default_factory=Options)
     rollback: bool = False
-    ssh: str = "ssh"
+    ssh: Annotated[str, tyro.conf.arg(metavar="COMMAND")] = "ssh"
 
 
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclasses.dataclass(frozen=True)
 class SignCommand:
     """Sign a policy file, in place of any signature that it has. Devices check it with `tfqrl-edge verify --trust`.
@@ -121,11 +124,13 @@ class SignCommand:
       policy: the policy file.
       key: the private key.
       out: the file to write (default: the policy file itself).
+      force: replace another file.
     """
 
-    policy: tyro.conf.Positional[Path]
-    key: Path
-    out: Path | None = None
+    policy: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POLICY.tflite")]
+    key: Annotated[Path, tyro.conf.arg(metavar="KEY")]
+    out: Annotated[Path | None, tyro.conf.arg(metavar="POLICY.tflite")] = None
+    force: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +143,7 @@ class SignKeyCommand:
       key: file of the private key; nothing is replaced.
     """
 
-    key: tyro.conf.Positional[Path]
+    key: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="KEY")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,9 +305,12 @@ def _deploy(words: list[str]) -> int:
 
 def _sign(words: list[str]) -> int:
     command = _parse(SignCommand, "tfqrl sign", words)
-    artifact.read(command.policy)
     out = command.out or command.policy
-    write_atomically(out, signature.sign(command.policy.read_bytes(), command.key, str(command.policy)))
+    if out.exists() and not command.force and not out.samefile(command.policy):
+        raise UsageError(f"{out} exists already. Give another --out, or --force to replace it.")
+    data = artifact.contents(command.policy)
+    artifact.from_bytes(data, str(command.policy))
+    write_atomically(out, signature.sign(data, command.key, str(command.policy)))
     print(f"Signed: {out}.")
     return 0
 

@@ -77,7 +77,13 @@ class Device:
             raise self._no_connection(errors)
         if done.returncode:
             raise self._refusal(errors, done.returncode)
-        return output.partition(_OUTPUT + "\n")[2]
+        _, begins, result = output.partition(_OUTPUT + "\n")
+        if not begins:
+            raise DeviceError(
+                f"{self.host} let us in and ran nothing. Is a command tied to this key there, or the account without a "
+                f"shell? `ssh {self.host} echo hello` has to say hello."
+            )
+        return result
 
     def _no_connection(self, errors: str) -> DeviceError:
         reason = errors.splitlines()[-1].rstrip(".") if errors else "the connection ended"

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from edge.errors import UsageError
+from edge.safety import Cause
 
 # Groups that Debian and Raspberry Pi OS give their device files to; those that the device has are joined.
-GROUPS = ("dialout", "gpio", "i2c", "spi")
+GROUPS = ("dialout", "gpio", "i2c", "spi", "video")
+EDGETPU_GROUPS = ("apex", "plugdev")
+
+# The line of the unit that says what it was made with, for the next deployment.
+RUN_OPTIONS = "# --run-options "
 
 # Written for systemd 247 (Debian 11) and later. Left out on purpose: PrivateDevices, which would hide the plant;
 # ProtectKernelTunables, which would make sysfs read-only, where hardware PWM is; RestrictRealtime; and
 # MemoryDenyWriteExecute, which is not known to suit every build of the interpreter.
 UNIT = """\
 # Written by `tfqrl deploy --service`, which replaces it. Keep changes of your own in `systemctl edit tfqrl-{name}`.
+{run_options}
 [Unit]
 Description=tfqrl policy {name}
 # A policy that fails again and again stays off: each start moves the plant.
-StartLimitIntervalSec=60
+StartLimitIntervalSec=3600
 StartLimitBurst=5
 
 [Service]
@@ -29,10 +36,11 @@ WorkingDirectory=/var/lib/tfqrl-{name}
 Restart=on-failure
 RestartSec=1
 # 129, 130, 143: ended by a signal, after the failsafe action. 2: a wrong option, which no restart cures.
+# {stopped}: the plant was stopped, by an emergency stop for one; to release that must not start it.
 SuccessExitStatus=129 130 143
-RestartPreventExitStatus=2
+RestartPreventExitStatus=2 {stopped}
 WatchdogSec={watchdog_s:g}
-TimeoutStopSec=10
+TimeoutStopSec={stop_s:g}
 
 # What real time needs, and no more.
 AmbientCapabilities=CAP_SYS_NICE CAP_IPC_LOCK
@@ -40,7 +48,7 @@ CapabilityBoundingSet=CAP_SYS_NICE CAP_IPC_LOCK
 LimitRTPRIO=99
 LimitMEMLOCK=infinity
 
-# What plants need.
+# What plants and meters need. vcio, which vcgencmd opens, by its path: newer kernels have no class of that name.
 DevicePolicy=closed
 DeviceAllow=char-ttyACM rw
 DeviceAllow=char-ttyUSB rw
@@ -49,8 +57,9 @@ DeviceAllow=char-ttyS rw
 DeviceAllow=char-gpiochip rw
 DeviceAllow=char-i2c rw
 DeviceAllow=char-spi rw
-SupplementaryGroups={groups}
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+DeviceAllow=/dev/vcio rw
+{edgetpu}SupplementaryGroups={groups}
+RestrictAddressFamilies={families}
 
 NoNewPrivileges=yes
 ProtectSystem=strict
@@ -74,26 +83,49 @@ UMask=0027
 WantedBy=multi-user.target
 """
 
+# libusb hears of devices by netlink: the Coral stick is another one once it has its firmware.
+EDGETPU = """\
+DeviceAllow=char-apex rw
+DeviceAllow=char-usb_device rw
+"""
 
-def unit(name: str, words: Sequence[str], *, user: str, groups: Sequence[str], rate_hz: float | None = None) -> str:
+
+def unit(
+    name: str,
+    words: Sequence[str],
+    run_options: Sequence[str],
+    *,
+    user: str,
+    groups: Sequence[str],
+    rate_hz: float | None = None,
+    edgetpu: bool = False,
+) -> str:
     """The text of tfqrl-NAME.service.
 
     Args:
       name: of the policy, in letters that a unit's name may have.
       words: the command; its first word an absolute path.
+      run_options: words of the command that the user gave; they are added to it.
       user: who runs it.
-      groups: groups of the device to join.
-      rate_hz: the policy's control rate. The watchdog waits for 2 s, or for ten ticks if that is longer.
+      groups: groups that the device has; those that the policy needs are joined.
+      rate_hz: the loop's rate. The watchdog waits for 2 s, and a stop takes 10 s, or ten ticks if that is longer.
+      edgetpu: whether the policy runs on an Edge TPU.
 
     Raises:
       UsageError: a word has a control character in it.
     """
+    ten_ticks_s = 0.0 if rate_hz is None else 10.0 / rate_hz
     return UNIT.format(
         name=name,
-        command=" ".join(map(_quoted, words)),
+        command=" ".join(map(_quoted, [*words, *run_options])),
+        run_options=RUN_OPTIONS + shlex.join(run_options),
         user=user,
-        groups=" ".join(groups),
-        watchdog_s=2.0 if rate_hz is None else max(2.0, 10.0 / rate_hz),
+        groups=" ".join(group for group in groups if edgetpu or group not in EDGETPU_GROUPS),
+        stopped=Cause.PLANT_STOPPED.exit_code,
+        watchdog_s=max(2.0, ten_ticks_s),
+        stop_s=max(10.0, ten_ticks_s),
+        edgetpu=EDGETPU if edgetpu else "",
+        families="AF_UNIX AF_INET AF_INET6" + (" AF_NETLINK" if edgetpu else ""),
     )
 
 

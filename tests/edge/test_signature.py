@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +171,28 @@ def test_a_private_key_is_its_owners_alone_and_never_replaced(key: Path) -> None
     with pytest.raises(OutputError, match="exists already"):
         make_key(key)
     assert key.read_bytes() == before
+
+
+def test_a_public_key_is_never_replaced_either(tmp_path: Path) -> None:
+    (tmp_path / "maker.pub").write_bytes(b"of another pair")
+    with pytest.raises(OutputError, match=r"maker\.pub exists already"):
+        make_key(tmp_path / "maker")
+    assert (tmp_path / "maker.pub").read_bytes() == b"of another pair"
+    assert not (tmp_path / "maker").exists()
+
+
+def test_half_a_pair_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = os.open
+
+    def full(path, *rest):
+        if str(path).endswith(".pub"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(path, *rest)
+
+    monkeypatch.setattr(signature.os, "open", full)
+    with pytest.raises(OutputError, match="No space left"):
+        make_key(tmp_path / "maker")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_keys_of_openssl_are_taken(tmp_path: Path) -> None:

@@ -29,9 +29,11 @@ exec "$command" "$@"
 SYSTEMCTL = """#!/bin/sh
 echo "systemctl $*" >> {box}/calls
 case $1 in
-    cat | is-enabled) [ -f {box}/etc/systemd/system/tfqrl-arm.service ] ;;
+    cat) cat {box}/etc/systemd/system/"$2" ;;
+    is-enabled) [ -f {box}/etc/systemd/system/"$3" ] ;;
     is-active) [ -f {box}/active ] || exit 3; [ "$2" = --quiet ] || echo active ;;
-    restart) [ -e {box}/broken ] && exit 1; touch {box}/active ;;
+    reset-failed) rm -f {box}/failed-too-often ;;
+    restart) [ -e {box}/broken ] || [ -e {box}/failed-too-often ] && exit 1; touch {box}/active ;;
 esac
 """
 

@@ -111,3 +111,48 @@ def test_a_policy_is_signed_with_a_key_made_here(tmp_path: Path, capsys: pytest.
     assert cli.main(["sign", __file__, "--key", str(key)]) == 1
     assert cli.main(["sign-key", str(key)]) == 1
     assert "exists already" in capsys.readouterr().err
+    other = ["sign", str(policy), "--key", str(key), "--out", str(tmp_path / "other.tflite")]
+    (tmp_path / "other.tflite").write_bytes(b"another")
+    assert cli.main(other) == 2
+    assert "or --force to replace it" in capsys.readouterr().err
+    assert (tmp_path / "other.tflite").read_bytes() == b"another"
+    assert cli.main([*other, "--force"]) == 0
+    assert (tmp_path / "other.tflite").read_bytes() == policy.read_bytes()
+    assert (
+        cli.main(["sign", str(policy), "--key", str(key), "--out", f"{tmp_path}/../{tmp_path.name}/{policy.name}"]) == 0
+    )
+
+
+def test_what_was_looked_at_is_what_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge import artifact
+
+    policy, original = tmp_path / "policy.tflite", artifact.from_bytes
+    policy.write_bytes((DATA / "arm-int8.tflite").read_bytes())
+
+    def exchanged(data: bytes, source: str = "policy") -> artifact.Artifact:
+        policy.write_bytes((DATA / "arm-float32.tflite").read_bytes())
+        return original(data, source)
+
+    assert cli.main(["sign-key", str(tmp_path / "maker")]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "from_bytes", exchanged)
+        assert cli.main(["sign", str(policy), "--key", str(tmp_path / "maker")]) == 0
+    assert artifact.read(policy).flatbuffer == artifact.read(DATA / "arm-int8.tflite").flatbuffer
+
+
+@pytest.mark.parametrize("option", ["--trust", "--extras"])
+def test_an_option_whose_value_got_lost_is_refused(option: str) -> None:
+    for words in ([option], [option, "--bench"]):
+        with pytest.raises(SystemExit) as error:
+            cli.main(["deploy", "policy.tflite", "pi@host", *words])
+        assert error.value.code == 2
+
+
+@pytest.mark.parametrize(("command", "extras"), [("sign", "train"), ("hil-serve", "train,hil"), ("", "train")])
+def test_where_only_the_edge_is_installed_a_command_says_what_it_needs(command: str, extras: str) -> None:
+    program = "import sys; sys.modules['tyro'] = None; from tfqrl.__main__ import main; sys.exit(main())"
+    words = [sys.executable, "-c", program, *filter(None, [command])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    name = f"tfqrl {command}".strip()
+    assert done.stderr == f"tfqrl: tyro is not installed. {name} needs: pip install 'tfqrl[{extras}]'\n"
+    assert done.returncode == 1

@@ -1,6 +1,7 @@
 """`tfqrl deploy` against a real OpenSSH server on loopback (Debian: apt install openssh-server openssh-client)."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import re
@@ -20,8 +21,9 @@ from edge.errors import UsageError
 from edge.records import from_plain
 from edge.signature import make_key, sign
 from tfqrl import cli, scripts, wheel
-from tfqrl.deploy import slug
+from tfqrl.deploy import EXAMPLE, Options, _install, _numbers, slug
 from tfqrl.device import Device
+from tfqrl.scripts import INSTALL
 
 pytestmark = pytest.mark.skipif(
     SSHD is None or shutil.which("ssh") is None,
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 ARM = DATA / "arm-int8.tflite"
 ARM_FLOAT = DATA / "arm-float32.tflite"
+SERVICE = ("--service", "--run-options", "--plant serial --port /dev/ttyACM0 --failsafe=zero")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def board(device: Board) -> Board:
     if not (device.base / "venv").exists():
         assert deploy(device, ARM) == 0
     shutil.rmtree(device.base / "policies", ignore_errors=True)
-    for path in ("active", "broken", "no-sudo", "etc/systemd/system/tfqrl-arm.service"):
+    for path in ("active", "broken", "failed-too-often", "no-sudo", "etc/systemd/system/tfqrl-arm.service"):
         (device.box / path).unlink(missing_ok=True)
     device.calls()
     return device
@@ -104,6 +107,7 @@ def test_a_policy_is_installed_copied_and_verified_and_then_left_alone(
 
     # What it says to run is a command of the device's.
     command = printed.splitlines()[-1].removeprefix("Run it with: ")
+    assert f" {EXAMPLE}" in command
     done = subprocess.run(
         ["sh", "-c", command.replace("ssh -t ", f"{device.ssh} ", 1) + " --help"],
         capture_output=True,
@@ -176,15 +180,108 @@ def test_a_wheel_that_is_cut_short_leaves_nothing(
     assert (sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")) == before
 
 
-def test_extras_are_added_to_what_is_there_and_stay(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+def test_extras_are_added_in_a_new_venv_and_stay(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(board.base)
+    assert deploy(board, ARM) == 0
     before = os.readlink(board.base / "venv")
-    (board.base / "venv/tfqrl-extras").write_text("\n")
-    assert deploy(board, ARM, "--extras", "train") == 0
-    assert "with ['train'] ..." in capsys.readouterr().out
+    assert deploy(board, ARM, "--extras", "sign") == 0
+    assert "with ['sign'] ..." in capsys.readouterr().out
+    assert os.readlink(board.base / "venv") == f"{before}-sign"
+    assert (board.base / before / "tfqrl-extras").read_text() == "\n"
     assert deploy(board, ARM) == 0
     assert "Installing" not in capsys.readouterr().out
-    assert (board.base / "venv/tfqrl-extras").read_text() == "train\n"
-    assert os.readlink(board.base / "venv") == before
+    assert (board.base / "venv/tfqrl-extras").read_text() == "sign\n"
+
+
+def test_extras_of_a_newer_tfqrl_come_from_its_own_wheel(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(board.base)
+    assert deploy(board, ARM) == 0
+    before = os.readlink(board.base / "venv")
+    older = dataclasses.replace(wheel.build(), version="0.0.9", data=b"")
+    monkeypatch.setattr(wheel, "build", lambda: older)
+    assert deploy(board, ARM, "--extras", "sign") == 0
+    assert os.readlink(board.base / "venv") == f"{before}-sign"
+    assert sorted(os.listdir(board.base / "venv/wheel")) == sorted(os.listdir(board.base / before / "wheel"))
+
+
+def test_a_venv_that_something_runs_from_is_kept(board: Board) -> None:
+    here, device = wheel.build(), Device(f"{getuser()}@127.0.0.1", board.ssh)
+    before = board.base / os.readlink(board.base / "venv")
+    names = ["0.1.0-000000000001", "0.1.0-000000000002"]
+    for name in names:
+        # As if they had been made already.
+        shutil.copytree(before, board.base / "venvs" / name, symlinks=True)
+    with subprocess.Popen([before / "bin/python", "-c", "input()"], stdin=subprocess.PIPE) as runs:
+        for name in names:
+            device.run(INSTALL, name, "", here.name, here.sha256, "", data=here.data)
+        assert before.exists()
+        assert runs.stdin is not None
+        runs.stdin.write(b"\n")
+    device.run(INSTALL, names[0], "", here.name, here.sha256, "", data=here.data)
+    assert sorted(os.listdir(board.base / "venvs")) == names
+
+
+def test_a_python_without_wheels_of_lgpio_takes_the_distributions(
+    board: Board, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = (board.box / "bin/python3").read_text().splitlines()[1]
+    text = f"#!/bin/sh\ncase $2 in *version_info*) echo 3.13 ;; *lgpio*) exit 1 ;; *) {python} ;; esac\n"
+    try:
+        board.put("python3", text)
+        assert deploy(board, ARM, "--extras", "gpio") == 1
+    finally:
+        board.put("python3", f"#!/bin/sh\n{python}\n")
+    assert "sudo apt install python3-lgpio" in capsys.readouterr().err
+
+    class Recorder(Device):
+        def run(self, script: str, *words: str, data: bytes = b"") -> str:
+            self.words = words
+            return ""
+
+    recorder = Recorder("pi")
+    facts = {"installed": "", "extras": "", "python": "3.13", "lgpio": "yes"}
+    _install(recorder, facts, Options(extras=("gpio",)), print)
+    assert recorder.words[1::3] == ("gpio", "--system-site-packages")
+    _install(recorder, {**facts, "python": "3.12"}, Options(extras=("gpio",)), print)
+    assert recorder.words[1::3] == ("gpio", "")
+
+    here, name = wheel.build(), "0.1.0-000000000003"
+    words = (name, "", here.name, here.sha256, "--system-site-packages")
+    Device(f"{getuser()}@127.0.0.1", board.ssh).run(INSTALL, *words, data=here.data)
+    assert "include-system-site-packages = true" in (board.base / "venvs" / name / "pyvenv.cfg").read_text()
+
+
+def test_two_deployments_do_not_meet(board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy(board, ARM) == 0
+    before = policies(board)
+    with open(board.base / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert deploy(board, variant(tmp_path / "newer.tflite", 1)) == 1
+        assert "Another deployment is at work there." in capsys.readouterr().err
+    assert policies(board) == before
+
+
+@pytest.mark.parametrize("name", ["INSTALL", "COPY", "ROLLBACK", "SERVICE", "RESTART"])
+def test_what_changes_something_there_takes_the_lock(name: str) -> None:
+    assert scripts.LOCK in getattr(scripts, name)
+
+
+def test_what_was_looked_at_is_what_is_sent(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tmp_path / "policy.tflite"
+    policy.write_bytes(ARM.read_bytes())
+    original = artifact.from_bytes
+
+    def exchanged(data: bytes, source: str = "policy") -> artifact.Artifact:
+        policy.write_bytes(ARM_FLOAT.read_bytes())
+        return original(data, source)
+
+    monkeypatch.setattr(artifact, "from_bytes", exchanged)
+    assert deploy(board, policy) == 0
+    assert current(board) == ARM.read_bytes()
+
+
+def test_a_newer_version_is_told_by_its_numbers() -> None:
+    assert _numbers("0.1.0rc1") == _numbers("0.1.0.dev3") == _numbers("0.1.0") < _numbers("0.1.1") < _numbers("0.10")
 
 
 def test_an_unknown_extra_is_refused(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,10 +382,21 @@ def test_names_of_any_kind_are_made_into_names_of_folders(board: Board, tmp_path
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("ppo-ALE/Pong", "ppo-ALE-Pong"), ("../..", "policy"), ("-x", "x"), ("é", "policy"), ("a" * 99, "a" * 64)],
+    [
+        ("ppo-Ant-v5", "ppo-Ant-v5"),
+        ("ppo-ALE/Pong", "ppo-ALE-Pong-[0-9a-f]{8}"),
+        ("../..", "policy-[0-9a-f]{8}"),
+        ("-x", "x-[0-9a-f]{8}"),
+        ("é", "policy-[0-9a-f]{8}"),
+        ("a" * 99, "a{55}-[0-9a-f]{8}"),
+    ],
 )
 def test_a_slug_is_a_name_that_cannot_leave_its_folder(name: str, expected: str) -> None:
-    assert slug(name) == expected
+    assert re.fullmatch(expected, slug(name))
+
+
+def test_no_two_policies_share_a_folder() -> None:
+    assert len({slug(name) for name in ("a b", "a-b", "a/b", "a--b", "a b ")}) == 5
 
 
 def test_a_device_asks_for_signatures_from_the_first_signed_policy_on(
@@ -314,62 +422,119 @@ def test_a_device_asks_for_signatures_from_the_first_signed_policy_on(
     assert "none of the 1 trusted" in capsys.readouterr().err
     assert policies(board) == before
     # Whoever may deploy may change the keys.
-    assert deploy(board, foreign, "--trust", str(public), str(other)) == 0
+    assert deploy(board, foreign, "--trust", str(public), "--trust", str(other)) == 0
     assert current(board) == foreign.read_bytes()
     assert deploy(board, signed) == 0
+    # Each version has the keys that it was deployed with: one link switches both.
+    keys = [(board.base / "policies/arm" / link / "trusted.pub").read_bytes() for link in ("previous", "current")]
+    assert keys == [public.read_bytes() + other.read_bytes()] * 2
 
 
 def test_a_service_is_installed_once_and_restarted_for_new_policies(
     board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--service", "--run-options", "--env Pendulum-v1 --failsafe=zero")
-    assert deploy(board, ARM, *options) == 0
-    assert "tfqrl-arm.service is active." in capsys.readouterr().out
+    assert deploy(board, ARM, *SERVICE) == 0
+    assert "tfqrl-arm.service was started and is active." in capsys.readouterr().out
     unit = board.box / "etc/systemd/system/tfqrl-arm.service"
     text = unit.read_text()
     assert f"User={getuser()}\n" in text
     path = f"{board.base}/policies/arm/current/policy.tflite"
-    expected = f'ExecStart="{board.base}/venv/bin/tfqrl-edge" "run" "{path}" "--env" "Pendulum-v1" "--failsafe=zero"\n'
-    assert expected in text
+    expected = f'ExecStart="{board.base}/venv/bin/tfqrl-edge" "run" "{path}" '
+    assert expected + '"--plant" "serial" "--port" "/dev/ttyACM0" "--failsafe=zero"\n' in text
     calls = board.calls()
     assert [call for call in calls if call.startswith("sudo systemctl")] == [
         "sudo systemctl daemon-reload",
         "sudo systemctl enable tfqrl-arm.service",
+        "sudo systemctl reset-failed tfqrl-arm.service",
         "sudo systemctl restart tfqrl-arm.service",
     ]
 
     written = unit.stat().st_mtime_ns
-    assert deploy(board, ARM, *options) == 0
+    assert deploy(board, ARM, *SERVICE) == 0
     assert "tfqrl-arm.service is already there." in capsys.readouterr().out
     assert unit.stat().st_mtime_ns == written
     assert not any("restart" in call for call in board.calls())
 
     assert deploy(board, variant(tmp_path / "newer.tflite", 1)) == 0
-    assert "tfqrl-arm.service was restarted and is active." in capsys.readouterr().out
+    assert "tfqrl-arm.service was started and is active." in capsys.readouterr().out
     assert "sudo systemctl restart tfqrl-arm.service" in board.calls()
     assert deploy(board, ARM, "--rollback") == 0
-    assert "was restarted" in capsys.readouterr().out
+    assert "was started" in capsys.readouterr().out
     assert "sudo systemctl restart tfqrl-arm.service" in board.calls()
+
+
+def test_a_service_asks_for_signatures_once_a_policy_has_one(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy(board, ARM, *SERVICE) == 0
+    unit = board.box / "etc/systemd/system/tfqrl-arm.service"
+    assert "--require-signature" not in unit.read_text()
+    before = unit.read_text()
+    signed, newer, public = tmp_path / "signed.tflite", tmp_path / "newer.tflite", make_key(tmp_path / "maker")
+    signed.write_bytes(sign(ARM.read_bytes(), tmp_path / "maker"))
+    newer.write_bytes(sign(variant(newer, 1).read_bytes(), tmp_path / "maker"))
+    assert deploy(board, signed, "--trust", str(public)) == 0
+    keys = f"{board.base}/policies/arm/current/trusted.pub"
+    assert f'"--trust" "{keys}" "--require-signature" "--plant" "serial"' in unit.read_text()
+    assert Path(keys).read_bytes() == public.read_bytes()
+    assert "sudo systemctl restart tfqrl-arm.service" in board.calls()
+
+    # The version before is not signed, and the keys hold for it too.
+    assert deploy(board, signed, "--rollback") == 1
+    assert "is not signed" in capsys.readouterr().err
+    assert deploy(board, newer) == 0
+    written = unit.read_text()
+    assert deploy(board, newer, "--rollback") == 0
+    assert current(board) == signed.read_bytes()
+    assert unit.read_text() == written
+
+    unit.write_text(before)
+    assert deploy(board, newer, "--rollback") == 1
+    assert "does not ask for a signature yet" in capsys.readouterr().err
+    unit.write_text("[Service]\n")
+    assert deploy(board, newer) == 1
+    assert "not known how it was made: add --service" in capsys.readouterr().err
+
+
+def test_the_unit_follows_the_options_of_the_run(board: Board) -> None:
+    options = f"{EXAMPLE} --rate 0.2 --device edgetpu:usb:0"
+    assert deploy(board, ARM, "--service", "--run-options", options) == 0
+    text = (board.box / "etc/systemd/system/tfqrl-arm.service").read_text()
+    assert "WatchdogSec=50\nTimeoutStopSec=50\n" in text
+    assert "DeviceAllow=char-usb_device rw" in text
+
+
+def test_a_service_that_failed_too_often_is_started_again(board: Board, tmp_path: Path) -> None:
+    assert deploy(board, ARM, *SERVICE) == 0
+    newer = variant(tmp_path / "newer.tflite", 1)
+    for options in ((), ("--rollback",)):
+        (board.box / "failed-too-often").touch()
+        assert deploy(board, newer, *options) == 0
+        calls = board.calls()
+        again = calls.index("sudo systemctl reset-failed tfqrl-arm.service")
+        assert again < calls.index("sudo systemctl restart tfqrl-arm.service")
 
 
 def test_a_restart_that_failed_is_made_up_for(board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert deploy(board, ARM, "--service") == 0
+    assert deploy(board, ARM, *SERVICE) == 0
     newer = variant(tmp_path / "newer.tflite", 1)
     (board.box / "broken").touch()
     assert deploy(board, newer) == 1
-    assert "does not start" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "does not start" in error
+    assert "--rollback returns to it" in error
     (board.box / "broken").unlink()
     assert deploy(board, newer) == 0
     printed = capsys.readouterr().out
     assert "is already there." in printed
-    assert "was restarted and is active." in printed
+    assert "was started and is active." in printed
     assert deploy(board, newer) == 0
-    assert "restarted" not in capsys.readouterr().out
+    assert "started" not in capsys.readouterr().out
 
 
 def test_a_service_that_does_not_start_is_an_error(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
     (board.box / "broken").touch()
-    assert deploy(board, ARM, "--service") == 1
+    assert deploy(board, ARM, *SERVICE) == 1
     assert "The service tfqrl-arm.service does not start." in capsys.readouterr().err
 
 
@@ -377,7 +542,7 @@ def test_a_service_without_the_right_to_install_one_is_an_error(
     board: Board, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (board.box / "no-sudo").touch()
-    assert deploy(board, ARM, "--service") == 1
+    assert deploy(board, ARM, *SERVICE) == 1
     assert "sudo asks" in capsys.readouterr().err
     assert not (board.box / "etc/systemd/system/tfqrl-arm.service").exists()
 
@@ -389,7 +554,8 @@ def test_a_device_that_lacks_something_is_told_from_one_that_does_not(
     fakes = [
         ("python3", "#!/bin/sh\nexit 127\n", "has no python3"),
         ("python3", "#!/bin/sh\necho 3.9\n", "has Python 3.9; tfqrl needs 3.10"),
-        ("python3", "#!/bin/sh\ncase $2 in *venv*) exit 1 ;; esac\necho 3.11\n", "sudo apt install python3-venv"),
+        ("python3", "#!/bin/sh\ncase $2 in *P*) echo 32 ;; *) echo 3.11 ;; esac\n", "has a 32-bit system"),
+        ("python3", "#!/bin/sh\ncase $2 in *venv*) exit 1 ;; *P*) echo 64 ;; *) echo 3.11 ;; esac\n", "python3-venv"),
         ("uname", "#!/bin/sh\necho Darwin\n", "runs Darwin"),
         ("tar", "#!/bin/sh\necho 'tar: No space left on device' >&2\nexit 2\n", "has no space left"),
     ]
@@ -408,6 +574,7 @@ def test_connections_that_cannot_be_are_told_apart(board: Board, capsys: pytest.
         (board.ssh_with(known="nobody"), "Its host key is not known here"),
         (board.ssh_with(port=1), "Is it on, in this network"),
         ("no-such-ssh", "no-such-ssh cannot be run"),
+        ("true", "let us in and ran nothing"),
     ):
         assert deploy(board, ARM, ssh=ssh) == 1
         assert message in capsys.readouterr().err
@@ -435,8 +602,13 @@ def test_a_host_that_ssh_could_take_for_something_else_is_refused(host: str) -> 
         (["--ssh", ""], "--ssh takes a command"),
         (["--service", "--run-options", "--plant 'open"], "--run-options cannot be read"),
         (["--run-options", "--rate 5"], "add --service"),
+        (["--service"], "has to know its plant"),
+        (["--service", "--run-options", "--failsafe zero"], "has to know its plant"),
+        (["--service", "--run-options", "--plant serial --failsfe zero"], "unrecognized arguments: --failsfe zero."),
+        (["--service", "--run-options", "--plant serial --rate fast"], "invalid float value: 'fast'."),
+        (["--service", "--run-options", "--help"], "there is a --help in them."),
         (["--rollback", "--bench"], "--rollback goes alone"),
-        (["--bench", "--out", f"{__file__}/report.json"], "Cannot write"),
+        (["--bench", "--json", f"{__file__}/report.json"], "Cannot write"),
         (["--benhc"], "Did you mean '--bench'"),
     ],
 )

@@ -1,5 +1,6 @@
 """The unit of `tfqrl deploy --service`, looked at by systemd itself (Debian: apt install systemd)."""
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UsageError
-from tfqrl.service import unit
+from edge.safety import Cause
+from tfqrl.service import RUN_OPTIONS, unit
 
 
 def offline() -> bool:
@@ -24,8 +26,9 @@ systemd = pytest.mark.skipif(not offline(), reason="needs systemd-analyze of sys
 TRUE = shutil.which("true") or "/bin/true"
 
 
-def text(*words: str, rate_hz: float | None = 50.0) -> str:
-    return unit("arm", [TRUE, *words], user="root", groups=["dialout"], rate_hz=rate_hz)
+def text(*words: str, rate_hz: float | None = 50.0, edgetpu: bool = False) -> str:
+    groups = ["dialout", "plugdev"]
+    return unit("arm", [TRUE], words, user="root", groups=groups, rate_hz=rate_hz, edgetpu=edgetpu)
 
 
 def analyze(tmp_path: Path, contents: str, *words: str) -> str:
@@ -38,8 +41,9 @@ def analyze(tmp_path: Path, contents: str, *words: str) -> str:
 
 @systemd
 def test_systemd_reads_every_line_of_the_unit(tmp_path: Path) -> None:
-    words = ["run", "/home/pi's/current/policy.tflite", '--name="100 %h"', "$HOME", "back\\slash", ";", "é"]
-    assert "tfqrl-arm.service:" not in analyze(tmp_path, text(*words), "verify", "--man=no")
+    words = ["run", "/home/pi's/current/policy.tflite", '--name="100 %h"', "$HOME", "back\\slash", ";", "é", "\\"]
+    for edgetpu in (False, True):
+        assert "tfqrl-arm.service:" not in analyze(tmp_path, text(*words, edgetpu=edgetpu), "verify", "--man=no")
 
 
 @systemd
@@ -83,7 +87,28 @@ def test_the_capabilities_are_those_of_real_time_alone() -> None:
 def test_the_watchdog_waits_for_slow_loops() -> None:
     assert "WatchdogSec=2\n" in text("run", rate_hz=50.0)
     assert "WatchdogSec=2\n" in text("run", rate_hz=None)
-    assert "WatchdogSec=20\n" in text("run", rate_hz=0.5)
+    assert "WatchdogSec=20\nTimeoutStopSec=20\n" in text("run", rate_hz=0.5)
+    assert "TimeoutStopSec=10\n" in text("run")
+
+
+def test_an_emergency_stop_that_is_released_starts_nothing() -> None:
+    codes = {UsageError.exit_code, Cause.PLANT_STOPPED.exit_code}
+    line = next(line for line in text("run").splitlines() if line.startswith("RestartPreventExitStatus="))
+    assert {int(code) for code in line.partition("=")[2].split()} == codes
+
+
+def test_a_stick_is_let_in_only_where_the_policy_runs_on_it() -> None:
+    for line in ("DeviceAllow=char-apex rw", "DeviceAllow=char-usb_device rw", "SupplementaryGroups=dialout plugdev"):
+        assert line in text("run", edgetpu=True).splitlines()
+        assert line not in text("run").splitlines()
+    assert "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n" in text("run", edgetpu=True)
+    assert "AF_NETLINK" not in text("run")
+
+
+def test_the_unit_says_what_it_was_made_with() -> None:
+    words = ["--plant", "my robot:Arm", "--set", "a=\"b'c\\"]
+    line = next(line for line in text(*words).splitlines() if line.startswith(RUN_OPTIONS))
+    assert shlex.split(line.removeprefix(RUN_OPTIONS)) == words
 
 
 def test_words_are_quoted_for_systemd() -> None:
