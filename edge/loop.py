@@ -160,10 +160,12 @@ class ControlLoop:
             finally:
                 # Again, if a signal came before the first time.
                 stop.closed = True
-                if stop.number is not None:
+                # What else had ended it by then says more.
+                if stop.number is not None and record.exit_code == 0:
                     record.stopped_by = signal.Signals(stop.number).name
                     record.exit_code = 128 + stop.number
-                run.write_last()
+                if record.failsafe_sent is not None:
+                    run.write_last()
         return self.report()
 
     def report(self) -> LoopReport:
@@ -196,6 +198,8 @@ class _Run:
         bad_in_a_row = 0
         if stop.number is not None:
             return
+        # From here on the plant may move.
+        record.failsafe_sent = False
         try:
             self._plant.reset()
             stamped = hasattr(self._plant, "observed_ns")
@@ -245,6 +249,10 @@ class _Run:
 
     def write_last(self) -> None:
         """Write the failsafe action, after which the plant is left alone."""
+        # Nor may the watchdog write anything else from now on, or after this what it had begun to write.
+        self._held = self._loop._failsafe
+        if self.watchdog is not None:
+            self.watchdog.settle()
         # Twice, because a device may be about to recover; each time another array, because the plant may change it.
         for action in self._last_actions:
             self._begin()
@@ -254,7 +262,12 @@ class _Run:
                 self._record.note(error)
             else:
                 self._record.failsafe_sent = True
+            finally:
+                self._end()
+            if self._record.failsafe_sent and not (self.watchdog is not None and self.watchdog.settle()):
                 return
+        if self._record.failsafe_sent:
+            return
         self._record.count(Cause.PLANT_ERROR)
         if self._record.exit_code == 0 or self._record.exit_code >= 128:
             self._record.stop(Cause.PLANT_ERROR)

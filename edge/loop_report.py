@@ -34,7 +34,8 @@ class LoopReport:
       failsafes: ticks on which the failsafe action was written instead of the policy's, by cause; a reset or a last
         write that failed counts too.
       plant_errors: how often the plant raised what, by message.
-      failsafe_sent: whether the plant took the last failsafe action. If not, its actuators may still be driven.
+      failsafe_sent: whether the plant took the last failsafe action. If not, its actuators may still be driven. None if
+        the run ended before anything was asked of the plant.
       stopped_by: "duration", "SIGINT", "SIGTERM", the text of a `Cause`, or the name of an exception.
       exit_code: what a command that runs the loop should exit with.
       duration_s: from the first deadline to the end of the last tick.
@@ -55,7 +56,7 @@ class LoopReport:
     missed_periods: int
     failsafes: dict[str, int]
     plant_errors: dict[str, int]
-    failsafe_sent: bool
+    failsafe_sent: bool | None
     stopped_by: str
     exit_code: int
     duration_s: float
@@ -126,7 +127,7 @@ class Recorder:
         self._energy_error: str | None = None
         self.log: TickLog | None = None
         self.granted = Granted("unknown", (), ())
-        self.failsafe_sent = False
+        self.failsafe_sent: bool | None = None
         self.stopped_by, self.exit_code = "duration", 0
 
     def tick(self, deadline_ns: int, woke_ns: int, done_ns: int, missed: int) -> None:

@@ -133,7 +133,7 @@ def loop_text(report: LoopReport) -> str:
     if report.energy_error is not None:
         lines.append(f"warning: no energy was measured: {report.energy_error}")
     lines.append(f"kernel                {'; '.join((report.realtime.kernel, *report.realtime.asked))}")
-    if not report.failsafe_sent:
+    if report.failsafe_sent is False:
         lines.append("WARNING: the plant did not take the last failsafe action: its actuators may still be driven")
     lines += [f"warning: {warning}" for warning in report.realtime.warnings]
     lines += [f"plant error, {count} times: {text}" for text, count in report.plant_errors.items()]

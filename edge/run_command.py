@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge import artifact, options, report
+from edge import artifact, options, report, ticklog
 from edge.conditions import Conditions
-from edge.errors import UsageError
+from edge.errors import OutputError, UsageError, UserError
 from edge.files import check_writable, write_atomically
 from edge.loop import ControlLoop
 from edge.loop_report import SCHEMA_VERSION, LoopReport, RunReport
@@ -122,6 +122,9 @@ def run(given: argparse.Namespace) -> int:
     ControlLoop(policy, chosen.plant, **keywords).ticks(given.duration)
     if given.json:
         check_writable(given.json)
+    if given.log:
+        check_writable(given.log)
+        ticklog.check_replaceable(given.log)
 
     def write_report(loop_report: LoopReport, of_plant: choice.PlantReport) -> None:
         result = RunReport(
@@ -159,7 +162,12 @@ def run(given: argparse.Namespace) -> int:
                     loop.run(duration_s=given.duration, stop=stop)
                 finally:
                     exit_code = loop.report().exit_code
-                    write_report(loop.report(), chosen.report())
+                    try:
+                        write_report(loop.report(), chosen.report())
+                    except OutputError as error:
+                        # The run's own code says more: a service must not start again after an emergency stop.
+                        _complain(error)
+                        exit_code = exit_code or error.exit_code
         except Stopped:
             # While the plant was opened, which the first signal did not end.
             assert stop.number is not None
@@ -167,8 +175,7 @@ def run(given: argparse.Namespace) -> int:
         except choice.ClosingError as error:
             if exit_code is None:
                 raise
-            # The run's own code says more.
-            print(f"tfqrl-edge: {error}", file=sys.stderr)
+            _complain(error)
             exit_code = exit_code or error.exit_code
     return exit_code
 
@@ -177,6 +184,11 @@ def _say(text: str) -> None:
     # There may be nobody to print to: a lost session is one of the things that end a loop.
     with contextlib.suppress(OSError):
         print(text, flush=True)
+
+
+def _complain(error: UserError) -> None:
+    with contextlib.suppress(OSError):
+        print(f"tfqrl-edge: {error}", file=sys.stderr)
 
 
 def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -122,7 +122,8 @@ class TickLog:
         self._closing = threading.Event()
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            _keep_older(Path(path))
+            if check_replaceable(Path(path)):
+                os.replace(path, f"{path}.1")
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         except OSError as error:
             raise OutputError(f"Cannot write the log {path}: {error.strerror}.") from error
@@ -194,20 +195,20 @@ class TickLog:
             self.error = f"the log ended early: {error.strerror}"
 
 
-def _keep_older(path: Path) -> None:
-    """Move a log out of the way of a new one.
+def check_replaceable(path: Path) -> bool:
+    """Whether a log of this name is there already.
 
     Raises:
-      OutputError: the file is no log, which is not ours to replace.
+      OutputError: something else is, which is not ours to replace.
     """
     if not path.is_file() or path.stat().st_size == 0:
-        return
+        return False
     try:
         with path.open("rb") as file:
             _parse(file.read(HEADER_BYTES), path)
     except LogError as error:
         raise OutputError(f"{path} exists and is no log of ticks. Give another name for the log.") from error
-    os.replace(path, path.with_name(f"{path.name}.1"))
+    return True
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,18 @@ class Watchdog:
             assert self._began_ns is not None
             late = self._stage > 0 or self._clock.now_ns() - self._began_ns > self._limit_ns
             self._began_ns = None
-        if self._helper is not None:
-            self._helper.join(self._limit_ns * 1e-9)
-            self._helper = None
+        self.settle()
         return late
+
+    def settle(self) -> bool:
+        """Give what was done first time to end, as long as a call may take; returns whether there was anything."""
+        helper = self._helper
+        if helper is None:
+            return False
+        helper.join(self._limit_ns * 1e-9)
+        if not helper.is_alive():
+            self._helper = None
+        return True
 
     def check(self) -> None:
         """Do what is due, each stage once for each call."""
@@ -69,7 +77,8 @@ class Watchdog:
                 if self._clock.now_ns() - self._began_ns <= after_ns:
                     return
                 self._stage += 1
-            act()
+                # Still locked, so that it cannot come after `end`.
+                act()
 
     def __enter__(self) -> Watchdog:
         try:
@@ -86,10 +95,14 @@ class Watchdog:
         self._thread.join()
 
     def _start_first(self) -> None:
-        self._helper = threading.Thread(target=self._first, name="watchdog's help", daemon=True)
+        # One at a time: what a stuck one waits for would hold the next one too.
+        if self._helper is not None and self._helper.is_alive():
+            return
+        helper = threading.Thread(target=self._first, name="watchdog's help", daemon=True)
         # Without a thread to spare the later stages are what is left.
         with contextlib.suppress(RuntimeError):
-            self._helper.start()
+            helper.start()
+            self._helper = helper
 
     def _watch(self) -> None:
         while not self._closing.wait(self._limit_ns * 1e-9 / 4):

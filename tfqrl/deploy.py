@@ -113,13 +113,18 @@ def deploy(policy: Path, device: Device, options: Options, say: Callable[[str], 
         say(f"Run it with: ssh -t {device.host} {shlex.quote(shlex.join([*command, *shlex.split(EXAMPLE)]))}")
         return
     given = _parsed(words)
+    rate_hz = given.rate or manifest.spec.control_rate_hz
+    break_off_s = 0.0
+    if given.max_block and given.stop_after and rate_hz:
+        break_off_s = given.max_block + 2 * given.stop_after / rate_hz
     unit = service.unit(
         name,
         command,
         words,
         user=facts["user"],
         groups=facts["groups"].split(),
-        rate_hz=given.rate or manifest.spec.control_rate_hz,
+        rate_hz=rate_hz,
+        break_off_s=break_off_s,
         edgetpu=given.device.startswith("edgetpu"),
     )
     _say_started(device.run(SERVICE, name, "yes" if options.service else "no", data=unit.encode()), name, say)

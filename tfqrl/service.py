@@ -98,6 +98,7 @@ def unit(
     user: str,
     groups: Sequence[str],
     rate_hz: float | None = None,
+    break_off_s: float = 0.0,
     edgetpu: bool = False,
 ) -> str:
     """The text of tfqrl-NAME.service.
@@ -109,6 +110,8 @@ def unit(
       user: who runs it.
       groups: groups that the device has; those that the policy needs are joined.
       rate_hz: the loop's rate. The watchdog waits for 2 s, and a stop takes 10 s, or ten ticks if that is longer.
+      break_off_s: how long the loop itself takes to end when a call of the plant never comes back; systemd, which would
+        end it without a last failsafe action, waits longer.
       edgetpu: whether the policy runs on an Edge TPU.
 
     Raises:
@@ -122,8 +125,8 @@ def unit(
         user=user,
         groups=" ".join(group for group in groups if edgetpu or group not in EDGETPU_GROUPS),
         stopped=Cause.PLANT_STOPPED.exit_code,
-        watchdog_s=max(2.0, ten_ticks_s),
-        stop_s=max(10.0, ten_ticks_s),
+        watchdog_s=max(2.0, ten_ticks_s, 1.0 + 1.1 * break_off_s),
+        stop_s=max(10.0, ten_ticks_s, 1.0 + 1.1 * break_off_s),
         edgetpu=EDGETPU if edgetpu else "",
         families="AF_UNIX AF_INET AF_INET6" + (" AF_NETLINK" if edgetpu else ""),
     )

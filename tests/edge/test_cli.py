@@ -12,6 +12,7 @@ from fakes import DATA
 
 from edge import artifact, cli
 from edge.artifact import Manifest
+from edge.errors import OutputError
 from edge.loop_report import RunReport
 from edge.policy import Policy
 from edge.records import from_plain
@@ -231,3 +232,45 @@ def test_a_log_without_ticks_proves_nothing(tmp_path: Path, capsys: pytest.Captu
     assert "nothing to compare" in capsys.readouterr().err
     assert cli.main(["replay", str(tmp_path / "ticks.log"), str(DATA / "arm-float32.tflite")]) == 1
     assert "the log is of another model" in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_why_the_loop_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "halt.py").write_text(HALT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def full(path: Path, data: bytes) -> None:
+        raise OutputError(f"Cannot write {path}: No space left on device.")
+
+    monkeypatch.setattr("edge.run_command.write_atomically", full)
+    words = ["run", LEVER, "--plant", "halt:Halt", "--rate", "100", "--json", "run.json"]
+    # 18 is what keeps a service from starting the motors again.
+    assert cli.main(words) == 18
+    assert "No space left" in capsys.readouterr().err
+    sys.modules.pop("halt")
+
+
+HALT = """
+from edge.plants import PlantStoppedError
+
+class Halt:
+    def __init__(self, spec):
+        pass
+
+    def reset(self):
+        pass
+
+    def read(self):
+        raise PlantStoppedError("the emergency stop is pressed")
+
+    def write(self, action):
+        return action
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+"""

@@ -650,4 +650,60 @@ def test_signals_that_came_before_the_run_keep_the_plant_from_moving(arm: Policy
     loop = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5]))
     report = loop.run(stop=stop)
     assert (report.ticks, report.stopped_by, report.exit_code) == (0, "SIGTERM", 143)
-    np.testing.assert_array_equal(plant.written, [[0.5, 0.5]])
+    # It was not touched, so that there is nothing to take back.
+    assert plant.written == []
+    assert report.failsafe_sent is None
+
+
+def test_nothing_but_the_failsafe_action_comes_after_a_run_that_held_a_torque(arm: Policy) -> None:
+    # The last write takes longer than a call may: what the watchdog then writes must not be what was held before.
+    helped = threading.Event()
+
+    class SlowAtTheEnd(FakePlant):
+        def write(self, action: Any) -> Any:
+            super().write(action)
+            if threading.current_thread() is not threading.main_thread():
+                helped.set()
+            elif (np.asarray(action) == 0).all():
+                assert helped.wait(10)
+            return action
+
+    plant = SlowAtTheEnd([GOOD])
+    report = ControlLoop(arm, plant, rate_hz=50, safety=Safety("hold", max_block_s=0.05)).run(duration_s=0.06)
+    assert report.failsafe_sent
+    assert len(plant.written) == 5
+    for action in plant.written[-2:]:
+        np.testing.assert_array_equal(action, [0.0, 0.0])
+
+
+def test_a_watchdog_without_a_thread_to_spare_does_not_end_the_run(
+    arm: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if "help" in thread.name:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    class Slow(FakePlant):
+        def read(self) -> Any:
+            if self.reads == 2:
+                time.sleep(0.2)
+            return super().read()
+
+    report = ControlLoop(arm, Slow([GOOD]), rate_hz=50, safety=Safety("zero", max_block_s=0.02)).run(duration_s=0.3)
+    assert report.failsafes["plant blocked"] >= 1
+    assert report.stopped_by == "duration"
+
+
+def test_a_cause_says_more_than_a_signal_that_had_come_before(arm: Policy) -> None:
+    def work(tick: int) -> None:
+        if tick == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise PlantStoppedError("emergency stop")
+
+    report = run(arm, FakePlant([GOOD], work), FakeClock(), ticks=10)
+    assert (report.stopped_by, report.exit_code) == ("plant stopped", 18)
