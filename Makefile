@@ -43,6 +43,7 @@ results: $(VENV)/train
 virtual-pi: $(VENV)/test
 	$(BIN)/python scripts/virtual_pi.py
 	$(BIN)/python -m pytest tests/virtual_pi
+	cat build/virtual-pi/agreement.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

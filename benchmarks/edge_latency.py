@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cheetah
 import numpy as np
 import onnxruntime
 import provenance
@@ -29,15 +30,12 @@ import stable_baselines3
 import torch
 from onnx_export import to_int8, to_onnx
 
-from converters import convert
-from edge.artifact import ActionSpec, Normalizer, ObservationSpec, PolicySpec
+from edge.artifact import Normalizer
 from edge.conditions import Conditions
 from edge.interpreter import build
 from edge.quantise import Quantiser
 from edge.report import table
-from tfqrl.networks import mlp
 
-OBSERVATION, ACTION = 17, 6
 SIZES = ((64, 64), (256, 256))
 BLOCKS = 300
 # Blocks of about the same length for calls of a microsecond and of a fifth of a millisecond.
@@ -47,23 +45,15 @@ PACKAGES = ("onnxruntime", "stable-baselines3", "torch")
 
 def measure(hidden: tuple[int, ...]) -> dict[str, Any]:
     """The row of one network."""
-    spec = PolicySpec(
-        ObservationSpec((OBSERVATION,), (None,) * OBSERVATION, (None,) * OBSERVATION),
-        ActionSpec((ACTION,), (-1.0,) * ACTION, (1.0,) * ACTION),
-        None,
-        None,
-    )
-    observations = np.random.default_rng(0).normal(size=(500, OBSERVATION))
-    given = observations[0]
-    network = mlp(OBSERVATION, hidden, ACTION)
+    given = cheetah.OBSERVATIONS[0]
     calls: dict[str, Callable[[], object]] = {}
     for recipe, suffix in (("int8", ""), ("float32", " float32")):
-        conversion = convert(network, spec, recipe, observations)
+        conversion = cheetah.conversion(hidden, recipe)
         policy = conversion.policy()
         calls[f"act{suffix}"] = lambda act=policy.act: act(given)  # type: ignore[misc]
         calls[f"bare{suffix}"] = bare_calls(conversion.artifact.flatbuffer, given)
         np.testing.assert_array_equal(calls[f"bare{suffix}"]()[0], policy.act(given))  # type: ignore[index]
-    calls["onnxruntime"] = onnx_call(network, observations.astype(np.float32))
+    calls["onnxruntime"] = onnx_call(cheetah.network(hidden), cheetah.OBSERVATIONS.astype(np.float32))
     calls["stable-baselines3"] = sb3_call(hidden, given)
     for name, call in calls.items():
         block_us(call, CALLS[name])
@@ -72,7 +62,7 @@ def measure(hidden: tuple[int, ...]) -> dict[str, Any]:
         for name, call in calls.items():
             times_us[name][block] = block_us(call, CALLS[name])
     return {
-        "network": f"{OBSERVATION}-" + "-".join(map(str, hidden)) + f"-{ACTION}",
+        "network": "-".join(map(str, (cheetah.OBSERVATION, *hidden, cheetah.ACTION))),
         "median_us": {name: float(np.median(times)) for name, times in times_us.items()},
         "ratios": {
             f"{above} / {below}": ratio(times_us[above], times_us[below])
@@ -138,8 +128,8 @@ def sb3_call(hidden: tuple[int, ...], observation: Any) -> Callable[[], object]:
 def host_quantisation() -> dict[str, float]:
     """Microseconds for normalising and quantising 17 observations: ours, and as one would write it in numpy."""
     rng = np.random.default_rng(0)
-    observation, tensor = rng.normal(size=OBSERVATION), np.zeros(OBSERVATION, np.int8)
-    mean, std, scale, zero_point = rng.normal(size=OBSERVATION), np.full(OBSERVATION, 2.0), 0.05, 3
+    observation, tensor = rng.normal(size=cheetah.OBSERVATION), np.zeros(cheetah.OBSERVATION, np.int8)
+    mean, std, scale, zero_point = rng.normal(size=cheetah.OBSERVATION), np.full(cheetah.OBSERVATION, 2.0), 0.05, 3
     quantiser = Quantiser(tensor, scale, zero_point, Normalizer(tuple(mean), tuple(std), 10.0))
     values, store = quantiser.values, quantiser.store
 
@@ -174,7 +164,7 @@ def main() -> None:
     ]
     print(table(("ratio", *(row["network"] for row in rows)), cells), end="\n\n")
     print(
-        f"normalising and quantising {OBSERVATION} observations on the host: {quantisation['ours_us']:.2f} us "
+        f"normalising and quantising {cheetah.OBSERVATION} observations on the host: {quantisation['ours_us']:.2f} us "
         f"(plain numpy: {quantisation['plain_numpy_us']:.2f} us)"
     )
     if options.json:

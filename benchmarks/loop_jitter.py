@@ -17,47 +17,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cheetah
 import numpy as np
 import provenance
 
-from converters import convert
-from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.clock import MonotonicClock
 from edge.conditions import Conditions
 from edge.loop import ControlLoop
+from edge.plants.memory import MemoryPlant
 from edge.policy import Policy
 from edge.realtime import Realtime, realtime
 from edge.report import PERCENTILE_NAMES, percentile_row, table
 from edge.stats import Percentiles
-from tfqrl.networks import mlp
 
-OBSERVATION, ACTION, HIDDEN = 17, 6, (256, 256)
+HIDDEN = (256, 256)
 RATE_HZ = 1000.0
 SLICE_S = 2.0
-
-
-class Memory:
-    """A plant whose sensors and actuators cost nothing."""
-
-    def __init__(self) -> None:
-        self._observation = np.zeros(OBSERVATION)
-
-    def reset(self) -> None:
-        """Nothing to reset."""
-
-    def read(self) -> Any:
-        """The same observation always."""
-        return self._observation
-
-    def write(self, action: Any) -> Any:
-        """Sent as it is."""
-        return action
-
-    def __enter__(self) -> Memory:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        pass
 
 
 def bare_wake_ups(ticks: int, wanted: Realtime) -> tuple[Any, int]:
@@ -75,18 +50,6 @@ def bare_wake_ups(ticks: int, wanted: Realtime) -> tuple[Any, int]:
     return late_ns[:woken], missed
 
 
-def policy() -> Policy:
-    """An int8 policy of HalfCheetah's size."""
-    spec = PolicySpec(
-        ObservationSpec((OBSERVATION,), (None,) * OBSERVATION, (None,) * OBSERVATION),
-        ActionSpec((ACTION,), (-1.0,) * ACTION, (1.0,) * ACTION),
-        None,
-        None,
-    )
-    observations = np.random.default_rng(0).normal(size=(500, OBSERVATION))
-    return convert(mlp(OBSERVATION, HIDDEN, ACTION), spec, "int8", observations).policy()
-
-
 def measure(acting: Policy, wanted: Realtime, slices: int) -> dict[str, Any]:
     """Slices of the loop and of bare wake-ups in turns."""
     ticks = round(SLICE_S * RATE_HZ)
@@ -95,7 +58,7 @@ def measure(acting: Policy, wanted: Realtime, slices: int) -> dict[str, Any]:
         late_ns, missed = bare_wake_ups(ticks, wanted)
         bare.append(Percentiles.of_ns(late_ns))
         bare_missed.append(missed)
-        with Memory() as plant:
+        with MemoryPlant(cheetah.OBSERVATIONS) as plant:
             loop = ControlLoop(acting, plant, rate_hz=RATE_HZ, wanted=wanted)
             reports.append(loop.run(duration_s=SLICE_S))
     return {
@@ -125,7 +88,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     slices = max(1, round(options.seconds / SLICE_S))
-    acting = policy()
+    acting = cheetah.conversion(HIDDEN, "int8").policy()
     modes = {
         "ordinary process": Realtime(),
         "real time": Realtime(priority=80, lock_memory=True, cpus=[1], collect_garbage=False),

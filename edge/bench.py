@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from edge import energy, interpreter, session
 from edge.coldstart import ColdStart, cold_start
@@ -17,10 +13,11 @@ from edge.contenders import Contender, load
 from edge.energy import Energy
 from edge.errors import UsageError, UserError
 from edge.interpreter import Runtime
-from edge.loop import ControlLoop
+from edge.loop import ControlLoop, check_rate
 from edge.loop_report import LoopReport
 from edge.meters import DEFAULT_CPU_WATTS, Meter, find_meter
 from edge.meters.sampler import Sampler
+from edge.plants.memory import MemoryPlant
 from edge.policy import Policy
 from edge.session import Asked
 from edge.stats import Latency
@@ -158,8 +155,8 @@ def bench(
             f"Energy takes from {energy.MIN_WINDOWS} to 1000 windows, for an interval, or 0 for none; it was given "
             f"{energy_windows}."
         )
-    if rate_hz is not None and not 0 < rate_hz <= 1e6:
-        raise UsageError(f"A rate of {rate_hz:g} Hz is not possible. Give one between 0 and 1e6.")
+    if rate_hz is not None:
+        check_rate(rate_hz)
     interpreter.runtime_module()
     asked: list[Asked] = [("tfqrl", Path(path), count, device) for path in paths for count in threads]
     asked += [(kind, Path(path), count, "cpu") for kind, path in against for count in threads]
@@ -182,7 +179,7 @@ def bench(
             if kind == "tfqrl":
                 progress(f"{labels[i]} at {rate_hz:g} Hz")
                 policy = Policy.load(path, threads=count, device=where, trust=trust)
-                with _Memory(contenders[i].observations) as plant:
+                with MemoryPlant(contenders[i].observations) as plant:
                     loop = ControlLoop(policy, plant, rate_hz=rate_hz).run(duration_s=RATE_RUN_S)
                 if loop.exit_code:
                     raise BenchStoppedError(labels[i], loop)
@@ -258,25 +255,3 @@ def _repeating(contender: Contender) -> Callable[[], object]:
         return act(observations[i])
 
     return call
-
-
-class _Memory:
-    """A plant whose sensors and actuators cost nothing."""
-
-    def __init__(self, observations: list[npt.NDArray[Any]]) -> None:
-        self._observations = itertools.cycle(observations)
-
-    def reset(self) -> None:
-        pass
-
-    def read(self) -> npt.NDArray[Any]:
-        return next(self._observations)
-
-    def write(self, action: Any) -> Any:
-        return action
-
-    def __enter__(self) -> _Memory:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        pass

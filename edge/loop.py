@@ -37,6 +37,19 @@ MIN_RATE_HZ, MAX_RATE_HZ = 1e-3, 1e6
 MAX_DURATION_S = 10 * 365.25 * 86_400
 
 
+def check_rate(rate_hz: float) -> float:
+    """The rate, if it is a possible one.
+
+    Raises:
+      UsageError: it is not.
+    """
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise UsageError(
+            f"A rate of {rate_hz:g} Hz is not possible. Give one between {MIN_RATE_HZ:g} and {MAX_RATE_HZ:g}."
+        )
+    return float(rate_hz)
+
+
 class ControlLoop:
     """Reads a plant, asks a policy, writes the action, at a fixed rate.
 
@@ -87,11 +100,7 @@ class ControlLoop:
         rate_hz = policy.spec.control_rate_hz if rate_hz is None else rate_hz
         if rate_hz is None:
             raise UsageError(f"The manifest of {policy.name} names no control rate. Give one with --rate HZ.")
-        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-            raise UsageError(
-                f"A rate of {rate_hz:g} Hz is not possible. Give one between {MIN_RATE_HZ:g} and {MAX_RATE_HZ:g}."
-            )
-        self.rate_hz = float(rate_hz)
+        self.rate_hz = check_rate(rate_hz)
         self._policy, self._plant = policy, plant
         self._safety = Safety() if safety is None else safety
         self._failsafe = failsafe_action(policy.spec, self._safety.failsafe)

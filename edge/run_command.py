@@ -161,9 +161,12 @@ def run(given: argparse.Namespace) -> int:
                 try:
                     loop.run(duration_s=given.duration, stop=stop)
                 finally:
-                    exit_code = loop.report().exit_code
+                    ran = loop.report()
+                    exit_code = ran.exit_code
                     try:
-                        write_report(loop.report(), chosen.report())
+                        # Of a run that something kept from beginning there is nothing to tell, unless it was a signal.
+                        if ran.failsafe_sent is not None or stop.number is not None:
+                            write_report(ran, chosen.report())
                     except OutputError as error:
                         # The run's own code says more: a service must not start again after an emergency stop.
                         _complain(error)

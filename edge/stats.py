@@ -83,8 +83,8 @@ class Estimate:
 def mean_estimate(values: npt.NDArray[Any]) -> Estimate:
     """The mean of a few independent values, with a bootstrap interval that holds for small samples too.
 
-    The bare percentile bootstrap is too narrow there (at 3 values it holds the truth in 3 of 4 cases): it divides by n
-    where n - 1 would be right, and takes the spread for known. Both are put right by widening it.
+    The bare percentile bootstrap is too narrow there: it divides by n where n - 1 would be right, and takes the spread
+    for known. Both are put right by widening it.
 
     Args:
       values: (n,), at least 2.

@@ -16,6 +16,7 @@ from edge import children, cli, session
 from edge.bench import BenchReport, BenchStoppedError, bench
 from edge.conditions import Thermal
 from edge.errors import UnknownNameError, UsageError, UserError
+from edge.plants.memory import MemoryPlant
 from edge.records import from_plain, to_json
 from edge.report import bench_markdown, bench_text
 
@@ -84,12 +85,12 @@ def test_a_signal_in_the_control_loop_ends_the_bench_and_nothing_is_written(
 ) -> None:
     out = tmp_path / "bench.json"
 
-    class Killed(bench_module._Memory):
+    class Killed(MemoryPlant):
         def read(self) -> Any:
             os.kill(os.getpid(), number)
             return super().read()
 
-    monkeypatch.setattr(bench_module, "_Memory", Killed)
+    monkeypatch.setattr(bench_module, "MemoryPlant", Killed)
     words = ["bench", str(ARM[1]), "--n", "100", "--energy-windows", "0", "--rate", "100", "--json", str(out)]
     assert cli.main(words) == code
     captured = capsys.readouterr()
@@ -99,11 +100,11 @@ def test_a_signal_in_the_control_loop_ends_the_bench_and_nothing_is_written(
 
 
 def test_a_control_loop_that_cannot_act_ends_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken(bench_module._Memory):
+    class Broken(MemoryPlant):
         def read(self) -> Any:
             raise OSError("no such device")
 
-    monkeypatch.setattr(bench_module, "_Memory", Broken)
+    monkeypatch.setattr(bench_module, "MemoryPlant", Broken)
     with pytest.raises(BenchStoppedError, match="stopped by plant error") as caught:
         bench([ARM[1]], n=100, energy_windows=0, rate_hz=1000)
     assert caught.value.exit_code == 1

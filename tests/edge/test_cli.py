@@ -4,6 +4,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -274,3 +275,23 @@ class Halt:
     def __exit__(self, *error):
         pass
 """
+
+
+def test_a_run_that_could_not_begin_has_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gymnasium")
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "watchdog":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    words = ["run", LEVER, "--env", "Pendulum-v1", "--max-block", "1", "--json", str(tmp_path / "run.json")]
+    assert cli.main(words) == 1
+    captured = capsys.readouterr()
+    assert "The watchdog over the plant cannot be started" in captured.err
+    assert "stopped by" not in captured.out
+    assert not (tmp_path / "run.json").exists()

@@ -1,44 +1,21 @@
-import os
-import signal
-import threading
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import DATA, FakeClock, FakePlant
+from loops import BAD, GOOD, MS, run
 
 from edge.errors import UnknownNameError, UsageError
 from edge.loop import ControlLoop
-from edge.loop_report import LoopReport
 from edge.plants import PlantStoppedError
 from edge.policy import Policy
 from edge.report import loop_text
 from edge.safety import ActionLimits, Safety
-from edge.signals import Stopped, StopSignals
-
-MS = 1_000_000
-GOOD = np.array([0.3, 1.05, 60.0])
-BAD = np.array([0.3, np.nan, 60.0])
 
 
 @pytest.fixture
 def arm() -> Policy:
     return Policy.load(DATA / "arm-int8.tflite")
-
-
-def run(
-    arm: Policy,
-    plant: FakePlant,
-    clock: FakeClock,
-    *,
-    ticks: int = 10,
-    rate_hz: float = 100.0,
-    limits: ActionLimits | None = None,
-    **safety: Any,
-) -> LoopReport:
-    loop = ControlLoop(arm, plant, rate_hz=rate_hz, clock=clock, limits=limits, safety=Safety(**safety))
-    return loop.run(duration_s=ticks / rate_hz)
 
 
 def test_ticks_fall_on_a_grid_whatever_each_takes(arm: Policy) -> None:
@@ -170,54 +147,6 @@ def test_a_plant_may_change_the_array_that_it_is_given(arm: Policy) -> None:
     np.testing.assert_array_equal(plant.written[1], plant.written[0])
     np.testing.assert_array_equal(plant.written[2], plant.written[0])
     np.testing.assert_array_equal(plant.written[3], [0.0, 0.0])
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_loop_after_its_tick(arm: Policy, number: signal.Signals) -> None:
-    plant = FakePlant([GOOD], lambda tick: os.kill(os.getpid(), number) if tick == 2 else None)
-    report = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5])).run()
-    assert (report.ticks, report.stopped_by, report.exit_code) == (3, number.name, 128 + number)
-    assert len(plant.written) == 4
-    np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "handlers are given back"
-
-
-def test_a_second_signal_breaks_off_a_tick_that_is_stuck(arm: Policy) -> None:
-    def stuck(tick: int) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the second signal should have ended this")
-
-    plant = FakePlant([GOOD], stuck)
-    report = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5])).run()
-    assert (report.ticks, report.stopped_by, report.exit_code) == (0, "SIGTERM", 143)
-    np.testing.assert_array_equal(plant.written, [[0.5, 0.5]])
-
-
-def test_signals_break_off_until_the_last_write_comes_next() -> None:
-    stop = StopSignals()
-    stop.handle(signal.SIGTERM, None)
-    for _ in range(3):  # a plant may swallow some
-        with pytest.raises(Stopped):
-            stop.handle(signal.SIGINT, None)
-    stop.closed = True
-    stop.handle(signal.SIGINT, None)
-    assert stop.number == signal.SIGTERM
-
-
-def test_signals_do_not_interrupt_the_last_write(arm: Policy) -> None:
-    class Slow(FakePlant):
-        def write(self, action: Any) -> Any:
-            if len(self.written) == 1:  # the failsafe action
-                os.kill(os.getpid(), signal.SIGINT)
-                os.kill(os.getpid(), signal.SIGINT)
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super().write(action)
-
-    plant = Slow([GOOD])
-    report = run(arm, plant, FakeClock(), ticks=1, failsafe=[0.5, 0.5])
-    assert report.stopped_by == "duration"
-    np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
 
 
 def test_periods_after_the_end_are_not_missed(arm: Policy) -> None:
@@ -416,96 +345,6 @@ def test_after_a_failsafe_action_changes_are_limited_from_there(arm: Policy, mon
     np.testing.assert_allclose([action[0] for action in plant.written[:3]], [-0.5, -1.0, -0.5], atol=1e-6)
 
 
-def test_a_call_that_takes_too_long_is_counted_when_it_comes_back(arm: Policy) -> None:
-    clock = FakeClock(start_ns=0)
-    plant = FakePlant([GOOD], lambda tick: clock.advance(6 * MS if tick == 1 else 0))
-    report = run(arm, plant, clock, ticks=3, failsafe=[0.5, 0.5], max_block_s=0.005)
-    assert report.failsafes == {"plant blocked": 1}
-
-
-def test_a_plant_that_blocks_gets_the_failsafe_action_while_it_does(arm: Policy) -> None:
-    # On the real clock: what is tested is that another thread acts while this one is stuck.
-    written_in_time = threading.Event()
-
-    class Blocking(FakePlant):
-        def read(self) -> Any:
-            if self.reads == 2:
-                assert written_in_time.wait(10)
-            return super().read()
-
-        def write(self, action: Any) -> Any:
-            if threading.current_thread() is not threading.main_thread():
-                np.testing.assert_array_equal(action, [0.5, 0.5])
-                written_in_time.set()
-            return super().write(action)
-
-    plant = Blocking([GOOD])
-    loop = ControlLoop(arm, plant, rate_hz=50, safety=Safety([0.5, 0.5], max_block_s=0.05))
-    report = loop.run(duration_s=0.3)
-    assert written_in_time.is_set()
-    assert report.failsafes["plant blocked"] >= 1
-
-
-class Stuck(FakePlant):
-    """Its third read never comes back by itself."""
-
-    def read(self) -> Any:
-        if self.reads == 2:
-            time.sleep(1000)
-        return super().read()
-
-
-def test_a_plant_that_never_comes_back_ends_the_loop_with_its_cause(arm: Policy) -> None:
-    # On the real clock, like the signal that breaks the call off.
-    plant = Stuck([GOOD])
-    loop = ControlLoop(arm, plant, rate_hz=100, safety=Safety([0.5, 0.5], max_block_s=0.02, stop_after=3))
-    report = loop.run()
-    assert (report.ticks, report.stopped_by, report.exit_code) == (2, "plant blocked", 15)
-    assert report.failsafes == {"plant blocked": 1}
-    # Written by the watchdog while the read hung, and last of all.
-    np.testing.assert_array_equal(plant.written[-2:], [[0.5, 0.5]] * 2)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-@pytest.mark.parametrize("where", ["read", "last write"])
-def test_what_cannot_be_broken_off_is_left_to_the_program(arm: Policy, where: str) -> None:
-    dead = threading.Event()
-
-    class Deaf(FakePlant):
-        """Does not notice signals, like a driver that is stuck in the kernel."""
-
-        def hang(self) -> None:
-            # The signal is on its way to this thread all the while.
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-            assert dead.wait(10)
-
-        def read(self) -> Any:
-            if where == "read" and self.reads == 2:
-                self.hang()
-            return super().read()
-
-        def write(self, action: Any) -> Any:
-            last = len(self.written) == 3
-            super().write(action)
-            if where == "last write" and last and threading.current_thread() is threading.main_thread():
-                self.hang()
-            return action
-
-    plant = Deaf([GOOD])
-    safety = Safety([0.5, 0.5], max_block_s=0.02, stop_after=3)
-    loop = ControlLoop(arm, plant, rate_hz=100, safety=safety, on_dead_plant=dead.set)
-    try:
-        loop.run(duration_s=0.03)
-    finally:
-        # It is answered when it is let through, by nobody then.
-        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        signal.signal(signal.SIGTERM, before)
-    assert dead.is_set()
-    assert (loop.report().stopped_by, loop.report().exit_code) == ("plant blocked", 15)
-    np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
-
-
 def test_a_failsafe_beyond_the_bounds_is_refused_and_not_clipped_in_silence(arm: Policy) -> None:
     for failsafe in ([99.0, 0.5], [0.0, -0.1]):
         with pytest.raises(UsageError, match=r"must lie within the policy's bounds, \[-2.0, 0.0\] to \[2.0, 1.0\]"):
@@ -562,67 +401,6 @@ def test_a_discrete_policys_plant_gets_numbers() -> None:
     assert report.plant_errors == {}
 
 
-def test_a_plant_that_blocks_gets_what_the_loop_holds(arm: Policy) -> None:
-    written_in_time = threading.Event()
-
-    class Blocking(FakePlant):
-        def read(self) -> Any:
-            if self.reads == 2:
-                assert written_in_time.wait(10)
-            return super().read()
-
-        def write(self, action: Any) -> Any:
-            super().write(action)
-            if threading.current_thread() is not threading.main_thread():
-                written_in_time.set()
-            return action
-
-    plant = Blocking([GOOD])
-    ControlLoop(arm, plant, rate_hz=50, safety=Safety("hold", max_block_s=0.05)).run(duration_s=0.06)
-    # The third is the watchdog's, the fourth the loop's own; zero comes only at the end.
-    np.testing.assert_array_equal(plant.written[:4], [arm.act(GOOD)] * 4)
-    np.testing.assert_array_equal(plant.written[-1], [0.0, 0.0])
-
-
-@pytest.mark.parametrize("fault", ["write hangs", "one lock for both"])
-def test_a_plant_whose_write_blocks_too_cannot_hold_the_watchdog(arm: Policy, fault: str) -> None:
-    dead, let_go = threading.Event(), threading.Event()
-
-    class Stuck(FakePlant):
-        lock = threading.Lock()
-
-        def read(self) -> Any:
-            if fault == "one lock for both" and self.reads == 2:
-                with self.lock:
-                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-                    assert let_go.wait(10)
-            return super().read()
-
-        def write(self, action: Any) -> Any:
-            if fault == "write hangs" and len(self.written) == 2:
-                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-                assert let_go.wait(10)
-            with self.lock:
-                return super().write(action)
-
-    def on_dead_plant() -> None:
-        dead.set()
-        let_go.set()
-
-    plant = Stuck([GOOD])
-    safety = Safety([0.5, 0.5], max_block_s=0.02, stop_after=3)
-    loop = ControlLoop(arm, plant, rate_hz=100, safety=safety, on_dead_plant=on_dead_plant)
-    try:
-        loop.run(duration_s=0.05)
-    finally:
-        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        signal.signal(signal.SIGTERM, before)
-    assert dead.is_set()
-    assert (loop.report().stopped_by, loop.report().exit_code) == ("plant blocked", 15)
-    np.testing.assert_array_equal(plant.written[-1], [0.5, 0.5])
-
-
 def test_a_plant_that_refuses_the_last_action_is_reported_loudly(arm: Policy) -> None:
     class Refusing(FakePlant):
         def write(self, action: Any) -> Any:
@@ -641,69 +419,3 @@ def test_errors_of_too_many_kinds_are_counted_together(arm: Policy) -> None:
     report = run(arm, FakePlant([GOOD], fail), FakeClock(), ticks=50)
     assert len(report.plant_errors) == 21
     assert report.plant_errors["others"] == 30
-
-
-def test_signals_that_came_before_the_run_keep_the_plant_from_moving(arm: Policy) -> None:
-    stop = StopSignals()
-    stop.handle(signal.SIGTERM, None)
-    plant = FakePlant([GOOD])
-    loop = ControlLoop(arm, plant, rate_hz=100, clock=FakeClock(), safety=Safety([0.5, 0.5]))
-    report = loop.run(stop=stop)
-    assert (report.ticks, report.stopped_by, report.exit_code) == (0, "SIGTERM", 143)
-    # It was not touched, so that there is nothing to take back.
-    assert plant.written == []
-    assert report.failsafe_sent is None
-
-
-def test_nothing_but_the_failsafe_action_comes_after_a_run_that_held_a_torque(arm: Policy) -> None:
-    # The last write takes longer than a call may: what the watchdog then writes must not be what was held before.
-    helped = threading.Event()
-
-    class SlowAtTheEnd(FakePlant):
-        def write(self, action: Any) -> Any:
-            super().write(action)
-            if threading.current_thread() is not threading.main_thread():
-                helped.set()
-            elif (np.asarray(action) == 0).all():
-                assert helped.wait(10)
-            return action
-
-    plant = SlowAtTheEnd([GOOD])
-    report = ControlLoop(arm, plant, rate_hz=50, safety=Safety("hold", max_block_s=0.05)).run(duration_s=0.06)
-    assert report.failsafe_sent
-    assert len(plant.written) == 5
-    for action in plant.written[-2:]:
-        np.testing.assert_array_equal(action, [0.0, 0.0])
-
-
-def test_a_watchdog_without_a_thread_to_spare_does_not_end_the_run(
-    arm: Policy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = threading.Thread.start
-
-    def start(thread: threading.Thread) -> None:
-        if "help" in thread.name:
-            raise RuntimeError("can't start new thread")
-        real(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-
-    class Slow(FakePlant):
-        def read(self) -> Any:
-            if self.reads == 2:
-                time.sleep(0.2)
-            return super().read()
-
-    report = ControlLoop(arm, Slow([GOOD]), rate_hz=50, safety=Safety("zero", max_block_s=0.02)).run(duration_s=0.3)
-    assert report.failsafes["plant blocked"] >= 1
-    assert report.stopped_by == "duration"
-
-
-def test_a_cause_says_more_than_a_signal_that_had_come_before(arm: Policy) -> None:
-    def work(tick: int) -> None:
-        if tick == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise PlantStoppedError("emergency stop")
-
-    report = run(arm, FakePlant([GOOD], work), FakeClock(), ticks=10)
-    assert (report.stopped_by, report.exit_code) == ("plant stopped", 18)

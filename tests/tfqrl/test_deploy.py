@@ -502,6 +502,10 @@ def test_the_unit_follows_the_options_of_the_run(board: Board) -> None:
     text = (board.box / "etc/systemd/system/tfqrl-arm.service").read_text()
     assert "WatchdogSec=50\nTimeoutStopSec=50\n" in text
     assert "DeviceAllow=char-usb_device rw" in text
+    # A stuck call is broken off by the loop itself after 1 + 2 * 10 / 0.2 s; systemd waits longer than that.
+    options = f"{EXAMPLE} --rate 0.2 --max-block 1 --stop-after 10"
+    assert deploy(board, ARM, "--service", "--run-options", options) == 0
+    assert "WatchdogSec=112.1\n" in (board.box / "etc/systemd/system/tfqrl-arm.service").read_text()
 
 
 def test_a_service_that_failed_too_often_is_started_again(board: Board, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,9 @@ systemd = pytest.mark.skipif(not offline(), reason="needs systemd-analyze of sys
 TRUE = shutil.which("true") or "/bin/true"
 
 
-def text(*words: str, rate_hz: float | None = 50.0, edgetpu: bool = False) -> str:
+def text(*words: str, rate_hz: float | None = 50.0, **options: Any) -> str:
     groups = ["dialout", "plugdev"]
-    return unit("arm", [TRUE], words, user="root", groups=groups, rate_hz=rate_hz, edgetpu=edgetpu)
+    return unit("arm", [TRUE], words, user="root", groups=groups, rate_hz=rate_hz, **options)
 
 
 def analyze(tmp_path: Path, contents: str, *words: str) -> str:
@@ -89,6 +90,10 @@ def test_the_watchdog_waits_for_slow_loops() -> None:
     assert "WatchdogSec=2\n" in text("run", rate_hz=None)
     assert "WatchdogSec=20\nTimeoutStopSec=20\n" in text("run", rate_hz=0.5)
     assert "TimeoutStopSec=10\n" in text("run")
+
+
+def test_the_watchdog_leaves_the_loop_the_time_to_break_off_a_stuck_call_itself() -> None:
+    assert "WatchdogSec=12\nTimeoutStopSec=12\n" in text("run", rate_hz=20.0, break_off_s=10.0)
 
 
 def test_an_emergency_stop_that_is_released_starts_nothing() -> None:

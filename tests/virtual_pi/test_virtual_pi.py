@@ -15,6 +15,7 @@ from edge import artifact
 from edge.artifact import Manifest
 from edge.loop_report import RunReport
 from edge.records import from_plain
+from edge.report import table
 
 POLICIES = sorted(DATA.glob("*.tflite"))
 INTEGER = [path for path in POLICIES if output_step(artifact.read(path).flatbuffer) is not None]
@@ -64,7 +65,30 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.
     subprocess.run([sys.executable, *act, folder / "here.npz", *POLICIES], check=True)
     for runtime in RUNTIMES:
         python(runtime, *act, folder / f"{runtime}.npz", *POLICIES)
-    return {name: dict(np.load(folder / f"{name}.npz")) for name in ("here", *RUNTIMES)}
+    loaded = {name: dict(np.load(folder / f"{name}.npz")) for name in ("here", *RUNTIMES)}
+    (FOLDER / "agreement.txt").write_text(agreement(loaded))
+    return loaded
+
+
+def agreement(results: dict[str, dict[str, np.ndarray]]) -> str:
+    """How the actions there compare with those here, for docs/virtual-pi.md; `make virtual-pi` prints it."""
+    rows = []
+    for path in POLICIES:
+        step = output_step(artifact.read(path).flatbuffer)
+        spec = artifact.read(path).manifest.spec.action
+        for runtime in RUNTIMES:
+            here, there = (results[name][f"{path.stem}/actions"].astype(float) for name in ("here", runtime))
+            difference = np.abs(there - here)
+            if spec.discrete:
+                found = f"{int((difference > 0).sum())} of {len(here)} choices differ"
+            elif step is None:
+                found = f"within {difference.max():.1g}"
+            else:
+                steps = np.rint(difference / (step * np.subtract(spec.high, spec.low) / 2))
+                equal, near = (steps == 0).mean(), (steps <= 1).mean()
+                found = f"{equal:.1%} equal, {near:.1%} within a step, all within {steps.max():.0f}"
+            rows.append([f"{path.stem}, {runtime}", found])
+    return table(("policy and runtime there", "actions beside those here"), rows) + "\n"
 
 
 @in_both
