@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def convert(
     calibrated_on, compared_on = np.array_split(visited, 2)
     policy = DeployedPolicy(network, spec)
     flatbuffer = tflite.to_float32(policy)
-    if chosen.quantised:
+    if chosen.calibrated:
         ranges = calibration.activation_ranges(flatbuffer, spread(calibrated_on, CALIBRATION_OBSERVATIONS))
         flatbuffer = tflite.quantise(flatbuffer, chosen, ranges)
 
@@ -110,7 +109,7 @@ def convert(
         flatbuffer_sha256=artifact.sha256(flatbuffer),
         flatbuffer_bytes=len(flatbuffer),
         spec=spec,
-        recipe=asdict(chosen),
+        recipe=chosen.plain(),
         layers=tflite.layers(flatbuffer),
         golden_tolerance=_golden_tolerance(flatbuffer, spec, actions, plain_actions),
         comparison=compare_actions(policy.act(compared_on), actions, spec.action, returns),

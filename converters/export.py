@@ -22,11 +22,11 @@ class DeployedPolicy(tf.Module):
 
     The network maps normalised observations to actions in [-1, 1] (anything beyond is clipped) or, for a discrete
     policy, to one logit a choice. What a user would otherwise have to remember is in the graph: the observation's
-    normalisation before the network, the action's bounds after it.
+    normalisation before the network, the action's bounds after it. Frames of bytes are divided by 255.
     """
 
-    def __init__(self, network: keras.Model, spec: PolicySpec) -> None:
-        """Check that `network` fits `spec`.
+    def __init__(self, network: keras.Model, spec: PolicySpec, *, logits: bool = False) -> None:
+        """Check that `network` fits `spec`. With `logits`, a discrete policy gives those instead of a choice.
 
         Raises:
           ExportError: another number of inputs or outputs.
@@ -34,8 +34,11 @@ class DeployedPolicy(tf.Module):
         super().__init__(name="policy")
         self.network = network
         self.spec = spec
+        self.logits = logits
         self._any_batch: tf.types.experimental.ConcreteFunction | None = None
         outputs = spec.action.n if spec.action.n is not None else int(np.prod(spec.action.shape))
+        if logits and not spec.action.discrete:
+            raise ExportError("Only discrete policies have logits; this one's actions are continuous.")
         expected = ((None, *spec.observation.shape), (None, outputs))
         if (tuple(network.input_shape), tuple(network.output_shape)) != expected:
             raise ExportError(
@@ -47,13 +50,16 @@ class DeployedPolicy(tf.Module):
         """Actions for a batch of observations.
 
         Args:
-          observation: (batch, *observation.shape) float32, as the environment gives them.
+          observation: (batch, *observation.shape) of the spec's dtype, as the environment gives them.
 
         Returns:
-          (batch, *action.shape) float32 within the action bounds, or (batch,) int32 choices.
+          (batch, *action.shape) float32 within the action bounds, or (batch,) int32 choices, or (batch, n) float32
+          logits of the choices.
         """
         output = self.network(self.normalize(observation))
         action = self.spec.action
+        if self.logits:
+            return output
         if action.discrete:
             return tf.argmax(output, axis=-1, output_type=tf.int32)
         low, high = _bounds(action.low, -1.0), _bounds(action.high, 1.0)
@@ -74,23 +80,34 @@ class DeployedPolicy(tf.Module):
         return tf.reshape(output, (-1, *action.shape))
 
     def normalize(self, observation: tf.Tensor) -> tf.Tensor:
-        """What the network sees of `observation`; same shape."""
+        """What the network sees of `observation`, float32; same shape."""
         normalizer, shape = self.spec.normalizer, self.spec.observation.shape
+        if self.spec.observation.dtype == "uint8":
+            # A product, as it is computed where the division is part of an integer input's scale.
+            return tf.cast(observation, tf.float32) * np.float32(1 / 255)
         if normalizer is None:
             return observation
         mean = np.asarray(normalizer.mean, np.float32).reshape(shape)
         std = np.asarray(normalizer.std, np.float32).reshape(shape)
-        return tf.clip_by_value((observation - mean) / std, -normalizer.clip, normalizer.clip)
+        normalized = (observation - mean) / std
+        return (
+            normalized if normalizer.clip is None else tf.clip_by_value(normalized, -normalizer.clip, normalizer.clip)
+        )
 
     def act(self, observations: npt.ArrayLike) -> npt.NDArray[Any]:
-        """What `__call__` gives, from numpy to numpy; compiled once, for batches of any size."""
+        """What `__call__` gives, from numpy to numpy; compiled once, for batches of any size.
+
+        Of a policy that gives logits, the choices: what `edge.Policy.act` makes of them.
+        """
         if self._any_batch is None:
             self._any_batch = self.concrete_function(None)
-        return np.asarray(self._any_batch(tf.constant(observations, tf.float32)))
+        output = np.asarray(self._any_batch(tf.constant(observations, self.spec.observation.dtype)))
+        return output.argmax(axis=-1) if self.logits else output
 
     def concrete_function(self, batch: int | None) -> tf.types.experimental.ConcreteFunction:
         """The graph for `batch` observations at a time (None: any number)."""
-        signature = tf.TensorSpec((batch, *self.spec.observation.shape), tf.float32, name="observation")
+        spec = self.spec.observation
+        signature = tf.TensorSpec((batch, *spec.shape), spec.dtype, name="observation")
         return tf.function(self.__call__).get_concrete_function(signature)
 
 

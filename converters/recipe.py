@@ -1,13 +1,38 @@
 """Named, serialisable ways to convert a policy.
 
-A name says what the integers are: `int8` has 8-bit weights and 8-bit activations, with float input and output.
+A name says what the integers are: `int8` has 8-bit weights and 8-bit activations between float input and output.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from edge.errors import UnknownNameError
+from edge.errors import UnknownNameError, UsageError
+
+Activations = Literal["float32", "dynamic-int8", "int8", "int16"]
+Calibration = Literal["min-max", "percentile", "mse"]
+
+LITERT = "ai-edge-litert"
+TFLITE_RUNTIME = "tflite-runtime 2.14"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a conversion may cost; one that costs more is rejected.
+
+    Attributes:
+      action_error: mean absolute difference of a continuous action, as a fraction of half the range between its bounds
+        (of 1, where it has none).
+      agreement: least fraction of observations on which a discrete policy chooses the same.
+      return_loss: fraction of the float policy's mean return. A conversion is rejected if its loss is shown to be
+        larger: if the whole 95 % interval of the difference lies beyond it.
+    """
+
+    action_error: float
+    agreement: float
+    return_loss: float
 
 
 @dataclass(frozen=True)
@@ -16,27 +41,133 @@ class Recipe:
 
     Attributes:
       name: what it is called on the command line and in the manifest.
-      weight_bits: bits of a weight; 32 is float.
-      activation_bits: bits of an activation; 32 is float.
       summary: one line for people.
+      weight_bits: bits of a weight: 32 and 16 are float, 8, 4 and 2 integer.
+      activations: what flows between the layers. dynamic-int8: floats, made 8-bit integers before each layer with a
+        scale of the moment.
+      integer_io: whether the model's input and output tensors are integer too; `edge` then normalises and scales.
+      per_channel: whether each output of a layer has a weight scale of its own, rather than the layer one.
+      calibration: how the range of an activation is taken from the observations: its true extremes; the 99.9 % in the
+        middle; or the range with the least mean squared error.
+      calibration_observations: how many observations it is calibrated on, at most.
+      float_layers: names of layers that stay in float.
+      tolerance: what it may cost.
     """
 
     name: str
-    weight_bits: int
-    activation_bits: int
     summary: str
+    weight_bits: int
+    activations: Activations
+    integer_io: bool
+    per_channel: bool
+    tolerance: Tolerance
+    calibration: Calibration = "min-max"
+    calibration_observations: int = 10_000
+    float_layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be combined."""
+        if self.float_layers and (self.weight_bits > 8 or self.integer_io):
+            raise UsageError(
+                f"The recipe {self.name} has no float layers to choose: they are for dynamic-int8, int8, int16x8, "
+                "int4 and int2."
+            )
+        if self.calibration_observations < 1:
+            raise UsageError(f"Calibrate on at least 1 observation, not {self.calibration_observations}.")
 
     @property
-    def quantised(self) -> bool:
-        """Whether the recipe needs calibration."""
-        return self.activation_bits < 32
+    def calibrated(self) -> bool:
+        """Whether the recipe needs the ranges of activations."""
+        return self.activations in ("int8", "int16")
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The interpreters that load what it makes, and compute it right (tests/converters/test_runtimes.py)."""
+        hybrid = self.activations == "dynamic-int8"
+        if self.weight_bits < 8 or (hybrid and self.per_channel):
+            return (LITERT,)
+        return LITERT, TFLITE_RUNTIME
+
+    def plain(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {**dataclasses.asdict(self), "runtimes": list(self.runtimes)}
 
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("float32", 32, 32, "32-bit floats throughout"),
-        Recipe("int8", 8, 8, "8-bit integer kernels between float input and output; weights per channel"),
+        Recipe(
+            "float32",
+            "32-bit floats throughout",
+            weight_bits=32,
+            activations="float32",
+            integer_io=False,
+            per_channel=False,
+            tolerance=Tolerance(1e-4, 0.999, 0.02),
+        ),
+        Recipe(
+            "float16",
+            "weights stored as 16-bit floats; arithmetic in float32",
+            weight_bits=16,
+            activations="float32",
+            integer_io=False,
+            per_channel=False,
+            tolerance=Tolerance(0.01, 0.99, 0.02),
+        ),
+        Recipe(
+            "dynamic-int8",
+            "8-bit weights; activations become 8-bit layer by layer, with a scale of the moment; no calibration",
+            weight_bits=8,
+            activations="dynamic-int8",
+            integer_io=False,
+            per_channel=True,
+            tolerance=Tolerance(0.05, 0.9, 0.02),
+        ),
+        Recipe(
+            "int8",
+            "8-bit integer kernels between float input and output",
+            weight_bits=8,
+            activations="int8",
+            integer_io=False,
+            per_channel=True,
+            tolerance=Tolerance(0.05, 0.9, 0.02),
+        ),
+        Recipe(
+            "int8-full",
+            "8-bit integers from input to output, one scale a layer: what the Edge TPU takes",
+            weight_bits=8,
+            activations="int8",
+            integer_io=True,
+            per_channel=False,
+            tolerance=Tolerance(0.05, 0.9, 0.02),
+        ),
+        Recipe(
+            "int16x8",
+            "8-bit weights, 16-bit activations: closer to float, slower than it on most processors",
+            weight_bits=8,
+            activations="int16",
+            integer_io=False,
+            per_channel=True,
+            tolerance=Tolerance(0.05, 0.9, 0.02),
+        ),
+        Recipe(
+            "int4",
+            "4-bit weights, two in a byte; activations as in dynamic-int8",
+            weight_bits=4,
+            activations="dynamic-int8",
+            integer_io=False,
+            per_channel=True,
+            tolerance=Tolerance(0.2, 0.8, 0.05),
+        ),
+        Recipe(
+            "int2",
+            "2-bit weights, four in a byte, for networks trained for that; activations as in dynamic-int8",
+            weight_bits=2,
+            activations="dynamic-int8",
+            integer_io=False,
+            per_channel=True,
+            tolerance=Tolerance(0.2, 0.8, 0.05),
+        ),
     )
 }
 

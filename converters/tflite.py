@@ -53,7 +53,7 @@ def quantise(flatbuffer: bytes, recipe: Recipe, ranges: Mapping[str, tuple[float
         recipes.add_static_config(
             regex=".*",
             operation_name=operation,
-            activation_num_bits=recipe.activation_bits,
+            activation_num_bits=8,
             weight_num_bits=recipe.weight_bits,
         )
     task = quantizer.Quantizer(bytearray(flatbuffer))

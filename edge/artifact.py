@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ from edge.errors import (
 from edge.files import read_bounded, write_atomically
 from edge.records import from_plain, to_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 
@@ -62,13 +62,15 @@ class ObservationSpec:
 
     Attributes:
       shape: shape of one observation.
-      low: lowest value of each element, flattened; None where unbounded.
-      high: highest value of each element, flattened; None where unbounded.
+      low: lowest value of each element, flattened; None where unbounded. Empty for frames.
+      high: highest value of each element, flattened; None where unbounded. Empty for frames.
+      dtype: "float32", or "uint8" for camera frames (height, width, channels), which the network sees divided by 255.
     """
 
     shape: tuple[int, ...]
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
+    dtype: Literal["float32", "uint8"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,12 @@ class Normalizer:
     Attributes:
       mean: mean of each element, flattened.
       std: standard deviation of each element, all > 0.
-      clip: bound of the normalised values.
+      clip: bound of the normalised values; None for none.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    clip: float
+    clip: float | None
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,9 @@ class Returns:
       converted_mean: mean return of the converted policy.
       difference_mean: mean of converted - float.
       difference_interval: 95 % interval of that mean, by bootstrap over the pairs.
+      margin: differences of the mean below this were declared, in advance, to be none; None if no margin was given.
+      verdict: what two one-sided tests at 5 % say of that: "equivalent", "different", or "undecided"; None without a
+        margin.
     """
 
     episodes: int
@@ -161,6 +166,8 @@ class Returns:
     converted_mean: float
     difference_mean: float
     difference_interval: tuple[float, float]
+    margin: float | None = None
+    verdict: Literal["equivalent", "different", "undecided"] | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +206,9 @@ class Manifest:
       comparison: converted against float.
       training: algorithm, environment, steps, seed and configuration that the policy came from.
       versions: versions of the packages that trained and converted it.
+      compressed_bytes: length of the flatbuffer when deflated, which is all that scattered zeros save; None if it was
+        not measured.
+      notes: what the conversion did that nobody asked for, as sentences.
     """
 
     schema_version: int
@@ -212,6 +222,8 @@ class Manifest:
     comparison: Comparison
     training: dict[str, Any]
     versions: dict[str, str]
+    compressed_bytes: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

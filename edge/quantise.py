@@ -37,7 +37,7 @@ class Quantiser:
         mean, std, clip = np.zeros(shape), np.ones(shape), math.inf
         if normalizer is not None:
             mean, std = (np.asarray(values, np.float64).reshape(shape) for values in (normalizer.mean, normalizer.std))
-            clip = normalizer.clip
+            clip = math.inf if normalizer.clip is None else normalizer.clip
         # q = (x - mean) / std / scale + zero_point, with the zero point moved into the mean: one operation less, and
         # the large part of an observation far from zero is still subtracted first.
         self._gain = (1 / (std * scale)).astype(np.float32)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,8 +18,10 @@ import tyro
 from edge import artifact, signature
 from edge.errors import UnknownNameError, UsageError, UserError
 from edge.files import check_writable, write_atomically
+from tfqrl import convert_command
 from tfqrl.deploy import Options, deploy, rollback
 from tfqrl.device import Device
+from tfqrl.options import import_tensorflow, parse
 from tfqrl.signals import Interrupted, StopRequest
 
 USAGE = """usage: tfqrl {train,convert,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
@@ -63,27 +64,6 @@ class TrainCommand(Generic[Config]):
     config: Config
     out: Path | None = None
     resume: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvertCommand:
-    """Convert a trained policy to a TFLite file and compare it with the original.
-
-    Example: tfqrl convert runs/cheetah --recipe int8 --out cheetah.tflite
-
-    Attributes:
-      run: folder of the run.
-      out: the policy file to write.
-      recipe: how to convert: float32 or int8.
-      episodes: paired episodes on which the returns are compared.
-      force: replace an existing file.
-    """
-
-    run: tyro.conf.Positional[Path]
-    out: Path
-    recipe: str = "int8"
-    episodes: int = 20
-    force: bool = False
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -210,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "train": _train,
-        "convert": _convert,
+        "convert": convert_command.main,
         "deploy": _deploy,
         "sign": _sign,
         "sign-key": _sign_key,
@@ -236,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(words: list[str]) -> int:
-    _import_tensorflow()
+    import_tensorflow()
     from tfqrl import agents, envs
     from tfqrl.runs import Run
 
@@ -249,7 +229,7 @@ def _train(words: list[str]) -> int:
     if "--resume" in words:
         saved = _saved_run(words, name)
         default = TrainCommand(agents.config_of(saved), saved.path, True)
-    command = _parse(command_type, f"tfqrl train {name}", words, default, algorithm.config)
+    command = parse(command_type, f"tfqrl train {name}", words, default, algorithm.config)
     config = command.config
     if default is None:
         path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
@@ -263,34 +243,12 @@ def _train(words: list[str]) -> int:
     return 0
 
 
-def _convert(words: list[str]) -> int:
-    command = _parse(ConvertCommand, "tfqrl convert", words)
-    if command.episodes < 2:
-        raise UsageError(f"--episodes must be at least 2 to give an interval; it was given {command.episodes}.")
-    _import_tensorflow()
-    import converters.recipe
-
-    converters.recipe.get(command.recipe)
-    if command.out.exists() and not command.force:
-        raise UsageError(f"{command.out} exists already. Give another --out, or --force to replace it.")
-    check_writable(command.out)
-
-    from edge import report
-    from tfqrl.convert import convert_run
-    from tfqrl.runs import Run
-
-    conversion = convert_run(Run.open(command.run), command.recipe, episodes=command.episodes)
-    conversion.save(command.out, force=command.force)
-    print(report.info_text(conversion.artifact, command.out.stat().st_size))
-    return 0
-
-
 def _deploy(words: list[str]) -> int:
     # Options as the value of an option: joined to it, or each would be taken for one of this command.
     if "--run-options" in words[:-1]:
         at = words.index("--run-options")
         words = [*words[:at], f"--run-options={words[at + 1]}", *words[at + 2 :]]
-    command = _parse(DeployCommand, "tfqrl deploy", words, None, Options)
+    command = parse(DeployCommand, "tfqrl deploy", words, None, Options)
     device = Device(command.host, command.ssh)
     if not command.rollback:
         deploy(command.policy, device, command.config)
@@ -304,7 +262,7 @@ def _deploy(words: list[str]) -> int:
 
 
 def _sign(words: list[str]) -> int:
-    command = _parse(SignCommand, "tfqrl sign", words)
+    command = parse(SignCommand, "tfqrl sign", words)
     out = command.out or command.policy
     if out.exists() and not command.force and not out.samefile(command.policy):
         raise UsageError(f"{out} exists already. Give another --out, or --force to replace it.")
@@ -316,21 +274,21 @@ def _sign(words: list[str]) -> int:
 
 
 def _sign_key(words: list[str]) -> int:
-    command = _parse(SignKeyCommand, "tfqrl sign-key", words)
+    command = parse(SignKeyCommand, "tfqrl sign-key", words)
     public = signature.make_key(command.key)
     print(f"Made {command.key}, which signs and must stay secret, and {public}, which devices trust.")
     return 0
 
 
 def _demo(words: list[str]) -> int:
-    command = _parse(DemoCommand, "tfqrl demo", words)
+    command = parse(DemoCommand, "tfqrl demo", words)
     from tfqrl.demo import demo
 
     return demo(command.out, command.seed)
 
 
 def _hil_serve(words: list[str]) -> int:
-    command = _parse(HilServeCommand, "tfqrl hil-serve", words)
+    command = parse(HilServeCommand, "tfqrl hil-serve", words)
     from tfqrl.hil import serve
 
     if command.rate is not None and not command.realtime:
@@ -352,7 +310,7 @@ def _hil_serve(words: list[str]) -> int:
 
 
 def _hil_keys(words: list[str]) -> int:
-    command = _parse(HilKeysCommand, "tfqrl hil-keys", words)
+    command = parse(HilKeysCommand, "tfqrl hil-keys", words)
     from tfqrl.hil_keys import make_keys
 
     folder = command.folder
@@ -366,38 +324,6 @@ def _hil_keys(words: list[str]) -> int:
         f"then remove {folder}/client.key_secret here, unless the policy runs here too."
     )
     return 0
-
-
-def _import_tensorflow() -> None:
-    """Import TensorFlow without its notices about GPUs, which no log level suppresses while it is being imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise UserError("TensorFlow is not installed. Run `pip install 'tfqrl[train]'`.") from error
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-def _parse(command_type: Any, program: str, words: list[str], default: Any = None, *also: type[Any]) -> Any:
-    """Parse the options of one command, which its dataclass names, documents and gives defaults."""
-    fields = [field for kind in (command_type, *also) for field in dataclasses.fields(_origin(kind))]
-    known = {"--" + field.name.replace("_", "-") for field in fields if field.name != "config"}
-    known |= {"--no-" + option[2:] for option in known} | {"--help"}
-    for word in words:
-        option = word.split("=")[0].replace("_", "-")
-        if option.startswith("--") and option not in known:
-            raise UnknownNameError("option", option, known)
-    keywords = {} if default is None else {"default": default}
-    return tyro.cli(command_type, prog=program, args=words, config=(tyro.conf.OmitArgPrefixes,), **keywords)
-
-
-def _origin(kind: Any) -> Any:
-    return getattr(kind, "__origin__", kind)
 
 
 def _saved_run(words: list[str], algorithm: str) -> Any:

@@ -1,0 +1,103 @@
+"""Weights on a grid: integers times a scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.artifact import FloatArray
+from edge.errors import UserError
+
+IntArray = npt.NDArray[np.int8]
+
+
+class GridError(UserError):
+    """Weights that do not lie on the grid that they are said to lie on."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A kernel as integers; the weights are integers * scale, in float32.
+
+    Attributes:
+      integers: int8 in Keras' layout, outputs on the last axis; (inputs, outputs) or (height, width, inputs, outputs).
+      scale: float32, () for one scale or (outputs,) for one an output.
+      bits: 8, 4 or 2: -127..127, -8..7 or -2..1.
+    """
+
+    integers: IntArray
+    scale: FloatArray
+    bits: int
+
+    def __post_init__(self) -> None:
+        """Refuse integers beyond the bits, and scales that mean nothing."""
+        if self.bits not in (8, 4, 2):
+            raise GridError(
+                f"Weights are packed at 8, 4 or 2 bits, not {self.bits}: give the next that is wide enough."
+            )
+        # TFLite's 8-bit weights leave -128 out.
+        lowest, highest = (-127, 127) if self.bits == 8 else (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
+        if self.integers.size and not lowest <= self.integers.min() <= self.integers.max() <= highest:
+            raise GridError(
+                f"Integers from {self.integers.min()} to {self.integers.max()} do not fit {self.bits} bits, "
+                f"{lowest} to {highest}."
+            )
+        if self.scale.shape not in ((), self.integers.shape[-1:]):
+            raise GridError(
+                f"{self.scale.shape} is no shape for the scale of {self.integers.shape} weights; give one scale, or "
+                f"{self.integers.shape[-1]}."
+            )
+        if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
+            raise GridError("The scale of a grid must be above 0 and finite.")
+
+    @property
+    def weights(self) -> FloatArray:
+        """The weights, float32, in Keras' layout."""
+        return self.integers.astype(np.float32) * self.scale
+
+    @classmethod
+    def of(cls, kernel: FloatArray, scale: npt.ArrayLike, bits: int) -> Grid:
+        """The grid of a kernel that was trained on one: exactly, or not at all.
+
+        Raises:
+          GridError: some weight is not an integer times its scale, or needs more bits.
+        """
+        scale = np.asarray(scale, np.float32)
+        integers = np.rint(kernel / scale)
+        if not (np.abs(integers) <= 128).all():
+            raise GridError(f"Weights up to {np.abs(integers).max():.0f} steps from zero do not fit {bits} bits.")
+        grid = cls(integers.astype(np.int8), scale, bits)
+        off = grid.weights != kernel
+        if off.any():
+            raise GridError(
+                f"{int(off.sum())} of {kernel.size} weights are not whole multiples of their scale. Give the scale "
+                "that they were trained with, and float32 weights made as integer * scale."
+            )
+        return grid
+
+
+def nearest_grid(kernel: FloatArray, bits: int, *, per_channel: bool) -> Grid:
+    """The grid that a trained kernel is rounded to.
+
+    With 8 bits the largest weight is the last step. With fewer, where most steps would go to a few large weights, the
+    scale is the one of least squared error, of those from that down to a fifth of it.
+    """
+    rows = kernel.reshape(-1, kernel.shape[-1])
+    largest = np.abs(rows).max(axis=0) if per_channel else np.abs(rows).max()
+    # A layer of nothing but zeros needs some scale.
+    largest = np.where(largest > 0, largest, 1.0).astype(np.float32)
+    steps = 2 ** (bits - 1) - 1
+    best = largest / np.float32(steps)
+    if bits < 8:
+        error = np.full(largest.shape, np.inf)
+        for fraction in np.linspace(1.0, 0.2, 81, dtype=np.float32):
+            scale = largest * fraction / np.float32(steps)
+            squared = (np.clip(np.rint(rows / scale), -steps, steps) * scale - rows) ** 2
+            squared = squared.sum(axis=0) if per_channel else squared.sum()
+            best = np.where(squared < error, scale, best)
+            error = np.minimum(squared, error)
+    best = np.asarray(best, np.float32)
+    integers = np.clip(np.rint(kernel / best), -steps, steps).astype(np.int8)
+    return Grid(integers, best, bits)
