@@ -97,9 +97,9 @@ def test_int8_is_integer_inside_and_close() -> None:
 
 
 def test_the_whole_output_grid_lies_between_the_bounds() -> None:
-    # Actions beyond the bounds are clipped in the last layer, not behind it: 256 steps from -1 to 1, none wasted.
+    # Actions beyond the bounds are clipped in the last layer, not behind it: 254 steps from -1 to 1, with 0 among them.
     flatbuffer = convert(network(), SPEC, "int8", OBSERVATIONS).artifact.flatbuffer
-    assert output_step(flatbuffer) == pytest.approx(2 / 255, rel=1e-3)
+    assert output_step(flatbuffer) == pytest.approx(1 / 127, rel=1e-6)
     assert output_step(convert(network(), SPEC, "float32", OBSERVATIONS).artifact.flatbuffer) is None
 
 
@@ -107,7 +107,7 @@ def test_int8_is_smaller_and_keeps_a_discrete_policys_choices() -> None:
     spec = PolicySpec(free(5), ActionSpec((), (), (), 4), 50.0, None)
     as_float = convert(network(4, (64, 64)), spec, "float32", OBSERVATIONS)
     as_int8 = convert(network(4, (64, 64)), spec, "int8", OBSERVATIONS)
-    assert len(as_int8.artifact.flatbuffer) < 0.45 * len(as_float.artifact.flatbuffer)
+    assert len(as_int8.artifact.flatbuffer) < 0.5 * len(as_float.artifact.flatbuffer)
     assert as_float.comparison.agreement == 1.0
     assert as_int8.comparison.agreement is not None
     assert as_int8.comparison.agreement > 0.9
@@ -167,7 +167,7 @@ def test_ranges_are_the_true_extremes() -> None:
     policy = DeployedPolicy(network(), SPEC)
     observations = OBSERVATIONS.copy()
     observations[417, 2] = 40.0  # one rare extreme, which a moving average would forget
-    ranges = activation_ranges(to_float32(policy), observations)
+    ranges = activation_ranges(to_float32(policy), observations, "min-max")
     assert any(high == 40.0 for _, high in ranges.values())
 
 
