@@ -20,7 +20,7 @@ TRAIN = [
     "tf-keras>=2.21,<2.22",
     # What kernels compute, and from which version on, was tried with this one; and its flatbuffer schema is used.
     "ai-edge-litert>=2.3,<2.4",
-    "flatbuffers>=24",
+    "flatbuffers>=25.9.23",
     "gymnasium[mujoco]>=1.2,<1.5",
     "mujoco>=3.3,<4",
     "tyro>=1.0,<2",

@@ -22,7 +22,6 @@ from converters.recipe import Recipe
 from converters.weights import Grid
 from edge import artifact
 from edge.artifact import Artifact, Golden, Manifest, PolicySpec
-from edge.errors import UnknownNameError
 from edge.policy import Policy
 
 GOLDEN_PAIRS = 32
@@ -106,7 +105,6 @@ def convert(
     """
     chosen = recipe.get(chosen) if isinstance(chosen, str) else chosen
     grids = dict(grids or {})
-    _check_layers(network, (*chosen.float_layers, *grids))
     visited = calibration.check_observations(observations, spec.observation)
     calibrated_on, compared_on = np.array_split(visited, 2)
     most = MAX_FRAMES if spec.observation.dtype == "uint8" else chosen.calibration_observations
@@ -117,7 +115,8 @@ def convert(
     notes: tuple[str, ...] = ()
     if chosen.activations != "float32":
         network, spec, notes = normalised(network, spec, calibrated_on, fixed=grids)
-    flatbuffer = _flatbuffer(DeployedPolicy(network, spec, logits=logits), chosen, calibrated_on, grids)
+    policy = DeployedPolicy(network, spec, logits=logits)
+    flatbuffer, more_notes = _flatbuffer(policy, chosen, calibrated_on, grids)
 
     converted_act = _batched(Policy(flatbuffer, spec, name=name))
     plain_act = _batched(Policy(flatbuffer, spec, name=name, plain_kernels=True))
@@ -140,21 +139,16 @@ def convert(
         training=dict(training or {}),
         versions={package: version(package) for package in VERSIONS_OF},
         compressed_bytes=len(zlib.compress(flatbuffer, 9)),
-        notes=notes,
+        notes=(*notes, *more_notes),
     )
     golden = _golden(original, compared_on, converted_act, plain_act, tolerance)
     return Conversion(Artifact(manifest, flatbuffer, golden))
 
 
-def _check_layers(network: keras.Model, names: tuple[str, ...]) -> None:
-    known = [layer.name for layer in network.layers if layer.weights]
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("layer with weights", name, known)
-
-
-def _flatbuffer(policy: DeployedPolicy, chosen: Recipe, observations: Array, grids: Mapping[str, Grid]) -> bytes:
-    """The policy as the recipe wants it."""
+def _flatbuffer(
+    policy: DeployedPolicy, chosen: Recipe, observations: Array, grids: Mapping[str, Grid]
+) -> tuple[bytes, tuple[str, ...]]:
+    """The policy as the recipe wants it, and notes."""
     frames = policy.spec.observation.dtype == "uint8"
     if chosen.integer_io:
         # What is done to observations and actions is then the host's: `edge.quantise`.
@@ -162,7 +156,7 @@ def _flatbuffer(policy: DeployedPolicy, chosen: Recipe, observations: Array, gri
         policy = DeployedPolicy(policy.network, _bare(policy.spec), logits=policy.logits)
     flatbuffer = tflite.to_float32(policy)
     if chosen.weight_bits == 32:
-        return flatbuffer
+        return flatbuffer, ()
     ranges = {}
     if chosen.calibrated:
         ranges = calibration.activation_ranges(flatbuffer, observations, chosen.calibration)

@@ -20,7 +20,7 @@ from converters.flatbuffer import Graph, Operators, Types, pack
 from converters.recipe import Recipe
 from converters.weights import Grid, GridError, nearest_grid
 from edge.artifact import FloatArray
-from edge.errors import UserError
+from edge.errors import UnknownNameError, UserError
 
 Range = tuple[float, float]
 
@@ -54,8 +54,10 @@ class Scale:
     zero_point: int
 
 
-def quantise(flatbuffer: bytes, recipe: Recipe, ranges: Mapping[str, Range], grids: Mapping[str, Grid]) -> bytes:
-    """A flatbuffer as the recipe says, from a float32 one.
+def quantise(
+    flatbuffer: bytes, recipe: Recipe, ranges: Mapping[str, Range], grids: Mapping[str, Grid]
+) -> tuple[bytes, tuple[str, ...]]:
+    """A flatbuffer as the recipe says, from a float32 one; and notes for the manifest.
 
     Args:
       flatbuffer: what `converters.tflite.to_float32` gave.
@@ -70,8 +72,12 @@ def quantise(flatbuffer: bytes, recipe: Recipe, ranges: Mapping[str, Range], gri
       UnknownNameError: the recipe keeps a layer in float, or a grid is for one, that does not exist.
       GridError: a grid is not the kernel of its layer.
     """
-    graph = Graph(flatbuffer)
+    graph, notes = Graph(flatbuffer), ()
     weighted = [o for o in graph.operators if graph.code(o) in WITH_WEIGHTS and graph.is_constant(o.inputs[1])]
+    layers = {layer_of(graph, operator) for operator in weighted}
+    for name in (*recipe.float_layers, *grids):
+        if name not in layers:
+            raise UnknownNameError("layer with weights", name, layers)
     if recipe.weight_bits == 16:
         for operator in weighted:
             _store_as_float16(graph, operator)
@@ -80,14 +86,18 @@ def quantise(flatbuffer: bytes, recipe: Recipe, ranges: Mapping[str, Range], gri
             if layer_of(graph, operator) not in recipe.float_layers:
                 _quantise_weights(graph, operator, recipe, grids, None)
     elif recipe.calibrated:
-        _quantise_statically(graph, recipe, ranges, grids)
-    return graph.to_bytes()
+        notes = _quantise_statically(graph, recipe, ranges, grids)
+    return graph.to_bytes(), notes
 
 
 def layer_of(graph: Graph, operator: schema.OperatorT) -> str:
     """The Keras layer that an operator came from: in the name of its weights, network/layer/operation, or output's."""
     index = operator.inputs[1] if graph.code(operator) in WITH_WEIGHTS else operator.outputs[0]
     parts = graph.name(index).split(";")[0].split("/")
+    before = graph.producer(int(operator.inputs[0]))
+    if len(parts) == 1 and before is not None and index == operator.outputs[0]:
+        # The graph's output is called after the signature.
+        return layer_of(graph, before)
     return parts[-2] if len(parts) > 1 else parts[0]
 
 
@@ -103,7 +113,9 @@ def activation_scale(low: float, high: float, bits: int) -> Scale:
     return Scale(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 
 
-def _quantise_statically(graph: Graph, recipe: Recipe, ranges: Mapping[str, Range], grids: Mapping[str, Grid]) -> None:
+def _quantise_statically(
+    graph: Graph, recipe: Recipe, ranges: Mapping[str, Range], grids: Mapping[str, Grid]
+) -> tuple[str, ...]:
     bits = 16 if recipe.activations == "int16" else 8
     kind = Types.INT16 if bits == 16 else Types.INT8
     scales: dict[int, Scale] = {}
@@ -124,6 +136,8 @@ def _quantise_statically(graph: Graph, recipe: Recipe, ranges: Mapping[str, Rang
             scales[reads] = activation_scale(*ranges[graph.name(reads)], bits)
         if code != Operators.ARG_MAX:
             scales[writes] = _output_scale(graph, operator, ranges, scales[reads], bits)
+    within = graph.operators[graph.operators.index(inside[0]) : graph.operators.index(inside[-1])] if inside else []
+    left = [f"{graph.operation(o)} of {layer_of(graph, o)}" for o in within if o not in inside]
     for operator in inside:
         if graph.code(operator) in WITH_WEIGHTS:
             _quantise_weights(graph, operator, recipe, grids, scales[int(operator.inputs[0])])
@@ -132,6 +146,7 @@ def _quantise_statically(graph: Graph, recipe: Recipe, ranges: Mapping[str, Rang
         else:
             graph.set_version(operator, graph.code(operator), 2 if graph.code(operator) != Operators.RESHAPE else 1)
     _enter_and_leave(graph, inside, scales, kind, integer_io=recipe.integer_io)
+    return (f"Left in float between integer layers: {', '.join(left)}.",) if left else ()
 
 
 # The first version of each kernel that computes right, by its operands and the bits of its weights. Where TensorFlow's
