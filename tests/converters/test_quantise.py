@@ -5,6 +5,7 @@ import pytest
 import tf_keras as keras
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import conv_network, dense_network, filled, observations_for, spec_of
 
 from converters import RECIPES, Recipe, convert
 from converters.calibration import activation_ranges
@@ -13,62 +14,13 @@ from converters.flatbuffer import Graph, Types
 from converters.quantise import UnsupportedOperationError, activation_scale, quantise
 from converters.tflite import layers, to_float32
 from converters.weights import Grid, GridError, nearest_grid
-from edge.artifact import ActionSpec, Normalizer, ObservationSpec, PolicySpec
+from edge.artifact import Normalizer
 from edge.errors import UnknownNameError
 from edge.policy import Policy
 
-Dense, Conv2D, Flatten = keras.layers.Dense, keras.layers.Conv2D, keras.layers.Flatten
+Dense = keras.layers.Dense
 
 INTEGER = [name for name, recipe in RECIPES.items() if recipe.weight_bits <= 8 and not recipe.integer_io]
-
-
-def spec_of(shape: tuple[int, ...], actions: int, *, bounded: bool = False) -> PolicySpec:
-    n = int(np.prod(shape))
-    bounds = ((-1.0,) * actions, (1.0,) * actions) if bounded else ((None,) * actions, (None,) * actions)
-    return PolicySpec(ObservationSpec(shape, (None,) * n, (None,) * n), ActionSpec((actions,), *bounds), None, None)
-
-
-def filled(network: keras.Sequential, seed: int = 0) -> keras.Sequential:
-    """The network with weights whose size differs from output to output, and with biases."""
-    rng = np.random.default_rng(seed)
-    for variable in network.variables:
-        inputs = max(1, int(np.prod(variable.shape[:-1])))
-        spread = rng.uniform(0.1, 3, variable.shape[-1])
-        variable.assign(rng.normal(0, 1 / np.sqrt(inputs), variable.shape) * spread)
-    return network
-
-
-def dense_network() -> keras.Sequential:
-    return filled(
-        keras.Sequential(
-            [
-                keras.Input((11,)),
-                Dense(33, "relu", name="first"),
-                Dense(17, "tanh", name="second"),
-                Dense(19, "sigmoid", name="third"),
-                Dense(3, name="last"),
-            ]
-        )
-    )
-
-
-def conv_network() -> keras.Sequential:
-    return filled(
-        keras.Sequential(
-            [
-                keras.Input((20, 20, 3)),
-                Conv2D(5, 5, 3, activation="relu", name="first"),
-                Conv2D(7, 3, 1, activation="tanh", name="second"),
-                Flatten(),
-                Dense(9, "relu", name="third"),
-                Dense(3, name="last"),
-            ]
-        )
-    )
-
-
-def observations_for(network: keras.Sequential, n: int = 200) -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(n, *network.input_shape[1:])).astype(np.float32)
 
 
 def quantised(network: keras.Sequential, recipe: Recipe, grids: dict[str, Grid] | None = None) -> bytes:

@@ -7,7 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from test_quantise import conv_network, dense_network, observations_for, spec_of
+from nets import conv_network, dense_network, observations_for, spec_of
 
 from converters import RECIPES, convert
 from converters.recipe import LITERT, TFLITE_RUNTIME
