@@ -153,7 +153,7 @@ def _quantise_statically(
 # op_version.cc asks for less, tflite-runtime 2.14 was tried and found to load the model and err.
 _VERSIONS = {
     (Operators.FULLY_CONNECTED, "float32", 8): 9,
-    (Operators.FULLY_CONNECTED, "float32", 4): 10,
+    (Operators.FULLY_CONNECTED, "float32", 4): 12,
     (Operators.FULLY_CONNECTED, "float32", 2): 14,
     (Operators.FULLY_CONNECTED, "int8", 8): 4,
     (Operators.FULLY_CONNECTED, "int16", 8): 7,
