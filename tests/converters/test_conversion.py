@@ -147,6 +147,29 @@ def test_hidden_activations_convert(activation: str) -> None:
     assert 1e-4 < comparison.mean_action_error < 0.08
 
 
+def test_golden_pairs_hold_the_edges_too() -> None:
+    bounded = ObservationSpec((5,), (None, -2.0, None, 0.5, None), (None, 2.0, 3.0, None, None))
+    golden = convert(network(), PolicySpec(bounded, SPEC.action, None, None), "int8", OBSERVATIONS).artifact.golden
+    rows = golden.observations.tolist()
+    assert [0.0, 0.0, 0.0, 0.5, 0.0] in rows, "zeros, as far as the bounds allow"
+    assert [-1e6, -2.0, -1e6, 0.5, -1e6] in rows, "the lower bounds, and large values where there are none"
+    assert [1e6, 2.0, 3.0, 1e6, 1e6] in rows
+    assert len(golden.actions) == len(rows) == 32 + 5
+    low, high = np.array([-1.0, -2.0]), np.array([1.0, 6.0])
+    assert (golden.actions >= low - 1e-6).all()
+    assert (golden.actions <= high + 1e-6).all()
+
+
+def test_golden_pairs_of_choices_are_the_clear_ones() -> None:
+    spec = PolicySpec(free(5), ActionSpec((), (), (), 4), 50.0, None)
+    model = network(4, (64, 64))
+    golden = convert(model, spec, "int8", OBSERVATIONS).artifact.golden
+    logits = np.sort(np.asarray(model(golden.observations)), axis=1)
+    everywhere = np.sort(np.asarray(model(OBSERVATIONS)), axis=1)
+    assert (logits[:, -1] - logits[:, -2]).min() >= 0.9 * np.median(everywhere[:, -1] - everywhere[:, -2])
+    assert golden.actions.dtype == np.int64
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ExportError, match=r"its spec needs \(None, 5\) to \(None, 2\)"):
         convert(network(3), SPEC, "float32", OBSERVATIONS)
