@@ -103,12 +103,9 @@ def _onnxruntime(path: Path, threads: int) -> Contender:
     # A first axis without a fixed size is the batch.
     shape = [size if isinstance(size, int) else 1 for size in inputs[0].shape]
     generator = np.random.default_rng(0)
-    observations: list[npt.NDArray[Any]] = [
-        generator.normal(size=shape[1:])
-        if dtype is np.float32
-        else generator.integers(256, size=shape[1:], dtype=dtype)
-        for _ in range(32)
-    ]
+    observations: list[npt.NDArray[Any]] = [generator.normal(size=shape[1:]) for _ in range(32)]
+    if dtype is np.uint8:
+        observations = [generator.integers(256, size=shape[1:], dtype=np.uint8) for _ in range(32)]
     feed = {name: observations[0][np.newaxis].astype(dtype)}
     return Contender(
         path.stem,

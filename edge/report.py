@@ -98,7 +98,7 @@ def info_text(artifact: Artifact, file_bytes: int) -> str:
     rate = "none named" if spec.control_rate_hz is None else f"{spec.control_rate_hz:g} Hz"
     runtimes = manifest.recipe.get("runtimes")
     loads_on = f", for {', '.join(map(str, runtimes))}" if isinstance(runtimes, list) and runtimes else ""
-    compressed = "" if manifest.compressed_bytes is None else f", {size(manifest.compressed_bytes)} model compressed"
+    compressed = "" if manifest.compressed_bytes is None else f", {size(manifest.compressed_bytes)} compressed"
     lines = [
         f"policy                {manifest.name}",
         f"recipe                {manifest.recipe['name']}{loads_on}",

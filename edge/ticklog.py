@@ -2,7 +2,7 @@
 
 The file is one line of JSON (`Header`), padded to `HEADER_BYTES`, and then room for `capacity` records of equal size.
 Record k lies at place k modulo capacity: when the file is full the newest ticks replace the oldest. Frames are recorded
-as they are, so that a log of them can be replayed as any other; at 84x84x4 bytes it holds the last 2370 ticks.
+as they are, so that a log of them can be replayed as any other; at 84x84x4 bytes it holds the last 2370 or so.
 """
 
 from __future__ import annotations

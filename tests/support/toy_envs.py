@@ -66,7 +66,7 @@ class Blob(gymnasium.Env):
     channels; ends after 30 steps, a little earlier or later. The best policy pushes it to the middle: `best`.
     """
 
-    metadata = {"render_fps": 15}  # noqa: RUF012  (Gymnasium's own convention)
+    metadata = {"render_modes": [], "render_fps": 15}  # noqa: RUF012  (Gymnasium's own convention)
     SIZE, BLOB = 84, 12
 
     def __init__(self) -> None:
@@ -122,6 +122,14 @@ def register() -> None:
     gymnasium.register("toys/Blob-v0", Blob)
     gymnasium.register("toys/Dict-v0", Odd, kwargs={"observation": spaces.Dict({"a": vector}), "action": vector})
     gymnasium.register("toys/Image-v0", Odd, kwargs={"observation": spaces.Box(0, 1, (4, 4)), "action": vector})
+    gymnasium.register(
+        "toys/FloatFrames-v0",
+        Odd,
+        kwargs={"observation": spaces.Box(0, 1, (84, 84, 4), np.float32), "action": spaces.Discrete(3)},
+    )
+    gymnasium.register(
+        "toys/Bytes-v0", Odd, kwargs={"observation": spaces.Box(0, 255, (3,), np.uint8), "action": vector}
+    )
     gymnasium.register("toys/Tuple-v0", Odd, kwargs={"observation": vector, "action": spaces.MultiDiscrete([2, 2])})
     gymnasium.register("toys/From1-v0", Odd, kwargs={"observation": vector, "action": spaces.Discrete(3, start=1)})
 
