@@ -434,7 +434,8 @@ def _read_golden(data: bytes, manifest: Manifest, source: str) -> Golden:
             if any(info.file_size > MAX_MEMBER_BYTES for info in archive.infolist()):
                 raise ManifestError(f"The golden pairs of {source} claim more than {MAX_MEMBER_BYTES} bytes: refused.")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            golden = Golden(arrays["observations"], arrays["actions"])
+            # Of a member that is no array, numpy gives the bytes.
+            golden = Golden(np.asarray(arrays["observations"]), np.asarray(arrays["actions"]))
     except ArtifactError:
         raise
     except Exception as error:

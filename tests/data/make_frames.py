@@ -86,7 +86,7 @@ def papers(
         training={},
         versions={},
     )
-    golden = clear[np.linspace(0, len(clear) - 1, 16).astype(int)]
+    golden = clear[np.linspace(0, len(clear) - 1, 32).astype(int)]
     return Artifact(manifest, flatbuffer, Golden(golden, np.array([policy.act(frame) for frame in golden], np.int64)))
 
 

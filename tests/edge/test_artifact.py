@@ -77,7 +77,7 @@ def test_a_manifest_of_version_1_is_still_read() -> None:
 def test_golden_frames_are_bytes_and_are_written_as_such(recipe: str, tmp_path: Path) -> None:
     source = artifact.read(DATA / f"glance-{recipe}.tflite")
     assert source.manifest.spec.observation.frames
-    assert (source.golden.observations.dtype, source.golden.observations.shape) == (np.uint8, (16, 12, 12, 2))
+    assert (source.golden.observations.dtype, source.golden.observations.shape) == (np.uint8, (32, 12, 12, 2))
     artifact.write(tmp_path / "copy.tflite", source)
     again = artifact.read(tmp_path / "copy.tflite")
     assert again.manifest == source.manifest
@@ -240,6 +240,20 @@ def test_golden_pairs_that_do_not_fit_are_refused(golden) -> None:
 def test_golden_pairs_that_no_policy_could_be_tried_on_are_refused(observations, actions) -> None:
     with pytest.raises(ManifestError, match="golden pairs"):
         artifact.from_bytes(rebuilt(golden={"observations": observations, "actions": actions}))
+
+
+@pytest.mark.parametrize("member", [b"", b"\x93NUM", b"PK"])
+def test_golden_pairs_that_are_no_arrays_are_refused(member: bytes) -> None:
+    golden, file = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(golden, "w") as archive:
+        archive.writestr("observations.npy", member)
+        archive.writestr("actions.npy", member)
+    file.write(WHOLE.flatbuffer)
+    with zipfile.ZipFile(file, "a") as archive, zipfile.ZipFile(io.BytesIO(ARM)) as whole:
+        archive.writestr(artifact.MANIFEST, whole.read(artifact.MANIFEST))
+        archive.writestr(artifact.GOLDEN, golden.getvalue())
+    with pytest.raises(ManifestError, match="golden pairs"):
+        artifact.from_bytes(file.getvalue())
 
 
 @pytest.mark.parametrize(
