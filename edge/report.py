@@ -87,7 +87,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
             f"return difference     {returns.difference_mean:+.1f}, 95 % interval [{low:+.1f}, {high:+.1f}]",
         ]
         if returns.verdict is not None and returns.margin is not None:
-            lines.append(f"verdict               {VERDICTS[returns.verdict].format(f'±{returns.margin:.3g}')}")
+            lines.append(f"verdict               {VERDICTS[returns.verdict].format(f'±{returns.margin:.4g}')}")
     return lines
 
 

@@ -62,7 +62,7 @@ def test_info_tells_of_frames_and_of_what_the_conversion_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = artifact.read(DATA / "glance-int8-full.tflite")
-    returns = Returns(20, 7, 900.0, 893.5, -6.5, (-9.0, -4.0), 93.31, "equivalent")
+    returns = Returns(20, 7, 900.0, 893.5, -6.5, (-9.0, -4.0), 93.3, "equivalent")
     manifest = dataclasses.replace(
         source.manifest,
         recipe={"name": "int8-full", "runtimes": ["ai-edge-litert", "tflite-runtime"]},

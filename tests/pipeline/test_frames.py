@@ -14,12 +14,13 @@ from fakes import FakeClock
 from converters import tflite
 from converters.export import DeployedPolicy
 from edge import artifact, cli, ticklog
-from edge.artifact import ActionSpec, Artifact, Comparison, Golden, Manifest, PolicySpec
+from edge.artifact import ActionSpec, Artifact, Comparison, Golden, Manifest, Normalizer, ObservationSpec, PolicySpec
+from edge.errors import NonFiniteObservationError
 from edge.loop import ControlLoop
 from edge.plants.gym import GymPlant
 from edge.policy import Policy
 from tfqrl import envs, evaluate
-from tfqrl.networks import nature_cnn
+from tfqrl.networks import mlp, nature_cnn
 
 ENV = "toys/Blob-v0"
 
@@ -75,6 +76,24 @@ def test_the_file_acts_as_the_network_does_and_logits_are_its_own(file: Path, tm
     for frame, logits in zip(frames, expected):
         assert choosing.act(frame) == explaining.act(frame) == int(logits.argmax())
         np.testing.assert_allclose(explaining.logits(frame), logits, atol=1e-4)
+
+
+def test_a_policy_for_vectors_gives_logits_too() -> None:
+    spec = PolicySpec(
+        ObservationSpec((3,), (None,) * 3, (None,) * 3),
+        ActionSpec((), (), (), 4),
+        None,
+        Normalizer((0.0, 1.0, 50.0), (1.0, 0.1, 20.0), None),
+    )
+    policy = DeployedPolicy(mlp(3, (8,), 4, seed=4), spec, logits=True)
+    flatbuffer = tflite.to_float32(policy)
+    observations = np.random.default_rng(0).normal((0, 1, 50), (1, 0.1, 20), (50, 3)).astype(np.float32)
+    loaded = Policy(flatbuffer, spec)
+    expected = np.asarray(policy(tf.constant(observations)))
+    np.testing.assert_allclose([loaded.logits(o) for o in observations], expected, atol=1e-5)
+    assert [loaded.act(o) for o in observations] == expected.argmax(axis=1).tolist()
+    with pytest.raises(NonFiniteObservationError):
+        loaded.logits(np.array([0.0, np.nan, 50.0]))
 
 
 def test_continuous_actions_from_frames_lie_within_their_bounds(tmp_path: Path) -> None:
