@@ -27,15 +27,17 @@ def play(act: Act, env: str, *, first_seed: int, episodes: int) -> tuple[Array, 
       UserError: an episode does not end.
 
     Returns:
-      The returns, (episodes,) float64; and for each episode the observations acted on, (length, *shape) float32.
+      The returns, (episodes,) float64; and for each episode the observations acted on, (length, *shape) float32, or
+      uint8 for frames.
     """
     copies = [envs.make(env) for _ in range(episodes)]
+    dtype = envs.policy_spec(copies[0], None).observation.dtype
     observations = [copy.reset(seed=first_seed + i)[0] for i, copy in enumerate(copies)]
     visited: list[list[Array]] = [[] for _ in copies]
     returns = np.zeros(episodes)
     playing = list(range(episodes))
     while playing:
-        batch = np.stack([observations[i] for i in playing]).astype(np.float32)
+        batch = np.stack([observations[i] for i in playing]).astype(dtype)
         actions = act(batch)
         for i, observation, action in zip(list(playing), batch, actions):
             visited[i].append(observation)
