@@ -80,29 +80,28 @@ def check(flatbuffer: bytes) -> StaticReport:
       flatbuffer: a TFLite model of one subgraph, without an archive behind it.
     """
     reports = []
-    # By name of tensor: what comes from the Edge TPU's piece, for certain or not; and what was cut off from it.
-    from_tpu: set[str] = set()
-    doubtful: dict[str, str] = {}
-    cut_off: dict[str, str] = {}
+    # By index of tensor: what comes from the Edge TPU's piece; what is in doubt, and what is cut off, and by what.
+    from_tpu: set[int] = set()
+    doubtful: dict[int, str] = {}
+    cut_off: dict[int, str] = {}
     for operation in operations(flatbuffer):
         verdict, reason = _alone(operation)
-        inputs = [tensor.name for tensor in operation.inputs if tensor is not None and tensor.data is None]
-        outputs = [tensor.name for tensor in operation.outputs]
-        for name in inputs:
-            if verdict != "CPU" and name in cut_off:
-                verdict, reason = "CPU", f"it follows {cut_off[name]}, and only one piece of a model is mapped"
-            elif verdict == "TPU" and name in doubtful:
-                verdict, reason = "may map", f"it follows {doubtful[name]}, which may not map"
-        here = f"{operation.name} {outputs[0]}" if outputs else operation.name
-        if verdict == "CPU":
-            source = next((cut_off[name] for name in inputs if name in cut_off), here)
-            if from_tpu & set(inputs) or source != here:
-                cut_off |= dict.fromkeys(outputs, source)
-        else:
-            from_tpu |= set(outputs)
+        inputs = [tensor.index for tensor in operation.inputs if tensor is not None and tensor.data is None]
+        outputs = [tensor.index for tensor in operation.outputs]
+        layer = operation.outputs[0].name if outputs else ""
+        here = f"{operation.name} {layer}"
+        cut_by = next((cut_off[index] for index in inputs if index in cut_off), None)
+        doubted_by = next((doubtful[index] for index in inputs if index in doubtful), None)
+        if verdict != "CPU" and cut_by is not None:
+            verdict, reason = "CPU", f"it follows {cut_by}, and only one piece of a model is mapped"
+        elif verdict == "TPU" and doubted_by is not None:
+            verdict, reason = "may map", f"it follows {doubted_by}, which may not map"
+        if verdict != "CPU":
+            from_tpu.update(outputs)
+        elif cut_by is not None or not from_tpu.isdisjoint(inputs):
+            cut_off |= dict.fromkeys(outputs, cut_by or here)
         if verdict == "may map":
-            doubtful |= dict.fromkeys(outputs, next((doubtful[name] for name in inputs if name in doubtful), here))
-        layer = outputs[0] if outputs else ""
+            doubtful |= dict.fromkeys(outputs, doubted_by or here)
         reports.append(OperationReport(operation.name, layer, verdict, reason, _parameter_bytes(operation)))
     counts = {kind: sum(report.runs_on == kind for report in reports) for kind in ("TPU", "may map", "CPU")}
     parameter_bytes = sum(report.parameter_bytes for report in reports if report.runs_on != "CPU")
@@ -121,12 +120,13 @@ def operations(flatbuffer: bytes) -> list[Operation]:
     """The operations of a model's first subgraph, in the order in which they run."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer))
     graph = model.subgraphs[0]
-    tensors = [_tensor(tensor, model.buffers) for tensor in graph.tensors]
+    tensors = [_tensor(index, tensor, model.buffers) for index, tensor in enumerate(graph.tensors)]
     found = []
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         # Models from before 2020 have only the code that is called deprecated.
-        name = _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        name = _NAMES.get(number, f"operation {number}")
         if name == "CUSTOM":
             name = (code.customCode or b"CUSTOM").decode()
         inputs = [] if operator.inputs is None else operator.inputs
@@ -154,11 +154,12 @@ def interface(flatbuffer: bytes) -> list[tuple[list[int], int, list[float], list
     return found
 
 
-def _tensor(tensor: schema.TensorT, buffers: list[schema.BufferT]) -> Tensor:
+def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -> Tensor:
     shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
     scale = None if tensor.quantization is None else tensor.quantization.scale
     data = buffers[tensor.buffer].data
     return Tensor(
+        index,
         tensor.name.decode(),
         tuple(map(int, shape if shape is not None else ())),
         tensor.type,
@@ -196,6 +197,8 @@ def _wrong_tensor(operation: Operation) -> str | None:
             return "its weights or biases are not constant"
         if role == "index" and tensor.data is None:
             return "a shape or axis of it is not constant"
+        if role == "index" and tensor.type != schema.TensorType.INT32:
+            return f"a shape or axis of it is {_TYPES[tensor.type]}, not int32"
         if role == "parameter" and tensor.type not in _PARAMETERS:
             return f"its weights or biases are {_TYPES[tensor.type]}, not int8 or uint8"
         if role == "activation" and tensor.type not in _ACTIVATIONS:

@@ -163,11 +163,16 @@ def compile_model(flatbuffer: bytes, command: str) -> tuple[bytes, CompilerRepor
     report = read_report(said)
     if compiled[4:8] != b"TFL3":
         raise CompilerCrashError(f"{_name(report.version)} wrote something that is not a TFLite file.")
+    try:
+        same = edgetpu.interface(compiled) == edgetpu.interface(flatbuffer)
+    except Exception as error:
+        # Half a flatbuffer is read until anything at all goes wrong.
+        raise CompilerCrashError(f"{_name(report.version)} wrote a file that cannot be read ({error}).") from error
     if CUSTOM_OP not in compiled:
         raise NothingMappedError(
             f"{_name(report.version)} mapped no operation to the Edge TPU: the result would run on the processor alone."
         )
-    if edgetpu.interface(compiled) != edgetpu.interface(flatbuffer):
+    if not same:
         raise OtherInterfaceError(
             f"{_name(report.version)} changed the model's inputs or outputs, so its papers no longer fit."
         )

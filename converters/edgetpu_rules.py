@@ -23,6 +23,7 @@ class Tensor:
     """A tensor of a flatbuffer.
 
     Attributes:
+      index: its place among the tensors of its subgraph; names need not be unique.
       name: its name.
       shape: its shape; -1 where it is dynamic.
       type: of `schema.TensorType`.
@@ -30,6 +31,7 @@ class Tensor:
       data: its bytes, if it is a constant.
     """
 
+    index: int
     name: str
     shape: tuple[int, ...]
     type: int

@@ -174,6 +174,7 @@ def test_parameters_that_exceed_the_chips_memory_are_seen(columns: int, fits: bo
         (one_operation("MEAN", [(1, 8, 8, 6), axes(-1)], (1, 8, 8, 1), MEAN), "CPU", "not a multiple of 4"),
         (one_operation("MEAN", [(1, 8, 8, 6), axes(0)], (1, 8, 8, 6), MEAN), "CPU", "reduces the batch"),
         (one_operation("MEAN", [(1, 8, 8, 6), (1,)], (1, 8, 8, 6), MEAN), "CPU", "not constant"),
+        (one_operation("MEAN", [(1, 8, 8, 6), np.array([1])], (1, 8, 8, 6), MEAN), "CPU", "int64, not int32"),
         (one_operation("PAD", [(1, 8), np.array([[0, 1], [0, 0]], np.int32)], (2, 8)), "CPU", "pads the batch"),
         (one_operation("PAD", [(1, 8), np.array([[0, 0], [1, 1]], np.int32)], (1, 10)), "TPU", ""),
         (one_operation("PACK", [(1, 8), (1, 8)], (2, 1, 8), ("PackOptions", {"axis": 0})), "CPU", "along the batch"),

@@ -144,6 +144,7 @@ def test_a_compiler_of_another_machine_is_an_error_that_says_how_to_get_one(
     [
         (b"not a model at all", CompilerCrashError, "not a TFLite file"),
         (b"", CompilerCrashError, "not a TFLite file"),
+        (compiled(MODEL)[:200], CompilerCrashError, "cannot be read"),
         (MODEL, NothingMappedError, "mapped no operation"),
     ],
 )
