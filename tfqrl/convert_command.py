@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -18,10 +19,13 @@ class ConvertCommand:
 
     Example: tfqrl convert runs/cheetah --recipe int8 --out cheetah.tflite
 
+    Example: tfqrl convert runs/cheetah --recipe int8-full --target edgetpu --out cheetah.tflite
+
     Attributes:
       run: folder of the run.
       out: the policy file to write.
       recipe: how to convert: float32 or int8.
+      target: what it is to run on. With edgetpu, Coral's, it is checked, and compiled if edgetpu_compiler is installed.
       episodes: paired episodes on which the returns are compared.
       force: replace an existing file.
     """
@@ -29,6 +33,7 @@ class ConvertCommand:
     run: tyro.conf.Positional[Path]
     out: Path
     recipe: str = "int8"
+    target: Literal["cpu", "edgetpu"] = "cpu"
     episodes: int = 20
     force: bool = False
 
@@ -47,10 +52,16 @@ def main(words: list[str]) -> int:
     check_writable(command.out)
 
     from edge import report
+    from tfqrl import edgetpu_target
     from tfqrl.convert import convert_run
     from tfqrl.runs import Run
 
+    if command.target == "edgetpu":
+        edgetpu_target.check_command(command.recipe, command.out, force=command.force)
     conversion = convert_run(Run.open(command.run), command.recipe, episodes=command.episodes)
     conversion.save(command.out, force=command.force)
     print(report.info_text(conversion.artifact, command.out.stat().st_size))
+    if command.target == "edgetpu":
+        print()
+        edgetpu_target.compile_for_edgetpu(conversion.artifact, command.out, force=command.force)
     return 0
