@@ -83,7 +83,6 @@ class Chain:
         slack = ROUNDING * np.maximum(np.abs(known_low), np.abs(known_high))
         slack = np.where(np.isfinite(slack), slack, 0.0)
         if (known_low >= low - slack).all() and (known_high <= high + slack).all():
-            self.touched = True
             return
         if (low, high) == (0.0, np.inf):
             self.activation("relu", place)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from converters.sources import ForeignPolicy, ImportPolicyError, onnx_file
-from converters.sources.chain import Chain, Linear, Vector
+from converters.sources.chain import Chain, Vector
 from converters.sources.onnx_file import FLOATS, FLOW, Array, Graph, Step
-from converters.sources.onnx_layout import observation_position, padding_of
+from converters.sources.onnx_layout import channels_first, convolution, observation_position
 from edge.artifact import PolicySpec
 
 
@@ -60,7 +60,6 @@ class _Reader:
         self.in_bytes = graph.input_dtype == np.uint8
         self.undivided = spec.observation.dtype == "uint8" and not self.in_bytes
         self.chosen_at: str | None = None
-        self.dtype: np.dtype[Any] = graph.input_dtype
 
     def take(self, step: Step) -> None:
         """One more operation."""
@@ -91,7 +90,7 @@ class _Reader:
             _constants(step, 1)
             try:
                 self.position = arranging[step.op](step)
-            except (ValueError, IndexError) as error:
+            except (ValueError, LookupError) as error:
                 raise ImportPolicyError(f"{step.place} does not fit what it is fed: {error}.") from error
             if self.position.ndim > onnx_file.MAX_RANK:
                 raise ImportPolicyError(f"{step.place} gives {self.position.ndim} dimensions: refused.")
@@ -107,13 +106,13 @@ class _Reader:
 
     def finish(self, unit_actions: bool) -> tuple[Any, PolicySpec]:
         """The network, and the spec with what the graph said of normalisation."""
-        action, outputs = self.spec.action, self.position.size
+        action, outputs = self.spec.action, math.prod(self.chain.shape)
         if self.chosen_at and not action.discrete:
             raise ImportPolicyError(f"{self.chosen_at} makes a choice, but the action is continuous: give --discrete.")
         expected = action.n if action.n is not None else math.prod(action.shape)
-        if math.prod(self.chain.shape) != expected:
+        if outputs != expected:
             what = f"{expected} choices" if action.discrete else f"{expected} action elements"
-            raise ImportPolicyError(f"The graph gives {math.prod(self.chain.shape)} values; the spec has {what}.")
+            raise ImportPolicyError(f"The graph gives {outputs} values; the spec has {what}.")
         if not self.chosen_at and (self.position.reshape(-1) != np.arange(outputs)).any():
             raise ImportPolicyError("The graph's output is rearranged in a way that is not supported.")
         return self.chain.finish(unit_actions=unit_actions)
@@ -165,10 +164,10 @@ class _Reader:
     def _clip(self, step: Step) -> None:
         bounds = [step.attributes.get("min"), step.attributes.get("max")]
         for i, value in enumerate(step.inputs[1:3]):
-            if isinstance(value, np.ndarray) and value.size == 1:
+            if isinstance(value, np.ndarray) and value.size == 1 and np.issubdtype(value.dtype, np.floating):
                 bounds[i] = float(value.reshape(()))
             elif value is not None:
-                raise ImportPolicyError(f"{step.place} has bounds that are not single constants: not supported.")
+                raise ImportPolicyError(f"{step.place} has bounds that are not single floats: not supported.")
         if step.inputs[0] is not FLOW:
             raise ImportPolicyError(f"{step.place} clips a constant to computed bounds, which is not supported.")
         self.chain.clip(-math.inf if bounds[0] is None else bounds[0], math.inf if bounds[1] is None else bounds[1],
@@ -179,19 +178,19 @@ class _Reader:
         alpha, beta = step.attributes.get("alpha", 1.0), step.attributes.get("beta", 1.0)
         if step.attributes.get("transA", 0) or self.position.ndim != 2:
             raise ImportPolicyError(f"{step.place} transposes what it is fed, which is not supported.")
-        self._dense(alpha * _wide(kernel.T if step.attributes.get("transB", 0) else kernel), step)
+        self._dense(alpha * _wide(kernel.T if step.attributes.get("transB", 0) else kernel, step), step)
         if rest:
-            self._bias(beta * _wide(rest[0]), step)
+            self._bias(beta * _wide(rest[0], step), step)
 
     def _matmul(self, step: Step) -> None:
         first, second = step.inputs
         if isinstance(second, np.ndarray):
-            self._dense(_wide(second), step)
+            self._dense(_wide(second, step), step)
         elif isinstance(first, np.ndarray) and self.position.size in self.position.shape[:1]:
             # A matrix times a column, or times a vector without a batch axis.
             as_given = self.position.shape
             self.position = self.position.reshape(-1)
-            self._dense(_wide(first.T), step)
+            self._dense(_wide(first.T, step), step)
             self.position = self.position.reshape(-1, *as_given[1:])
         else:
             raise ImportPolicyError(f"{step.place} multiplies a matrix by {self.position.shape}, which is no column.")
@@ -202,7 +201,7 @@ class _Reader:
             raise ImportPolicyError(
                 f"{step.place} multiplies {self.position.shape} by {kernel.shape}, which is not one row by a matrix."
             )
-        self._before_weights(step.place)
+        self._before_weights(step)
         in_order = np.empty_like(kernel)
         in_order[self.position.reshape(-1)] = kernel
         self.chain.dense(in_order, np.zeros(kernel.shape[1]), step.place)
@@ -214,29 +213,12 @@ class _Reader:
 
     def _conv(self, step: Step) -> None:
         kernel, *rest = _constants(step, 2, 3)
-        kernel = _wide(kernel)
-        shape = self.chain.shape
-        if kernel.ndim != 4 or len(shape) != 3 or self.position.ndim != 4:
-            raise ImportPolicyError(f"{step.place} is not a convolution of one image in two dimensions.")
-        height, width, channels = shape
-        if not np.array_equal(self.position[0], np.arange(height * width * channels).reshape(shape).transpose(2, 0, 1)):
-            raise ImportPolicyError(f"{step.place} is fed by another order than (channels, height, width).")
-        if step.attributes.get("group", 1) != 1 or set(step.attributes.get("dilations", [1])) != {1}:
-            raise ImportPolicyError(f"{step.place} has groups or dilations, which are not supported.")
-        if kernel.shape[1] != channels or list(step.attributes.get("kernel_shape", kernel.shape[2:])) != list(
-            kernel.shape[2:]
-        ):
-            raise ImportPolicyError(f"{step.place} has a kernel of {kernel.shape} on {channels} channels.")
-        strides = tuple(map(int, step.attributes.get("strides", (1, 1))))
-        if len(strides) != 2 or min(strides) < 1 or max(strides) > max(height, width):
-            raise ImportPolicyError(f"{step.place} has strides of {strides[:4]}.")
-        padding, size = padding_of(step, (height, width), kernel.shape[2:], strides)
-        self._before_weights(step.place)
-        layer = Linear(kernel.transpose(2, 3, 1, 0), np.zeros(len(kernel)), strides, padding)
-        self.chain.conv(layer, (*size, len(kernel)), step.place)
-        self.position = np.arange(math.prod(self.chain.shape)).reshape(self.chain.shape).transpose(2, 0, 1)[np.newaxis]
+        layer, shape = convolution(step, _wide(kernel, step), self.position, self.chain.shape)
+        self._before_weights(step)
+        self.chain.conv(layer, shape, step.place)
+        self.position = channels_first(shape)[np.newaxis]
         if rest:
-            self._bias(_wide(rest[0]).reshape(-1, 1, 1), step)
+            self._bias(_wide(rest[0], step).reshape(-1, 1, 1), step)
 
     def _argmax(self, step: Step) -> None:
         axis, keep = step.attributes.get("axis", 0), step.attributes.get("keepdims", 1)
@@ -249,11 +231,11 @@ class _Reader:
         self.position = self.position.take([0], axis) if keep else self.position.take(0, axis)
         self.chosen_at = step.place
 
-    def _before_weights(self, place: str) -> None:
+    def _before_weights(self, step: Step) -> None:
         if self.undivided and not self.chain.touched:
             raise ImportPolicyError(
-                f"{place} reads float frames that the graph has not scaled: it does not say whether they go from 0 to "
-                "255 or to 1. Put the division by 255 into the graph and export it again."
+                f"{step.place} reads float frames that the graph has not scaled: it does not say whether they go "
+                "from 0 to 255 or to 1. Put the division by 255 into the graph and export it again."
             )
         self.undivided = False
 
@@ -286,5 +268,7 @@ def _axes(step: Step) -> tuple[int, ...]:
     return tuple(map(int, rest[0].reshape(-1)[: onnx_file.MAX_RANK] if rest else step.attributes.get("axes", ())))
 
 
-def _wide(values: Array) -> Vector:
+def _wide(values: Array, step: Step) -> Vector:
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ImportPolicyError(f"{step.place} has weights of {values.dtype}; only floats are supported.")
     return values.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Where ONNX and Keras lay out images differently: what a graph's input is, and what padding is called."""
+"""Where ONNX and Keras differ on images: their order, and what convolutions are told."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.sources import ImportPolicyError
+from converters.sources.chain import Linear, Vector
 from converters.sources.onnx_file import FLOATS, Graph, Step
 from edge.artifact import PolicySpec
+
+# No layer of a policy gives more.
+MAX_VALUES = 4_000_000
 
 
 def observation_position(graph: Graph, spec: PolicySpec) -> npt.NDArray[np.int64]:
@@ -22,7 +26,7 @@ def observation_position(graph: Graph, spec: PolicySpec) -> npt.NDArray[np.int64
         )
     shape = spec.observation.shape
     in_order = np.arange(math.prod(shape)).reshape(shape)
-    positions = [in_order] if len(shape) != 3 else [in_order, in_order.transpose(2, 0, 1)]
+    positions = [in_order] if len(shape) != 3 else [in_order, channels_first(shape)]
     if graph.input_shape is None:
         return in_order[np.newaxis]
     for position in [*(position[np.newaxis] for position in positions), *positions]:
@@ -37,7 +41,42 @@ def observation_position(graph: Graph, spec: PolicySpec) -> npt.NDArray[np.int64
     )
 
 
-def padding_of(
+def channels_first(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Where in a Keras tensor of (height, width, channels) each element of ONNX's (channels, height, width) lies."""
+    return np.arange(math.prod(shape)).reshape(shape).transpose(2, 0, 1)
+
+
+def convolution(
+    step: Step, kernel: Vector, position: npt.NDArray[np.int64], shape: tuple[int, ...]
+) -> tuple[Linear, tuple[int, int, int]]:
+    """A Conv as a layer of Keras', without its bias, and the shape of what it gives.
+
+    Args:
+      step: the Conv.
+      kernel: as ONNX has it, (filters, channels, height, width).
+      position: of what it is fed.
+      shape: of what it is fed, as Keras has it.
+    """
+    if kernel.ndim != 4 or len(shape) != 3 or position.ndim != 4:
+        raise ImportPolicyError(f"{step.place} is not a convolution of one image in two dimensions.")
+    if not np.array_equal(position[0], channels_first(shape)):
+        raise ImportPolicyError(f"{step.place} is fed by another order than (channels, height, width).")
+    if step.attributes.get("group", 1) != 1 or set(step.attributes.get("dilations", [1])) != {1}:
+        raise ImportPolicyError(f"{step.place} has groups or dilations, which are not supported.")
+    height, width, channels = shape
+    filters, *size = kernel.shape[:1] + kernel.shape[2:]
+    if kernel.shape[1] != channels or list(step.attributes.get("kernel_shape", size)) != size:
+        raise ImportPolicyError(f"{step.place} has a kernel of {kernel.shape} on {channels} channels.")
+    strides = tuple(step.attributes.get("strides", (1, 1)))
+    if len(strides) != 2 or min(strides) < 1 or max(strides) > max(height, width):
+        raise ImportPolicyError(f"{step.place} has strides of {strides[:4]}.")
+    padding, (rows, columns) = _padding(step, (height, width), (size[0], size[1]), strides)
+    if rows * columns * filters > MAX_VALUES:
+        raise ImportPolicyError(f"{step.place} gives {rows * columns * filters} values: refused.")
+    return Linear(kernel.transpose(2, 3, 1, 0), np.zeros(filters), strides, padding), (rows, columns, filters)
+
+
+def _padding(
     step: Step, sizes: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, ...]
 ) -> tuple[str, tuple[int, int]]:
     """Keras' name of a convolution's padding, and the height and width of what comes out."""

@@ -9,7 +9,7 @@ from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import UsageError
 
 # Beyond these it is a slip of the keyboard.
-MAX_OBSERVATION = 10_000_000
+MAX_OBSERVATION = 4_000_000
 MAX_ACTIONS = 10_000
 
 Bounds = float | None | Sequence[float | None]
