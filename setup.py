@@ -19,6 +19,7 @@ TRAIN = [
     "tensorflow>=2.21,<2.22",
     "tf-keras>=2.21,<2.22",
     "ai-edge-quantizer>=0.10,<0.11",
+    "scipy>=1.13,<2",
     "gymnasium[mujoco]>=1.2,<1.5",
     "mujoco>=3.3,<4",
     "tyro>=1.0,<2",

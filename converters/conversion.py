@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import tf_keras as keras
 
-from converters import calibration, recipe, tflite
+from converters import calibration, tflite
 from converters.compare import Act, Array, compare_actions, compare_returns
 from converters.export import DeployedPolicy
+from converters.recipe import Recipe
+from converters.recipe import get as get_recipe
 from edge import artifact
 from edge.artifact import Artifact, FloatArray, Golden, Manifest, PolicySpec
 from edge.policy import Policy
@@ -60,12 +63,15 @@ class Conversion:
 def convert(
     network: keras.Model,
     spec: PolicySpec,
-    recipe_name: str,
+    recipe: Recipe | str,
     observations: npt.ArrayLike,
     *,
     name: str = "policy",
+    logits: bool = False,
     episode_returns: Callable[[Act], Array] | None = None,
+    float_returns: Array | None = None,
     first_seed: int = 0,
+    margin: float | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Convert a policy and compare the result with the original.
@@ -73,13 +79,16 @@ def convert(
     Args:
       network: maps normalised observations (batch, *observation.shape) to actions in [-1, 1] or to logits.
       spec: the policy seen from outside, its normaliser included.
-      recipe_name: one of `RECIPES`.
+      recipe: one of `RECIPES`, or its name.
       observations: (n, *observation.shape), as the policy itself visits them; at least 100. It is calibrated on the
         first half and compared on the second, so give them in order, episode by episode.
       name: what to call the policy.
+      logits: let a discrete policy give those instead of a choice.
       episode_returns: plays episodes seeded first_seed, first_seed + 1, ... and gives their returns; with it the
         comparison is made in closed loop too.
+      float_returns: what `episode_returns` gives for the float policy, if that is known; no recipe changes it.
       first_seed: see `episode_returns`.
+      margin: see `edge.artifact.Returns`.
       training: where the policy came from, for the manifest.
 
     Raises:
@@ -87,10 +96,10 @@ def convert(
       ExportError: the network does not fit the spec.
       CalibrationError: the observations will not do.
     """
-    chosen = recipe.get(recipe_name)
+    chosen = get_recipe(recipe) if isinstance(recipe, str) else recipe
     visited = calibration.check_observations(observations, spec.observation)
     calibrated_on, compared_on = np.array_split(visited, 2)
-    policy = DeployedPolicy(network, spec)
+    policy = DeployedPolicy(network, spec, logits=logits)
     flatbuffer = tflite.to_float32(policy)
     if chosen.calibrated:
         ranges = calibration.activation_ranges(flatbuffer, spread(calibrated_on, CALIBRATION_OBSERVATIONS))
@@ -101,7 +110,9 @@ def convert(
 
     returns = None
     if episode_returns is not None:
-        returns = compare_returns(episode_returns(policy.act), episode_returns(converted_act), first_seed)
+        if float_returns is None:
+            float_returns = episode_returns(policy.act)
+        returns = compare_returns(float_returns, episode_returns(converted_act), first_seed, margin)
     actions, plain_actions = converted_act(compared_on), plain_act(compared_on)
     manifest = Manifest(
         schema_version=artifact.SCHEMA_VERSION,
@@ -115,6 +126,7 @@ def convert(
         comparison=compare_actions(policy.act(compared_on), actions, spec.action, returns),
         training=dict(training or {}),
         versions={package: version(package) for package in VERSIONS_OF},
+        compressed_bytes=len(zlib.compress(flatbuffer, 9)),
     )
     return Conversion(Artifact(manifest, flatbuffer, _golden(policy, compared_on, actions, plain_actions)))
 

@@ -81,6 +81,8 @@ def comparison_lines(comparison: Comparison) -> list[str]:
             f"over {returns.episodes} paired episodes",
             f"return difference     {returns.difference_mean:+.1f}, 95 % interval [{low:+.1f}, {high:+.1f}]",
         ]
+        if returns.margin is not None:
+            lines.append(f"verdict               {returns.verdict}, with a margin of {returns.margin:.4g}")
     return lines
 
 
