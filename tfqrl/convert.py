@@ -21,7 +21,9 @@ from tfqrl.options import CALIBRATION_SEED, EVALUATION_SEED, Margin
 from tfqrl.progress import progress_bar
 from tfqrl.runs import Run
 
+# Ten episodes, or as many more tens as it takes where they are short.
 CALIBRATION_EPISODES = 10
+CALIBRATION_OBSERVATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,13 @@ def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observ
     if observations is not None:
         return Original(*shared, read_observations(observations))
     env = candidates.common_env([candidate], env)
-    with progress_bar(f"{CALIBRATION_EPISODES} episodes of {env} to calibrate") as progress:
-        _, visited = evaluate.play(
-            policy.act, env, first_seed=CALIBRATION_SEED, episodes=CALIBRATION_EPISODES, progress=progress
-        )
+    visited: list[Array] = []
+    with progress_bar(f"episodes of {env} to calibrate") as progress:
+        while sum(map(len, visited)) < CALIBRATION_OBSERVATIONS:
+            seed = CALIBRATION_SEED + len(visited)
+            visited += evaluate.play(
+                policy.act, env, first_seed=seed, episodes=CALIBRATION_EPISODES, progress=progress
+            )[1]
     with progress_bar(f"{episodes} episodes of {env} with {run.path}") as progress:
         returns, _ = evaluate.play(policy.act, env, first_seed=EVALUATION_SEED, episodes=episodes, progress=progress)
     return Original(*shared, np.concatenate(visited), env, returns, margin.beside(float(returns.mean())))
