@@ -18,7 +18,9 @@ INTERPRETER = [
 TRAIN = [
     "tensorflow>=2.21,<2.22",
     "tf-keras>=2.21,<2.22",
-    "ai-edge-quantizer>=0.10,<0.11",
+    # What kernels compute, and from which version on, was tried with this one; and its flatbuffer schema is used.
+    "ai-edge-litert>=2.3,<2.4",
+    "flatbuffers>=25.9.23",
     "scipy>=1.13,<2",
     "gymnasium[mujoco]>=1.2,<1.5",
     "mujoco>=3.3,<4",

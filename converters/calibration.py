@@ -5,59 +5,104 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from converters.flatbuffer import Graph, Types
+from converters.recipe import Calibration
 from edge import interpreter
-from edge.artifact import FloatArray, ObservationSpec
+from edge.artifact import ObservationSpec
 from edge.errors import UserError
 
+Array = npt.NDArray[np.generic]
+
 MIN_OBSERVATIONS = 100
+
+# Observations that the graph is run on at a time, and values of one tensor that are kept for percentiles.
+_BATCH = 256
+_KEPT_VALUES = 500_000
+
+# The part in the middle that a percentile range keeps.
+_MIDDLE = 0.999
 
 
 class CalibrationError(UserError):
     """Observations that a conversion cannot be calibrated on."""
 
 
-def check_observations(observations: npt.ArrayLike, spec: ObservationSpec) -> FloatArray:
-    """The observations as float32, (n, *spec.shape).
+def check_observations(observations: npt.ArrayLike, spec: ObservationSpec) -> npt.NDArray[np.generic]:
+    """The observations in the spec's dtype, (n, *spec.shape).
 
     Raises:
-      CalibrationError: another shape, fewer than `MIN_OBSERVATIONS`, or not finite.
+      CalibrationError: another shape or kind, fewer than `MIN_OBSERVATIONS`, or not finite.
     """
-    array = np.asarray(observations, np.float32)
-    if array.shape[1:] != spec.shape:
+    try:
+        array = np.asarray(observations)
+        if spec.dtype == "uint8" and array.dtype != np.uint8:
+            raise CalibrationError(f"Calibration observations are {array.dtype}; frames are uint8, 0 to 255.")
+        array = array.astype(spec.dtype, copy=False)
+    except (ValueError, TypeError) as error:
+        raise CalibrationError(f"Calibration observations are not an array of numbers: {error}.") from error
+    if array.shape[1:] != spec.shape or not array.ndim:
         expected = ", ".join(map(str, ("n", *spec.shape)))
         raise CalibrationError(f"Calibration observations have shape {array.shape}; expected ({expected}).")
     if len(array) < MIN_OBSERVATIONS:
         raise CalibrationError(f"{len(array)} calibration observations are too few; give at least {MIN_OBSERVATIONS}.")
-    if not np.isfinite(array).all():
-        raise CalibrationError("Calibration observations have NaN or infinity in them.")
+    bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    if len(bad):
+        raise CalibrationError(
+            f"Calibration observations have NaN or infinity in them, in {len(bad)} of {len(array)}, first in number "
+            f"{bad[0]}. Leave those out."
+        )
     return array
 
 
-def activation_ranges(flatbuffer: bytes, observations: FloatArray) -> dict[str, tuple[float, float]]:
-    """The true lowest and highest value of every float tensor over all observations, by tensor name.
+def activation_ranges(flatbuffer: bytes, observations: Array, method: Calibration) -> dict[str, tuple[float, float]]:
+    """The lowest and highest value that each activation is to be able to take, by tensor name.
 
-    Not a moving average, which forgets the rare extremes that a controller meets: they are where it is needed most.
+    With "min-max" those are the true extremes over all observations. (Not their moving average, which forgets the rare
+    ones that a controller meets: they are where it is needed most.)
 
     Args:
       flatbuffer: a float32 model that takes one observation at a time.
-      observations: (n, *observation.shape) float32.
+      observations: (n, *observation.shape), as the model takes them.
+      method: how the range follows from the values: see `converters.recipe.Recipe`.
     """
     # All tensors are to be read after invoke, which the interpreter's memory planner does not allow by itself.
     runner = interpreter.build_for_inspection(flatbuffer)
     input_index = runner.get_input_details()[0]["index"]
-    tensors = {d["index"]: d["name"] for d in runner.get_tensor_details() if d["dtype"] == np.float32}
-    low = dict.fromkeys(tensors, np.inf)
-    high = dict.fromkeys(tensors, -np.inf)
-    for observation in observations:
-        runner.set_tensor(input_index, observation[np.newaxis])
+    graph = Graph(flatbuffer)
+    constants = {i for operator in graph.operators for i in operator.inputs if i >= 0 and graph.is_constant(i)}
+    ends = {int(i) for operator in graph.operators for i in (*operator.inputs, *operator.outputs) if i >= 0}
+    activations = [i for i in sorted(ends - constants) if graph.tensor(i).type == Types.FLOAT32]
+    rng = np.random.default_rng(0)
+    values: dict[int, list[Array]] = {i: [] for i in activations}
+    for first in range(0, len(observations), _BATCH):
+        batch = observations[first : first + _BATCH]
+        runner.resize_tensor_input(input_index, batch.shape)
+        runner.allocate_tensors()
+        runner.set_tensor(input_index, batch)
         runner.invoke()
-        for index in list(tensors):
-            try:
-                values = runner.get_tensor(index)
-            except ValueError:
-                # Tensors that a delegate made for itself hold nothing.
-                del tensors[index]
-                continue
-            low[index] = min(low[index], float(values.min()))
-            high[index] = max(high[index], float(values.max()))
-    return {name: (low[index], high[index]) for index, name in tensors.items()}
+        for i in activations:
+            found = runner.get_tensor(i).reshape(-1)
+            kept = [found.min(), found.max()]
+            if method != "min-max":
+                share = max(1, _KEPT_VALUES * len(batch) // len(observations))
+                kept = found if len(found) <= share else rng.choice(found, share, replace=False)
+            values[i].append(np.asarray(kept))
+    return {graph.name(i): _range(np.concatenate(values[i]), method) for i in activations}
+
+
+def _range(values: Array, method: Calibration) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if method == "percentile":
+        low, high = (float(v) for v in np.quantile(values, [(1 - _MIDDLE) / 2, (1 + _MIDDLE) / 2]))
+    if method == "mse":
+        fractions = np.linspace(1.0, 0.2, 41)
+        errors = [_squared_error(values, low * fraction, high * fraction) for fraction in fractions]
+        best = float(fractions[int(np.argmin(errors))])
+        low, high = low * best, high * best
+    return low, high
+
+
+def _squared_error(values: Array, low: float, high: float) -> float:
+    """What 8 bits between the two ends cost, on average."""
+    step = max(max(high, 0.0) - min(low, 0.0), 1e-6) / 255
+    return float(np.mean((np.clip(np.rint(values / step) * step, low, high) - values) ** 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -12,23 +13,28 @@ import numpy as np
 import numpy.typing as npt
 import tf_keras as keras
 
-from converters import calibration, tflite
+from converters import calibration, recipe, tflite
 from converters.compare import Act, Array, compare_actions, compare_returns
 from converters.export import DeployedPolicy
+from converters.normalise import normalised
+from converters.quantise import quantise
 from converters.recipe import Recipe
-from converters.recipe import get as get_recipe
+from converters.weights import Grid
 from edge import artifact
-from edge.artifact import Artifact, FloatArray, Golden, Manifest, PolicySpec
+from edge.artifact import Artifact, Golden, Manifest, PolicySpec
 from edge.policy import Policy
 
 GOLDEN_PAIRS = 32
-CALIBRATION_OBSERVATIONS = 10_000
+
+# Beyond as many an average says no more; frames are slower to look at.
+COMPARED_OBSERVATIONS = 5_000
+MAX_FRAMES = 1_000
 
 # Float kernels of different runtimes sum in different orders; this fraction of an action's magnitude covers it.
 FLOAT_TOLERANCE = 1e-5
 
 # What a conversion depends on, for the manifest.
-VERSIONS_OF = ("tfqrl", "tensorflow", "tf-keras", "ai-edge-quantizer", "ai-edge-litert", "numpy")
+VERSIONS_OF = ("tfqrl", "tensorflow", "tf-keras", "ai-edge-litert", "numpy")
 
 
 class Conversion:
@@ -63,10 +69,11 @@ class Conversion:
 def convert(
     network: keras.Model,
     spec: PolicySpec,
-    recipe: Recipe | str,
+    chosen: Recipe | str,
     observations: npt.ArrayLike,
     *,
     name: str = "policy",
+    grids: Mapping[str, Grid] | None = None,
     logits: bool = False,
     episode_returns: Callable[[Act], Array] | None = None,
     float_returns: Array | None = None,
@@ -79,11 +86,12 @@ def convert(
     Args:
       network: maps normalised observations (batch, *observation.shape) to actions in [-1, 1] or to logits.
       spec: the policy seen from outside, its normaliser included.
-      recipe: one of `RECIPES`, or its name.
+      chosen: a recipe, or the name of one of `RECIPES`.
       observations: (n, *observation.shape), as the policy itself visits them; at least 100. It is calibrated on the
         first half and compared on the second, so give them in order, episode by episode.
       name: what to call the policy.
-      logits: let a discrete policy give those instead of a choice.
+      grids: the kernels, by layer name, of layers that were trained on a grid; they are written exactly.
+      logits: let a discrete policy's graph end with the logits, rather than the index of the largest.
       episode_returns: plays episodes seeded first_seed, first_seed + 1, ... and gives their returns; with it the
         comparison is made in closed loop too.
       float_returns: what `episode_returns` gives for the float policy, if that is known; no recipe changes it.
@@ -92,18 +100,25 @@ def convert(
       training: where the policy came from, for the manifest.
 
     Raises:
-      UnknownNameError: no such recipe.
+      UnknownNameError: no such recipe, or no such layer.
       ExportError: the network does not fit the spec.
       CalibrationError: the observations will not do.
+      UnsupportedOperationError, GridError: see `converters.quantise`.
     """
-    chosen = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = recipe.get(chosen) if isinstance(chosen, str) else chosen
+    grids = dict(grids or {})
     visited = calibration.check_observations(observations, spec.observation)
     calibrated_on, compared_on = np.array_split(visited, 2)
+    most = MAX_FRAMES if spec.observation.dtype == "uint8" else chosen.calibration_observations
+    calibrated_on = spread(calibrated_on, min(most, chosen.calibration_observations))
+    compared_on = spread(compared_on, min(most, COMPARED_OBSERVATIONS))
+    original = DeployedPolicy(network, spec, logits=logits)
+
+    notes: tuple[str, ...] = ()
+    if chosen.activations != "float32":
+        network, spec, notes = normalised(network, spec, calibrated_on, fixed=grids)
     policy = DeployedPolicy(network, spec, logits=logits)
-    flatbuffer = tflite.to_float32(policy)
-    if chosen.calibrated:
-        ranges = calibration.activation_ranges(flatbuffer, spread(calibrated_on, CALIBRATION_OBSERVATIONS))
-        flatbuffer = tflite.quantise(flatbuffer, chosen, ranges)
+    flatbuffer, more_notes = _flatbuffer(policy, chosen, calibrated_on, grids)
 
     converted_act = _batched(Policy(flatbuffer, spec, name=name))
     plain_act = _batched(Policy(flatbuffer, spec, name=name, plain_kernels=True))
@@ -111,9 +126,10 @@ def convert(
     returns = None
     if episode_returns is not None:
         if float_returns is None:
-            float_returns = episode_returns(policy.act)
+            float_returns = episode_returns(original.act)
         returns = compare_returns(float_returns, episode_returns(converted_act), first_seed, margin)
     actions, plain_actions = converted_act(compared_on), plain_act(compared_on)
+    tolerance = _golden_tolerance(flatbuffer, chosen, spec, actions, plain_actions)
     manifest = Manifest(
         schema_version=artifact.SCHEMA_VERSION,
         name=name,
@@ -122,36 +138,99 @@ def convert(
         spec=spec,
         recipe=chosen.plain(),
         layers=tflite.layers(flatbuffer),
-        golden_tolerance=_golden_tolerance(flatbuffer, spec, actions, plain_actions),
-        comparison=compare_actions(policy.act(compared_on), actions, spec.action, returns),
+        golden_tolerance=tolerance,
+        comparison=compare_actions(original.act(compared_on), actions, spec.action, returns),
         training=dict(training or {}),
         versions={package: version(package) for package in VERSIONS_OF},
         compressed_bytes=len(zlib.compress(flatbuffer, 9)),
+        notes=(*notes, *more_notes),
     )
-    return Conversion(Artifact(manifest, flatbuffer, _golden(policy, compared_on, actions, plain_actions)))
+    golden = _golden(original, compared_on, converted_act, plain_act, tolerance)
+    return Conversion(Artifact(manifest, flatbuffer, golden))
+
+
+def _flatbuffer(
+    policy: DeployedPolicy, chosen: Recipe, observations: Array, grids: Mapping[str, Grid]
+) -> tuple[bytes, tuple[str, ...]]:
+    """The policy as the recipe wants it, and notes."""
+    frames = policy.spec.observation.dtype == "uint8"
+    if chosen.integer_io:
+        # What is done to observations and actions is then the host's: `edge.quantise`.
+        observations = np.asarray(policy.normalize(observations))
+        policy = DeployedPolicy(policy.network, _bare(policy.spec), logits=policy.logits)
+    flatbuffer = tflite.to_float32(policy)
+    if chosen.weight_bits == 32:
+        return flatbuffer, ()
+    ranges = {}
+    if chosen.calibrated:
+        ranges = calibration.activation_ranges(flatbuffer, observations, chosen.calibration)
+        if chosen.integer_io and frames:
+            # All 256 levels, so that a byte of a frame and a step of the input are the same.
+            ranges[tflite.input_name(flatbuffer)] = (0.0, 1.0)
+    return quantise(flatbuffer, chosen, ranges, grids)
+
+
+def _bare(spec: PolicySpec) -> PolicySpec:
+    """The spec of the network alone, between normalised observations and actions in [-1, 1]."""
+    observation = dataclasses.replace(spec.observation, dtype="float32")
+    action, n = spec.action, len(spec.action.low)
+    bounded = n > 0 and None not in (*action.low, *action.high)
+    # Where only some are bounded, the host alone clips.
+    low, high = ((-1.0,) * n, (1.0,) * n) if bounded else ((None,) * n, (None,) * n)
+    return PolicySpec(observation, dataclasses.replace(action, low=low, high=high), spec.control_rate_hz, None)
 
 
 def _batched(policy: Policy) -> Act:
     return lambda batch: np.stack([np.asarray(policy.act(observation)) for observation in batch])
 
 
-def _golden(policy: DeployedPolicy, visited: FloatArray, actions: Array, plain_actions: Array) -> Golden:
-    """Pairs spread over what the policy visited."""
-    if not policy.spec.action.discrete:
-        return Golden(spread(visited, GOLDEN_PAIRS), spread(actions.astype(np.float32), GOLDEN_PAIRS))
-    # Where two choices are nearly equal, kernels that round differently may rightly differ. Keep to the clear half.
-    logits = np.sort(np.asarray(policy.network(policy.normalize(visited))), axis=-1)
-    margin = logits[:, -1] - logits[:, -2]
-    clear = (margin >= np.median(margin)) & (actions == plain_actions)
-    return Golden(spread(visited[clear], GOLDEN_PAIRS), spread(actions[clear].astype(np.int64), GOLDEN_PAIRS))
+def _golden(policy: DeployedPolicy, visited: Array, act: Act, plain_act: Act, tolerance: tuple[float, ...]) -> Golden:
+    """Pairs spread over what the policy visited, and cases at the edges."""
+    margin = np.inf
+    if policy.spec.action.discrete:
+        # Where two choices are nearly equal, kernels that round differently may rightly differ: keep to the clear half.
+        margins = _margins(policy, visited)
+        margin = float(np.median(margins))
+        visited = visited[margins >= margin]
+    candidates = np.concatenate([spread(visited, GOLDEN_PAIRS), edge_cases(policy.spec, visited)])
+    actions, plain_actions = act(candidates), plain_act(candidates)
+    # A pair on which the kernels here disagree would prove nothing elsewhere.
+    if policy.spec.action.discrete:
+        kept = (actions == plain_actions) & (_margins(policy, candidates) >= margin)
+        return Golden(candidates[kept], actions[kept].astype(np.int64))
+    difference = np.abs(actions - plain_actions).reshape(len(actions), -1)
+    kept = (difference <= np.array(tolerance)).all(axis=1)
+    return Golden(candidates[kept], actions[kept].astype(np.float32))
 
 
-def _golden_tolerance(flatbuffer: bytes, spec: PolicySpec, actions: Array, plain_actions: Array) -> tuple[float, ...]:
+def _margins(policy: DeployedPolicy, observations: Array) -> npt.NDArray[np.float32]:
+    """By how much the best choice is better than the second."""
+    logits = np.sort(np.asarray(policy.network(policy.normalize(observations))), axis=-1)
+    return np.asarray(logits[:, -1] - logits[:, -2])
+
+
+def edge_cases(spec: PolicySpec, visited: Array) -> Array:
+    """Observations at the edges: zeros, the bounds (a million, where there are none), the extremes of those visited."""
+    observation = spec.observation
+    if observation.dtype == "uint8":
+        return np.stack([np.full(observation.shape, level, np.uint8) for level in (0, 255)])
+    low, high = (
+        np.array([otherwise if bound is None else bound for bound in bounds], np.float32).reshape(observation.shape)
+        for bounds, otherwise in ((observation.low, -1e6), (observation.high, 1e6))
+    )
+    cases = np.stack([np.zeros_like(low), visited.min(axis=0), visited.max(axis=0), low, high])
+    return np.clip(cases, low, high).astype(np.float32)
+
+
+def _golden_tolerance(
+    flatbuffer: bytes, chosen: Recipe, spec: PolicySpec, actions: Array, plain_actions: Array
+) -> tuple[float, ...]:
     """How far another runtime's action may lie from a golden one, per action element.
 
     Kernels round differently, and a step's difference in a hidden layer can be several at the output. So two sets of
     kernels are compared here, and another runtime is allowed twice their largest difference; at least one step of the
-    output grid (of an integer policy) and float rounding.
+    output grid (of an integer policy) and float rounding. For 16-bit activations, which have one set of kernels here,
+    it is at least eight of their small steps.
     """
     if spec.action.discrete:
         return (0.0,)
@@ -159,7 +238,7 @@ def _golden_tolerance(flatbuffer: bytes, spec: PolicySpec, actions: Array, plain
     difference = np.abs(actions - plain_actions).reshape(len(actions), -1).max(axis=0)
     bounds = zip(spec.action.low, spec.action.high)
     half_range = np.array([1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds])
-    step = (tflite.output_step(flatbuffer) or 0.0) * half_range
+    step = (tflite.output_step(flatbuffer) or 0.0) * half_range * (8 if chosen.activations == "int16" else 1)
     return tuple(float(value) for value in np.maximum(step, 2 * difference) + FLOAT_TOLERANCE * magnitude)
 
 

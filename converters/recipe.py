@@ -83,8 +83,7 @@ class Recipe:
     @property
     def runtimes(self) -> tuple[str, ...]:
         """The interpreters that load what it makes, and compute it right (tests/converters/test_runtimes.py)."""
-        hybrid = self.activations == "dynamic-int8"
-        if self.weight_bits < 8 or (hybrid and self.per_channel):
+        if self.weight_bits < 8 or (self.activations == "dynamic-int8" and self.per_channel):
             return (LITERT,)
         return LITERT, TFLITE_RUNTIME
 

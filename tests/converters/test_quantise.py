@@ -1,0 +1,214 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from hypothesis import given
+from hypothesis import strategies as st
+from nets import conv_network, dense_network, filled, observations_for, spec_of
+
+from converters import RECIPES, Recipe, convert
+from converters.calibration import activation_ranges
+from converters.export import DeployedPolicy
+from converters.flatbuffer import Graph, Types
+from converters.quantise import UnsupportedOperationError, activation_scale, quantise
+from converters.tflite import layers, to_float32
+from converters.weights import Grid, GridError, nearest_grid
+from edge.artifact import Normalizer
+from edge.errors import UnknownNameError
+from edge.policy import Policy
+
+Dense = keras.layers.Dense
+
+INTEGER = [name for name, recipe in RECIPES.items() if recipe.weight_bits <= 8 and not recipe.integer_io]
+
+
+def quantised(network: keras.Sequential, recipe: Recipe, grids: dict[str, Grid] | None = None) -> bytes:
+    spec = spec_of(network.input_shape[1:], network.output_shape[-1])
+    flatbuffer = to_float32(DeployedPolicy(network, spec))
+    ranges = activation_ranges(flatbuffer, observations_for(network), "min-max")
+    return quantise(flatbuffer, recipe, ranges, grids or {})[0]
+
+
+def actions_of(flatbuffer: bytes, network: keras.Sequential, *, plain_kernels: bool = False) -> np.ndarray:
+    spec = spec_of(network.input_shape[1:], network.output_shape[-1])
+    policy = Policy(flatbuffer, spec, plain_kernels=plain_kernels)
+    return np.stack([policy.act(observation) for observation in observations_for(network)])
+
+
+@pytest.mark.parametrize("make", [dense_network, conv_network])
+@pytest.mark.parametrize("per_channel", [True, False], ids=["per-channel", "per-tensor"])
+@pytest.mark.parametrize("name", INTEGER)
+def test_the_kernels_compute_what_the_integers_say(name: str, per_channel: bool, make) -> None:
+    # Beside the float network with the rounded weights, only the rounding of activations is left. A kernel that
+    # misreads packed weights, or takes one output's scale for all, is off by as much as the actions themselves.
+    network = make()
+    recipe = dataclasses.replace(RECIPES[name], per_channel=per_channel)
+    rounded = keras.models.clone_model(network)
+    rounded.set_weights(network.get_weights())
+    for layer in rounded.layers:
+        if layer.weights:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([nearest_grid(kernel, recipe.weight_bits, per_channel=per_channel).weights, bias])
+    expected = np.asarray(rounded(observations_for(network)))
+    flatbuffer = quantised(network, recipe)
+    for plain_kernels in (False, True):
+        error = np.abs(actions_of(flatbuffer, network, plain_kernels=plain_kernels) - expected).mean()
+        allowed = 5e-4 if recipe.activations == "int16" else 0.02
+        assert error < allowed * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize(("bits", "packed"), [(2, 2), (3, 4), (4, 4), (5, 8), (6, 8), (7, 8), (8, 8)])
+@pytest.mark.parametrize("per_channel", [True, False], ids=["per-channel", "per-tensor"])
+def test_a_trained_grid_is_written_integer_by_integer(bits: int, packed: int, per_channel: bool) -> None:
+    network = dense_network()
+    rng = np.random.default_rng(bits)
+    grids = {}
+    for layer in network.layers:
+        kernel, bias = layer.get_weights()
+        lowest = max(-127, -(2 ** (bits - 1)))
+        integers = rng.integers(lowest, 2 ** (bits - 1), kernel.shape).astype(np.int8)
+        scale = rng.uniform(0.01, 0.1, kernel.shape[-1] if per_channel else ()).astype(np.float32)
+        grids[layer.name] = Grid(integers, scale, packed)
+        layer.set_weights([grids[layer.name].weights, bias])
+    # int4 packs, whatever fits each layer; int8 stores the same integers in bytes.
+    for name, stored in (("int4", packed), ("int2", packed), ("int8", 8), ("dynamic-int8", 8)):
+        flatbuffer = quantised(network, RECIPES[name], grids)
+        assert [layer.weight_bits for layer in layers(flatbuffer)] == [stored] * 4
+        graph = Graph(flatbuffer)
+        kernels = [int(o.inputs[1]) for o in graph.operators if graph.operation(o) == "FULLY_CONNECTED"]
+        for index, (layer_name, grid) in zip(kernels, grids.items(), strict=True):
+            integers, scales = graph.constant(index), graph.scales(index)
+            np.testing.assert_array_equal(integers.T, grid.integers)
+            np.testing.assert_array_equal(scales, np.atleast_1d(grid.scale))
+            dequantised = integers.T.astype(np.float32) * (scales if per_channel else scales[0])
+            np.testing.assert_array_equal(dequantised, network.get_layer(layer_name).get_weights()[0])
+
+
+def test_layers_of_different_bits_are_packed_each_at_its_own() -> None:
+    network = dense_network()
+    grids = {}
+    for layer, bits in zip(network.layers, (8, 4, 2), strict=False):
+        kernel, bias = layer.get_weights()
+        grids[layer.name] = nearest_grid(kernel, bits, per_channel=True)
+        layer.set_weights([grids[layer.name].weights, bias])
+    assert [layer.weight_bits for layer in layers(quantised(network, RECIPES["int4"], grids))] == [8, 4, 2, 4]
+
+
+def test_convolutions_of_2_bits_are_stored_at_4_because_the_2_bit_kernel_errs() -> None:
+    network = conv_network()
+    assert [layer.weight_bits for layer in layers(quantised(network, RECIPES["int2"]))] == [4, 4, 2, 2]
+
+
+def test_a_grid_that_is_not_the_kernels_own_is_refused() -> None:
+    network = dense_network()
+    grid = nearest_grid(network.get_layer("second").get_weights()[0], 4, per_channel=True)
+    with pytest.raises(GridError, match="the layer second is not the grid of its kernel"):
+        quantised(network, RECIPES["int4"], {"second": grid})
+    with pytest.raises(UnknownNameError, match=r"Unknown layer with weights 'secnod'. Did you mean 'second'"):
+        quantised(network, RECIPES["int4"], {"secnod": grid})
+
+
+@pytest.mark.parametrize("name", INTEGER)
+def test_chosen_layers_stay_in_float(name: str) -> None:
+    network = dense_network()
+    recipe = dataclasses.replace(RECIPES[name], float_layers=("first", "last"))
+    flatbuffer = quantised(network, recipe)
+    bits = recipe.weight_bits
+    assert [layer.weight_bits for layer in layers(flatbuffer)] == [32, bits, bits, 32]
+    everything = np.abs(actions_of(quantised(network, RECIPES[name]), network) - network(observations_for(network)))
+    some = np.abs(actions_of(flatbuffer, network) - network(observations_for(network)))
+    assert some.mean() < everything.mean()
+
+
+def test_a_layer_that_does_not_exist_cannot_stay_in_float() -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown layer with weights 'lats'. Did you mean 'last'"):
+        quantised(dense_network(), dataclasses.replace(RECIPES["int8"], float_layers=("lats",)))
+
+
+def test_int8_full_has_integers_alone() -> None:
+    network = dense_network()
+    conversion = convert(network, spec_of((11,), 3, bounded=True), "int8-full", observations_for(network))
+    graph = Graph(conversion.artifact.flatbuffer)
+    names = [graph.operation(operator) for operator in graph.operators]
+    assert "QUANTIZE" not in names
+    assert "DEQUANTIZE" not in names
+    ends = (*graph.inputs, *graph.outputs)
+    assert [graph.tensor(index).type for index in ends] == [Types.INT8, Types.INT8]
+    kernels = [int(o.inputs[1]) for o in graph.operators if graph.operation(o) == "FULLY_CONNECTED"]
+    assert [len(graph.scales(index)) for index in kernels] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("normaliser", ["trained with one", "made by the conversion"])
+@pytest.mark.parametrize("name", ["int8-full", "int8", "dynamic-int8", "int16x8"])
+def test_observations_that_differ_by_ten_thousand_survive(name: str, normaliser: str) -> None:
+    # With one scale for all the small ones would be less than a step, and what the policy makes of them gone.
+    scale = np.array([1e-2, 1.0, 10.0, 1e2, 1e-1, 1e-2, 1.0, 1e2, 1e2, 1e-2, 1.0], np.float32)
+    unit = observations_for(dense_network(), 2000)
+    network = dense_network()
+    spec = spec_of((11,), 3)
+    if normaliser == "trained with one":
+        spec = dataclasses.replace(
+            spec, normalizer=Normalizer(tuple(map(float, scale)), tuple(map(float, scale)), 10.0)
+        )
+    else:
+        kernel, bias = network.layers[0].get_weights()
+        network.layers[0].set_weights([kernel / scale[:, None], bias - kernel.sum(axis=0)])
+    conversion = convert(network, spec, name, unit * scale + scale)
+    plain = convert(dense_network(), spec_of((11,), 3), name, unit)
+    error, plain_error = (c.comparison.mean_action_error or 0.0 for c in (conversion, plain))
+    assert error < 1.5 * plain_error
+    raw = unit * scale + scale
+    policy = conversion.policy()
+    # It still reacts to the smallest of them as the float policy does.
+    moved = raw[:200].copy()
+    moved[:, 0] += 2 * scale[0]
+    reaction = np.stack([policy.act(b) - policy.act(a) for a, b in zip(raw[:200], moved, strict=True)])
+    float_policy = DeployedPolicy(network, spec)
+    wanted = float_policy.act(moved) - float_policy.act(raw[:200])
+    assert np.abs(reaction - wanted).mean() < 0.35 * np.abs(wanted).mean()
+
+
+def test_an_operation_without_an_integer_kernel_is_named_with_its_layer() -> None:
+    network = filled(keras.Sequential([keras.Input((4,)), Dense(8, "elu", name="bent"), Dense(2, name="last")]))
+    observations = observations_for(network)
+    with pytest.raises(UnsupportedOperationError, match="ELU of the layer bent has no integer kernel here"):
+        convert(network, spec_of((4,), 2), "int8-full", observations)
+    conversion = convert(network, spec_of((4,), 2), "int8", observations)
+    assert "Left in float between integer layers: ELU of bent." in conversion.artifact.manifest.notes
+    assert [layer.weight_bits for layer in conversion.artifact.manifest.layers] == [8, 8]
+    assert conversion.comparison.mean_action_error < 0.1
+
+
+def test_a_bias_beyond_its_integer_makes_the_grid_coarser() -> None:
+    network = filled(keras.Sequential([keras.Input((3,)), Dense(2, name="last")]))
+    network.layers[0].set_weights([np.array([[1e-9, 1], [1e-9, 1], [1e-9, 1]], np.float32), np.array([5.0, 0.5])])
+    actions = actions_of(quantised(network, RECIPES["int8"]), network)
+    np.testing.assert_allclose(actions[:, 0], 5.0, rtol=0.02)
+
+
+def test_the_scale_of_an_activation_by_hand() -> None:
+    scale = activation_scale(-1.0, 3.0, 8)
+    assert (scale.scale, scale.zero_point) == (4 / 255, -64)
+    assert activation_scale(0.0, 2.55, 8).zero_point == -128
+    assert activation_scale(-2.55, -1.0, 8).zero_point == 127
+    assert activation_scale(-1.0, 3.0, 16).scale == 3.0 / 32767
+    assert activation_scale(0.0, 0.0, 8).scale > 0
+
+
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.sampled_from([8, 16]))
+def test_an_activation_is_at_most_a_step_off_within_its_range(a: float, b: float, bits: int) -> None:
+    low, high = sorted((a, b))
+    scale = activation_scale(low, high, bits)
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    for value in (low, high, 0.0, (low + high) / 2):
+        stored = np.clip(np.rint(value / scale.scale) + scale.zero_point, lowest, highest)
+        assert abs((stored - scale.zero_point) * scale.scale - value) <= scale.scale * 1.001
+    assert lowest <= scale.zero_point <= highest
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_the_same_conversion_gives_the_same_bytes(name: str) -> None:
+    network, spec = dense_network(), spec_of((11,), 3)
+    first, second = (convert(network, spec, name, observations_for(network)).artifact for _ in range(2))
+    assert first.flatbuffer == second.flatbuffer
