@@ -9,7 +9,7 @@ import toy_envs  # noqa: F401  (registers the toys)
 from fakes import DATA
 from untrained import make_run
 
-from converters import convert
+from converters import RECIPES, convert
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.records import from_plain
 from tfqrl import cli, paired_evaluation
@@ -38,7 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     linear(folder, "exact", MATCH, [[1.0]], [0.0], "toys/Match-v0")
     linear(folder, "off", MATCH, [[1.0]], [0.1], "toys/Match-v0")
     linear(folder, "weak", MATCH, [[0.5]], [0.0], "toys/Match-v0")
-    linear(folder, "int8", MATCH, [[1.0]], [0.0], "toys/Match-v0", "int8")
     linear(folder, "nowhere", MATCH, [[1.0]], [0.0], None)
     linear(folder, "left", CART_POLE, np.zeros((4, 2)), [1.0, 0.0], "CartPole-v1")
     linear(folder, "right", CART_POLE, np.zeros((4, 2)), [0.0, 1.0], "CartPole-v1")
@@ -170,14 +169,19 @@ def test_a_run_and_its_own_file_are_equivalent_and_one_alone_gives_its_returns(
     assert "mean return" in capsys.readouterr().out
 
 
-def test_files_of_any_recipe_play(folder: Path, tmp_path: Path) -> None:
-    _, found = evaluated(
-        tmp_path, str(folder / "exact.tflite"), str(folder / "int8.tflite"), "--episodes", "3", "--margin", "0.01"
-    )
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_files_of_any_recipe_play(recipe: str, folder: Path, tmp_path: Path) -> None:
+    other = linear(tmp_path, recipe, MATCH, [[1.0]], [0.0], "toys/Match-v0", recipe)
+    words = [str(folder / "exact.tflite"), other, "--episodes", "3", "--margin", "0.01"]
+    code, found = evaluated(tmp_path, *words)
+    assert code == 0
+    assert found.policies[1].recipe == recipe
     assert found.pair is not None
     assert found.pair.along_a.max is not None
-    # Off, but by no more than a step or two of the 255 of input and output.
-    assert 0 < found.pair.along_a.max[0] < 0.03
+    # One weight of 1 is exact at any number of bits; what flows through it is off by a step or two of 255.
+    assert found.pair.along_a.max[0] < 0.03
+    if recipe in ("int8", "int8-full"):
+        assert found.pair.along_a.max[0] > 1e-4, "an integer policy that equals the float one was not quantised"
 
 
 def test_where_no_policy_names_an_environment_one_has_to_be_given(
