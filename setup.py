@@ -21,6 +21,7 @@ TRAIN = [
     # What kernels compute, and from which version on, was tried with this one; and its flatbuffer schema is used.
     "ai-edge-litert>=2.3,<2.4",
     "flatbuffers>=25.9.23",
+    "scipy>=1.13,<2",
     "gymnasium[mujoco]>=1.2,<1.5",
     "mujoco>=3.3,<4",
     "tyro>=1.0,<2",

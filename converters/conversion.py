@@ -76,6 +76,7 @@ def convert(
     grids: Mapping[str, Grid] | None = None,
     logits: bool = False,
     episode_returns: Callable[[Act], Array] | None = None,
+    float_returns: Array | None = None,
     first_seed: int = 0,
     margin: float | None = None,
     training: Mapping[str, Any] | None = None,
@@ -93,6 +94,7 @@ def convert(
       logits: let a discrete policy's graph end with the logits, rather than the index of the largest.
       episode_returns: plays episodes seeded first_seed, first_seed + 1, ... and gives their returns; with it the
         comparison is made in closed loop too.
+      float_returns: what `episode_returns` gives for the float policy, if that is known; no recipe changes it.
       first_seed: see `episode_returns`.
       margin: see `edge.artifact.Returns`.
       training: where the policy came from, for the manifest.
@@ -123,7 +125,9 @@ def convert(
 
     returns = None
     if episode_returns is not None:
-        returns = compare_returns(episode_returns(original.act), episode_returns(converted_act), first_seed)
+        if float_returns is None:
+            float_returns = episode_returns(original.act)
+        returns = compare_returns(float_returns, episode_returns(converted_act), first_seed, margin)
     actions, plain_actions = converted_act(compared_on), plain_act(compared_on)
     tolerance = _golden_tolerance(flatbuffer, chosen, spec, actions, plain_actions)
     manifest = Manifest(

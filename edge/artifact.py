@@ -185,6 +185,8 @@ class Comparison:
       mean_action_error: mean absolute difference; None for discrete actions.
       agreement: fraction of observations with the same choice, 0..1; None for continuous actions.
       returns: the closed-loop comparison; None if there was no environment to run it in.
+      relative_action_error: mean absolute difference as a fraction of half the range between each element's bounds (of
+        1, where it has none); None for discrete actions.
     """
 
     observations: int
@@ -192,6 +194,7 @@ class Comparison:
     mean_action_error: float | None
     agreement: float | None
     returns: Returns | None
+    relative_action_error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,19 @@ import tyro
 from edge import artifact, signature
 from edge.errors import UnknownNameError, UsageError, UserError
 from edge.files import check_writable, write_atomically
-from tfqrl import convert_command
+from tfqrl import convert_command, evaluate_command
 from tfqrl.deploy import Options, deploy, rollback
 from tfqrl.device import Device
 from tfqrl.options import import_tensorflow, parse
 from tfqrl.signals import Interrupted, StopRequest
 
-USAGE = """usage: tfqrl {train,convert,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
+USAGE = """usage: tfqrl {train,convert,evaluate,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
 
 Train control policies with deep reinforcement learning and convert them for small computers.
 
   tfqrl train ALGORITHM --env ENV --out RUN    train a policy; ALGORITHM is ppo
   tfqrl convert RUN --out POLICY.tflite        convert it and compare it with the original
+  tfqrl evaluate A [B]                         play the same episodes with two policies: are they equivalent?
   tfqrl deploy POLICY.tflite HOST              bring it to a device by ssh and verify it there
   tfqrl sign POLICY.tflite --key KEY           sign it, for devices that ask for that
   tfqrl sign-key KEY                           make a pair of keys: KEY and KEY.pub
@@ -41,6 +42,8 @@ examples:
   tfqrl train ppo --env InvertedDoublePendulum-v5 --steps 500000 --seed 0 --out runs/pendulum
   tfqrl train ppo --out runs/pendulum --resume
   tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
+  tfqrl convert runs/pendulum --recipe all --out recipes/
+  tfqrl evaluate runs/pendulum policy.tflite --episodes 100 --margin 2%
   tfqrl deploy policy.tflite pi@raspberrypi --bench
   tfqrl hil-serve --env InvertedDoublePendulum-v5 --bind tcp://192.168.1.20:5757
 
@@ -191,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "train": _train,
         "convert": convert_command.main,
+        "evaluate": evaluate_command.main,
         "deploy": _deploy,
         "sign": _sign,
         "sign-key": _sign_key,

@@ -1,45 +1,151 @@
-"""From a run to a policy file: what `tfqrl convert` does."""
+"""From a run to policy files: what `tfqrl convert` does."""
 
 from __future__ import annotations
 
-import numpy as np
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from converters.compare import Act, Array
+import numpy as np
+import tf_keras as keras
+
+from converters.compare import Act, Array, rejection
 from converters.conversion import Conversion, convert
 from converters.export import DeployedPolicy
-from tfqrl import agents, evaluate
+from converters.recipe import Recipe
+from edge.artifact import PolicySpec
+from edge.errors import UserError
+from tfqrl import agents, candidates, evaluate
+from tfqrl.options import CALIBRATION_SEED, EVALUATION_SEED, Margin
+from tfqrl.progress import progress_bar
 from tfqrl.runs import Run
 
-# Far from the seeds that one would train with: the episodes that prove a policy are not those that it learned on.
-CALIBRATION_SEED = 1_000_000
-EVALUATION_SEED = 2_000_000
+# Ten episodes, or as many more tens as it takes where they are short.
 CALIBRATION_EPISODES = 10
+CALIBRATION_OBSERVATIONS = 1000
 
 
-def convert_run(run: Run, recipe: str, *, episodes: int) -> Conversion:
-    """Convert the policy of a run, calibrated on observations that it visits itself.
+@dataclass(frozen=True)
+class Original:
+    """The policy of a run, with what all of its conversions share and which is therefore made once.
 
-    The returns of both policies are compared on `episodes` paired episodes.
+    Attributes:
+      network, spec: the policy.
+      name: what to call it.
+      training: where it came from, for the manifest.
+      observations: what it met in episodes of its own, or what it was given, (n, *observation.shape).
+      env: where returns are compared; None for nowhere.
+      float_returns: its returns there, (episodes,).
+      margin: differences of the mean return that count as none.
+    """
+
+    network: keras.Model
+    spec: PolicySpec
+    name: str
+    training: dict[str, Any]
+    observations: Array
+    env: str | None = None
+    float_returns: Array | None = None
+    margin: float | None = None
+
+    def to(self, recipe: Recipe, *, logits: bool = False) -> Conversion:
+        """Convert it.
+
+        Raises:
+          UserError: whatever `converters.convert` refuses.
+        """
+
+        def episode_returns(act: Act) -> Array:
+            assert self.env is not None
+            assert self.float_returns is not None
+            episodes = len(self.float_returns)
+            with progress_bar(f"{episodes} episodes of {self.env} with {recipe.name}") as progress:
+                return evaluate.play(act, self.env, first_seed=EVALUATION_SEED, episodes=episodes, progress=progress)[0]
+
+        return convert(
+            self.network,
+            self.spec,
+            recipe,
+            self.observations,
+            name=self.name,
+            logits=logits,
+            episode_returns=None if self.env is None else episode_returns,
+            float_returns=self.float_returns,
+            first_seed=EVALUATION_SEED,
+            margin=self.margin,
+            training=self.training,
+        )
+
+
+def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observations: Path | None) -> Original:
+    """Load the policy of a run, let it play the episodes that its conversions need, and no more than once.
+
+    Args:
+      run: the run.
+      episodes: episodes on which returns are compared.
+      margin: differences of the mean return that count as none.
+      env: where to play; None for where it was trained.
+      observations: a file of observations to use; then nothing is played.
 
     Raises:
       RunError: the run has no checkpoint.
-      UserError: whatever `converters.convert` refuses.
+      UserError: the observations cannot be read, or the environment not be played.
     """
     network, spec = agents.load_policy(run)
-    env = agents.config_of(run).env
+    policy = DeployedPolicy(network, spec)
+    candidate = candidates.of_run(run, policy)
+    shared = network, spec, candidate.name, {"algorithm": run.algorithm, **run.config}
+    if observations is not None:
+        return Original(*shared, read_observations(observations))
+    env = candidates.common_env([candidate], env)
+    visited: list[Array] = []
+    with progress_bar(f"episodes of {env} to calibrate") as progress:
+        while sum(map(len, visited)) < CALIBRATION_OBSERVATIONS:
+            seed = CALIBRATION_SEED + len(visited)
+            visited += evaluate.play(
+                policy.act, env, first_seed=seed, episodes=CALIBRATION_EPISODES, progress=progress
+            )[1]
+    with progress_bar(f"{episodes} episodes of {env} with {run.path}") as progress:
+        returns, _ = evaluate.play(policy.act, env, first_seed=EVALUATION_SEED, episodes=episodes, progress=progress)
+    return Original(*shared, np.concatenate(visited), env, returns, margin.beside(float(returns.mean())))
 
-    def episode_returns(act: Act) -> Array:
-        return evaluate.play(act, env, first_seed=EVALUATION_SEED, episodes=episodes)[0]
 
-    trained = DeployedPolicy(network, spec)
-    _, visited = evaluate.play(trained.act, env, first_seed=CALIBRATION_SEED, episodes=CALIBRATION_EPISODES)
-    return convert(
-        network,
-        spec,
-        recipe,
-        np.concatenate(visited),
-        name=f"{run.algorithm}-{env}",
-        episode_returns=episode_returns,
-        first_seed=EVALUATION_SEED,
-        training={"algorithm": run.algorithm, **run.config},
-    )
+def read_observations(path: Path) -> Array:
+    """The array in a .npy file, of real numbers; nothing in it is executed.
+
+    Raises:
+      UserError: it is not one.
+    """
+    try:
+        # Mapped, so that a header cannot claim more than the file holds.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} is not a .npy file of numbers ({error}). Save it with numpy.save.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        raise UserError(f"{path} must hold one array of real numbers; save it with numpy.save.")
+    return array
+
+
+def save(conversion: Conversion, recipe: Recipe, path: Path, *, force: bool) -> tuple[Path, str | None]:
+    """Write a conversion to `path` or, if it breaks the tolerance of its recipe, to `path`.rejected.
+
+    A policy that was at `path` stays there if its replacement is rejected.
+
+    Returns:
+      Where it is, and the sentences that say why it was rejected; None if it was not.
+
+    Raises:
+      OutputError: it cannot be written, or `path` exists and `force` is false.
+    """
+    rejected = path.with_name(path.name + ".rejected")
+    sentence = rejection(conversion.comparison, recipe)
+    if sentence is not None:
+        conversion.save(rejected, force=True)
+        return rejected, sentence
+    conversion.save(path, force=force)
+    with contextlib.suppress(OSError):
+        rejected.unlink()
+    return path, None

@@ -4,64 +4,179 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from edge.errors import UsageError
-from edge.files import check_writable
-from tfqrl.options import import_tensorflow, parse
+from edge.errors import UsageError, UserError
+from edge.files import check_writable, write_atomically
+from edge.records import to_json
+from tfqrl.options import Margin, check_episodes, import_tensorflow, parse
+
+if TYPE_CHECKING:
+    from converters.recipe import Recipe
+
+ALL = "all"
 
 
+class RejectedError(UserError):
+    """A conversion that broke the tolerance of its recipe."""
+
+
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclasses.dataclass(frozen=True)
 class ConvertCommand:
     """Convert a trained policy to a TFLite file and compare it with the original.
 
+    A conversion that costs more than its recipe tolerates is kept as POLICY.tflite.rejected; the command then says what
+    broke and what may cure it, and exits with 1. See docs/converting.md.
+
+    --recipe all makes a file of every recipe in the folder --out, RECIPE.tflite or RECIPE.tflite.rejected, and one
+    table of them, which is also in the folder's comparison.json. It exits with 0 when the table is complete, rejected
+    recipes and all.
+
     Example: tfqrl convert runs/cheetah --recipe int8 --out cheetah.tflite
+
+    Example: tfqrl convert runs/cheetah --recipe int8 --calibration mse --float-layers output --out cheetah.tflite
+
+    Example: tfqrl convert runs/cheetah --recipe all --episodes 100 --out cheetah/
 
     Example: tfqrl convert runs/cheetah --recipe int8-full --target edgetpu --out cheetah.tflite
 
     Attributes:
       run: folder of the run.
-      out: the policy file to write.
-      recipe: how to convert: float32 or int8.
+      out: the policy file to write; with --recipe all, the folder.
+      recipe: how to convert: float32, float16, dynamic-int8, int8, int8-full, int16x8, int4, int2 or all.
       target: what it is to run on. With edgetpu, Coral's, it is checked, and compiled if edgetpu_compiler is installed.
+      per_tensor: one weight scale a layer rather than one an output.
+      calibration: how activation ranges are taken from observations: min-max, percentile or mse (default: min-max).
+      calibration_observations: calibrate on this many observations at most (default: 10000).
+      float_layers: names of layers that stay in float.
+      logits: let a discrete policy give its logits instead of a choice.
+      observations: a .npy file, (n, *observation shape), episode by episode, to calibrate and compare on instead of
+        playing; returns are then not compared.
+      env: the environment to play in (default: the one that it was trained in).
       episodes: paired episodes on which the returns are compared.
-      force: replace an existing file.
+      margin: largest difference of the mean returns that counts as none: a percentage of the float policy's, or a
+        return.
+      json: write the comparison to this file (with --recipe all: instead of the folder's comparison.json).
+      force: replace existing files.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     out: Path
     recipe: str = "int8"
     target: Literal["cpu", "edgetpu"] = "cpu"
+    per_tensor: bool = False
+    calibration: Literal["min-max", "percentile", "mse"] | None = None
+    calibration_observations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    float_layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    logits: bool = False
+    observations: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
+    env: str | None = None
     episodes: int = 20
+    margin: str = "2%"
+    json: Path | None = None
     force: bool = False
 
 
 def main(words: list[str]) -> int:
     """Run the command; returns the exit code."""
     command = parse(ConvertCommand, "tfqrl convert", words)
-    if command.episodes < 2:
-        raise UsageError(f"--episodes must be at least 2 to give an interval; it was given {command.episodes}.")
+    check_episodes(command.episodes)
+    margin = Margin.parse(command.margin)
     import_tensorflow()
-    import converters.recipe
 
-    converters.recipe.get(command.recipe)
-    if command.out.exists() and not command.force:
-        raise UsageError(f"{command.out} exists already. Give another --out, or --force to replace it.")
-    check_writable(command.out)
+    recipes = chosen_recipes(command)
+    outputs = [command.out]
+    if command.recipe == ALL:
+        if command.out.exists() and not command.out.is_dir():
+            raise UsageError(f"{command.out} is a file; --recipe all needs a folder for --out.")
+        outputs = [command.out / f"{recipe.name}.tflite" for recipe in recipes]
+    for output in outputs:
+        if output.exists() and not command.force:
+            raise UsageError(f"{output} exists already. Give another --out, or --force to replace it.")
+        check_writable(output)
+    json = command.out / "comparison.json" if command.recipe == ALL and command.json is None else command.json
+    if json is not None:
+        check_writable(json)
 
     from edge import report
     from tfqrl import edgetpu_target
-    from tfqrl.convert import convert_run
+    from tfqrl.convert import original, save
+    from tfqrl.recipe_table import RecipeTable, convert_all, row, table_text
     from tfqrl.runs import Run
 
     if command.target == "edgetpu":
         edgetpu_target.check_command(command.recipe, command.out, force=command.force)
-    conversion = convert_run(Run.open(command.run), command.recipe, episodes=command.episodes)
-    conversion.save(command.out, force=command.force)
-    print(report.info_text(conversion.artifact, command.out.stat().st_size))
-    if command.target == "edgetpu":
+    policy = original(
+        Run.open(command.run),
+        episodes=command.episodes,
+        margin=margin,
+        env=command.env,
+        observations=command.observations,
+    )
+    if command.recipe == ALL:
+        rows, rejection = convert_all(policy, recipes, command.out, logits=command.logits), None
+    else:
+        (recipe,) = recipes
+        conversion = policy.to(recipe, logits=command.logits)
+        path, rejection = save(conversion, recipe, command.out, force=command.force)
+        rows = [row(conversion, recipe, path, rejection)]
+        print(report.info_text(conversion.artifact, path.stat().st_size))
+    found = RecipeTable.of(rows, ("tfqrl", "convert", *words))
+    if json is not None:
+        write_atomically(json, to_json(found).encode())
+    if command.recipe == ALL:
+        print(table_text(found))
+    if command.target == "edgetpu" and rejection is None:
         print()
         edgetpu_target.compile_for_edgetpu(conversion.artifact, command.out, force=command.force)
+    if rejection is not None:
+        raise RejectedError(f"{rejection} The file is kept as {path}.")
     return 0
+
+
+def chosen_recipes(command: ConvertCommand) -> list[Recipe]:
+    """The recipe that was asked for, with the options that were; or all of them, with the options that each has.
+
+    Raises:
+      UnknownNameError: there is no such recipe.
+      UsageError: it does not have such an option.
+    """
+    from converters import recipe as recipes
+
+    if command.recipe == ALL:
+        return [_adapted(recipe, command) for recipe in recipes.RECIPES.values()]
+    recipe = recipes.get(command.recipe)
+    for option in _options(command):
+        able = [name for name, other in recipes.RECIPES.items() if _has(other, option)]
+        if recipe.name not in able:
+            name = "per_tensor" if option == "per_channel" else option
+            raise UsageError(
+                f"The recipe {recipe.name} has no --{name.replace('_', '-')}; that is for {', '.join(able)}."
+            )
+    return [_adapted(recipe, command)]
+
+
+def _options(command: ConvertCommand) -> dict[str, Any]:
+    given = {
+        "per_channel": False if command.per_tensor else None,
+        "calibration": command.calibration,
+        "calibration_observations": command.calibration_observations,
+        "float_layers": command.float_layers or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _has(recipe: Recipe, option: str) -> bool:
+    if option == "per_channel":
+        return recipe.weight_bits <= 8
+    if option == "float_layers":
+        return recipe.weight_bits <= 8 and not recipe.integer_io
+    return recipe.calibrated
+
+
+def _adapted(recipe: Recipe, command: ConvertCommand) -> Recipe:
+    fitting = {name: value for name, value in _options(command).items() if _has(recipe, name)}
+    return dataclasses.replace(recipe, **fitting)

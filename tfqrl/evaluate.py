@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,39 +17,69 @@ Array = npt.NDArray[Any]
 # Longer than any time limit in use: an environment that reaches it has none.
 MAX_EPISODE_STEPS = 100_000
 
+# Episodes that are stepped together: more make the batches hardly cheaper, and each is a simulator in memory.
+SIDE_BY_SIDE = 128
+
 # Actions for a batch of observations, (n, *observation.shape) -> (n, *action.shape), in the environment's units.
 Act = Callable[[Array], Array]
 
 
-def play(act: Act, env: str, *, first_seed: int, episodes: int) -> tuple[Array, list[Array]]:
-    """Play episodes seeded first_seed, first_seed + 1, ..., side by side, so that `act` gets them as one batch.
+def play(
+    act: Act, env: str, *, first_seed: int, episodes: int, progress: Callable[[float], None] = lambda fraction: None
+) -> tuple[Array, list[Array]]:
+    """Play episodes seeded first_seed, first_seed + 1, ..., side by side, so that `act` gets them in batches.
+
+    `progress` is told the fraction of the work that is done, 0..1.
 
     Raises:
-      UserError: an episode does not end.
+      UserError: an episode does not end, or the environment gives NaN or infinity.
 
     Returns:
-      The returns, (episodes,) float64; and for each episode the observations acted on, (length, *shape) float32, or
-      uint8 for frames.
+      The returns, (episodes,) float64; and for each episode the observations acted on, (length, *shape), uint8 for
+      frames and float32 otherwise.
     """
-    copies = [envs.make(env) for _ in range(episodes)]
-    dtype = envs.policy_spec(copies[0], None).observation.dtype
-    observations = [copy.reset(seed=first_seed + i)[0] for i, copy in enumerate(copies)]
-    visited: list[list[Array]] = [[] for _ in copies]
-    returns = np.zeros(episodes)
-    playing = list(range(episodes))
-    while playing:
-        batch = np.stack([observations[i] for i in playing]).astype(dtype)
-        actions = act(batch)
-        for i, observation, action in zip(list(playing), batch, actions):
-            visited[i].append(observation)
-            observations[i], reward, terminated, truncated, _ = copies[i].step(action)
-            returns[i] += float(reward)
-            if terminated or truncated:
-                playing.remove(i)
-            elif len(visited[i]) >= MAX_EPISODE_STEPS:
-                raise UserError(
-                    f"An episode of {env} lasts over {MAX_EPISODE_STEPS} steps. Register it with max_episode_steps."
-                )
-    for copy in copies:
-        copy.close()
+    returns, visited = np.zeros(episodes), []
+    for begin in range(0, episodes, SIDE_BY_SIDE):
+        end = min(begin + SIDE_BY_SIDE, episodes)
+        share = (end - begin) / episodes
+
+        def chunk_progress(fraction: float, begin: int = begin, share: float = share) -> None:
+            progress(begin / episodes + fraction * share)
+
+        returns[begin:end], observations = _play_together(act, env, first_seed + begin, end - begin, chunk_progress)
+        visited += observations
+    return returns, visited
+
+
+def _play_together(
+    act: Act, env: str, first_seed: int, episodes: int, progress: Callable[[float], None]
+) -> tuple[Array, list[Array]]:
+    with contextlib.ExitStack() as closing:
+        copies = [closing.enter_context(contextlib.closing(envs.make(env))) for _ in range(episodes)]
+        dtype = envs.policy_spec(copies[0], None).observation.dtype
+        # Where there is no limit, only episodes that have ended show in the progress.
+        limit = getattr(copies[0].spec, "max_episode_steps", None) or np.inf
+        observations = [copy.reset(seed=first_seed + i)[0] for i, copy in enumerate(copies)]
+        visited: list[list[Array]] = [[] for _ in copies]
+        returns = np.zeros(episodes)
+        playing = list(range(episodes))
+        steps = 0
+        while playing:
+            batch = np.stack([observations[i] for i in playing]).astype(dtype)
+            if not np.isfinite(batch).all():
+                raise UserError(f"{env} observes NaN or infinity. Its simulation has diverged; check the environment.")
+            steps += 1
+            for i, observation, action in zip(list(playing), batch, act(batch)):
+                visited[i].append(observation)
+                observations[i], reward, terminated, truncated, _ = copies[i].step(action)
+                returns[i] += float(reward)
+                if terminated or truncated:
+                    playing.remove(i)
+                elif steps >= MAX_EPISODE_STEPS:
+                    raise UserError(
+                        f"An episode of {env} lasts over {MAX_EPISODE_STEPS} steps. Register it with max_episode_steps."
+                    )
+            progress(1 - len(playing) / episodes * (1 - min(steps / limit, 1)))
+    if not np.isfinite(returns).all():
+        raise UserError(f"{env} rewards with NaN or infinity. Its simulation has diverged; check the environment.")
     return returns, [np.stack(episode) for episode in visited]

@@ -1,14 +1,21 @@
-"""What the commands of `tfqrl` share: parsing from a dataclass, and a quiet import of TensorFlow."""
+"""What the commands of `tfqrl` share: parsing from a dataclass, a quiet import of TensorFlow, episodes and margins."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
 import tyro
 
-from edge.errors import UnknownNameError, UserError
+from edge.errors import UnknownNameError, UsageError, UserError
+
+# Far from the seeds that one would train with: the episodes that prove a policy are not those that it learned on.
+CALIBRATION_SEED = 1_000_000
+EVALUATION_SEED = 2_000_000
+
+MAX_EPISODES = 100_000
 
 
 def import_tensorflow() -> None:
@@ -37,6 +44,54 @@ def parse(command_type: Any, program: str, words: list[str], default: Any = None
             raise UnknownNameError("option", option, known)
     keywords = {} if default is None else {"default": default}
     return tyro.cli(command_type, prog=program, args=words, config=(tyro.conf.OmitArgPrefixes,), **keywords)
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """Below which difference two mean returns are called equivalent.
+
+    Attributes:
+      value: a return, or a fraction of one.
+      relative: which of them.
+    """
+
+    value: float
+    relative: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Margin:
+        """The margin that `--margin` gives: "2%" or "50".
+
+        Raises:
+          UsageError: it is neither.
+        """
+        relative = text.endswith("%")
+        try:
+            value = float(text.removesuffix("%"))
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise UsageError(
+                f"--margin takes a percentage of the mean return, such as 2%, or a return, such as 50; it was given "
+                f"{text!r}."
+            )
+        return cls(value / 100 if relative else value, relative)
+
+    def beside(self, mean: float) -> float:
+        """The margin as a return, beside a policy whose mean return is `mean`."""
+        return self.value * abs(mean) if self.relative else self.value
+
+
+def check_episodes(episodes: int) -> None:
+    """Refuse numbers of episodes from which no interval can be had, or that nobody could wait for.
+
+    Raises:
+      UsageError: it is such a number.
+    """
+    if not 2 <= episodes <= MAX_EPISODES:
+        raise UsageError(
+            f"--episodes must be at least 2 to give an interval, and at most {MAX_EPISODES}; it was given {episodes}."
+        )
 
 
 def _origin(kind: Any) -> Any:

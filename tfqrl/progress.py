@@ -1,10 +1,11 @@
-"""What training shows of itself: a progress bar, TensorBoard scalars, and the run's metrics file."""
+"""What long work shows of itself: training a bar, TensorBoard scalars and the run's metrics file; other work a bar."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -15,6 +16,16 @@ from tfqrl.runs import Run
 
 # Where the output is not a terminal, a line this often instead of a bar.
 LOG_PERIOD_S = 10.0
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[float], None]]:
+    """A bar that is gone when the work is done, on a terminal; tell it the fraction that is, 0..1."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=1.0)
+        yield lambda fraction: bar.update(task, completed=fraction)
 
 
 class TrainingProgress:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # one, made only when it is needed (edge's plant of simulated environments needs gymnasium).
 ALLOWED = {
     "edge": {"numpy"},
-    "converters": {"edge", "numpy", "tensorflow", "tf_keras", "ai_edge_litert", "flatbuffers"},
+    "converters": {"edge", "numpy", "scipy", "tensorflow", "tf_keras", "ai_edge_litert", "flatbuffers"},
     "tfqrl": {"edge", "converters", "numpy", "tensorflow", "tf_keras", "gymnasium", "mujoco", "tyro", "rich"}
     | {"tensorboard", "matplotlib"},
 }

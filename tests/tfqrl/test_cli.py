@@ -66,6 +66,7 @@ def test_help_needs_no_tensorflow() -> None:
     ("command", "option"),
     [
         ("convert", "--out"),
+        ("evaluate", "--margin"),
         ("demo", "--out"),
         ("deploy", "--rollback"),
         ("sign", "--key"),

@@ -50,3 +50,36 @@ def test_frames_stay_bytes() -> None:
         np.testing.assert_array_equal(episode[:-1, ..., 3], episode[1:, ..., 2])
     still, _ = play(lambda frames: np.ones(len(frames), int), "toys/Blob-v0", first_seed=0, episodes=3)
     assert best.mean() > 1.5 * still.mean()
+
+
+def test_many_episodes_are_played_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        sizes.append(len(observations))
+        return observations
+
+    together, _ = play(act, "toys/Match-v0", first_seed=3, episodes=5)
+    monkeypatch.setattr(evaluate, "SIDE_BY_SIDE", 2)
+    apart, visited = play(lambda x: act(-x), "toys/Match-v0", first_seed=3, episodes=5)
+    assert sizes == [5, 2, 2, 1]
+    assert len(visited) == 5
+    again, _ = play(act, "toys/Match-v0", first_seed=3, episodes=5)
+    np.testing.assert_array_equal(again, together)
+    assert (apart < again).all()
+
+
+def test_progress_grows_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "SIDE_BY_SIDE", 2)
+    told: list[float] = []
+    play(lambda x: np.zeros(len(x), int), "CartPole-v1", first_seed=0, episodes=3, progress=told.append)
+    assert told == sorted(told)
+    assert 0 < told[0] < 0.1
+    assert told[-1] == 1.0
+
+
+def test_an_environment_that_diverges_is_an_error() -> None:
+    with pytest.raises(UserError, match="toys/Diverges-v0 observes NaN or infinity"):
+        play(lambda x: x, "toys/Diverges-v0", first_seed=0, episodes=2)
+    with pytest.raises(UserError, match="toys/Count-v0 rewards with NaN or infinity"):
+        play(lambda x: x + np.inf, "toys/Count-v0", first_seed=0, episodes=2)
