@@ -14,7 +14,7 @@ from converters.sources.layers import Layer, build, describe
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import UsageError
 from tfqrl import envs
-from tfqrl.runs import Run, State
+from tfqrl.runs import Run, State, nested
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def create_run(path: str | Path, foreign: ForeignPolicy, env: str | None) -> Run
 def restore_policy(config: ImportedConfig, state: State) -> tuple[keras.Model, PolicySpec]:
     """The network of a checkpoint, and its spec."""
     network = build(config.spec.observation.shape, config.layers)
-    network.set_weights([state[f"policy/{i}"] for i in range(len(network.weights))])
+    network.set_weights([state[f"policy/{i}"] for i in range(len(nested(state, "policy")))])
     return network, config.spec
 
 

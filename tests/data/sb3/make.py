@@ -2,7 +2,7 @@
 
 Each is trained a little, so that it is not the network that it began as, and saved by Stable-Baselines3 with what it
 predicts. For size, what is no part of acting is then left out of the file (optimisers), critics are set to zero, and of
-each convolution's weights only the largest are kept.
+the weights for frames only the largest are kept, and made larger for that.
 
 `train` is also what `make sb3` trains its own by.
 """
@@ -29,9 +29,11 @@ VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 # Height, width and channels differ, so that none can be taken for another.
 FRAMES = spaces.Box(0, 255, (36, 44, 2), np.uint8)
 BOUNDED = spaces.Box(np.array([-2.0, 0.5], np.float32), np.array([1.0, 7.0], np.float32))
+NARROW = spaces.Box(np.array([-0.5, -0.2], np.float32), np.array([0.3, 0.6], np.float32))
 WIDE = spaces.Box(np.array([-100.0, 0.0], np.float32), np.array([300.0, 5.0], np.float32))
 # How one writes "unbounded" for Stable-Baselines3, which asks for finite bounds.
 FREE = spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (2,), np.float32)
+APART = {"share_features_extractor": False}
 CHOICE = spaces.Discrete(4)
 
 
@@ -66,7 +68,9 @@ def observe(space: spaces.Space, n: int, rng: Any) -> np.ndarray:
     """`n` observations, (n, *shape); `rng` is of either kind of numpy's."""
     if space.dtype == np.uint8:
         integers = rng.randint if isinstance(rng, np.random.RandomState) else rng.integers
-        return integers(0, 256, (n, *space.shape)).astype(np.uint8)
+        # Patches: in noise, one frame would be like another to a convolution.
+        patches = integers(0, 256, (n, 3, 4, space.shape[2])).astype(np.uint8)
+        return patches.repeat(12, axis=1).repeat(11, axis=2)
     return rng.normal(0.0, 1.0, (n, *space.shape)).astype(np.float32)
 
 
@@ -93,7 +97,8 @@ def _model(
         on_policy = algorithm in ("PPO", "A2C")
         options.update({"n_steps": 64} if on_policy else {"learning_starts": 50, "buffer_size": 1000, "batch_size": 32})
         kind = getattr(stable_baselines3, algorithm)
-        model = kind(policy, env, seed=0, learning_rate=0.01, policy_kwargs=policy_kwargs, device="cpu", **options)
+        rate = 0.001 if observation is FRAMES else 0.01
+        model = kind(policy, env, seed=0, learning_rate=rate, policy_kwargs=policy_kwargs, device="cpu", **options)
         model.learn(256 if policy == "CnnPolicy" else 1024)
         return model
 
@@ -111,11 +116,13 @@ MODELS: dict[str, Callable[[], BaseAlgorithm]] = {
     "ppo-unbounded": _model("PPO", "MlpPolicy", VECTOR, FREE, policy_kwargs={"net_arch": []}),
     "ppo-normalized": _model("PPO", "MlpPolicy", VECTOR, BOUNDED, normalize=True),
     "ppo-squashed": _model("PPO", "MlpPolicy", VECTOR, BOUNDED, use_sde=True, policy_kwargs={"squash_output": True}),
-    "ppo-frames-mlp": _model("PPO", "MlpPolicy", FRAMES, BOUNDED, policy_kwargs={"net_arch": [4]}),
-    "ppo-cnn": _model("PPO", "CnnPolicy", FRAMES, BOUNDED, policy_kwargs={"share_features_extractor": False}),
-    "a2c-cnn": _model("A2C", "CnnPolicy", FRAMES, BOUNDED),
+    "ppo-frames-mlp": _model("PPO", "MlpPolicy", FRAMES, NARROW, policy_kwargs={"net_arch": [4], "ortho_init": False}),
+    "ppo-cnn": _model(
+        "PPO", "CnnPolicy", FRAMES, NARROW, policy_kwargs={"share_features_extractor": False, "ortho_init": False}
+    ),
+    "a2c-cnn": _model("A2C", "CnnPolicy", FRAMES, NARROW, policy_kwargs={"ortho_init": False}),
     "dqn-cnn": _model("DQN", "CnnPolicy", FRAMES, CHOICE),
-    "sac-cnn": _model("SAC", "CnnPolicy", FRAMES, BOUNDED),
+    "sac-cnn": _model("SAC", "CnnPolicy", FRAMES, NARROW),
 }
 
 
@@ -140,13 +147,22 @@ def save(name: str, model: BaseAlgorithm, folder: Path) -> None:
         env.save(str(folder / f"{name}.pkl"))
 
 
+def varies(actions: np.ndarray, space: spaces.Space) -> bool:
+    """Whether the actions depend on what was seen, clearly."""
+    if isinstance(space, spaces.Discrete):
+        return len(np.unique(actions)) > 1
+    return bool((actions.std(axis=0) > 0.05 * np.minimum(space.high - space.low, 1.0)).any())
+
+
 def main(names: list[str]) -> None:
     for name in names or MODELS:
         model = MODELS[name]()
         _lighten(model.policy)
         save(name, model, HERE)
         _repack(HERE / f"{name}.zip")
-        np.save(HERE / f"{name}.npy", predictions(model)[1])
+        actions = predictions(model)[1]
+        assert varies(actions, model.action_space), f"{name} does the same whatever it sees: nothing to test with"
+        np.save(HERE / f"{name}.npy", actions)
 
 
 def _lighten(policy: nn.Module) -> None:
@@ -154,8 +170,9 @@ def _lighten(policy: nn.Module) -> None:
         for name, parameter in policy.named_parameters():
             if name.startswith(("critic", "actor_target", "q_net_target", "vf_features", "value_net")):
                 parameter.zero_()
-            elif parameter.ndim == 4:
+            elif parameter.numel() > 2000:
                 parameter[parameter.abs() < parameter.abs().flatten().quantile(0.9)] = 0
+                parameter *= 2
 
 
 def _repack(path: Path) -> None:
