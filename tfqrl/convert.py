@@ -100,8 +100,8 @@ def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observ
         return Original(*shared, read_observations(observations))
     if env is None and candidate.env is None:
         raise UsageError(
-            f"{run.path} names no environment in which the policy could be calibrated. Name one with --env ENV, or give "
-            "observations that it has met with --observations FILE.npy."
+            f"{run.path} names no environment in which the policy could be calibrated. Name one with --env ENV, or "
+            "give observations that it has met with --observations FILE.npy."
         )
     env = candidates.common_env([candidate], env)
     visited: list[Array] = []
