@@ -19,6 +19,7 @@ from converters.export import DeployedPolicy
 from converters.normalise import normalised
 from converters.quantise import quantise
 from converters.recipe import Recipe
+from converters.shrink import cut_grid, shrink, summary
 from converters.weights import Grid
 from edge import artifact
 from edge.artifact import Artifact, Golden, Manifest, PolicySpec
@@ -115,10 +116,15 @@ def convert(
     original = DeployedPolicy(network, spec, logits=logits)
 
     notes: tuple[str, ...] = ()
+    network, shrunk = shrink(network)
+    if shrunk:
+        notes = (summary(shrunk),)
+        grids |= {layer.layer: cut_grid(grids[layer.layer], layer) for layer in shrunk if layer.layer in grids}
     if chosen.activations != "float32":
-        network, spec, notes = normalised(network, spec, calibrated_on, fixed=grids)
+        network, spec, more = normalised(network, spec, calibrated_on, fixed=grids)
+        notes += more
     policy = DeployedPolicy(network, spec, logits=logits)
-    flatbuffer, more_notes = _flatbuffer(policy, chosen, calibrated_on, grids)
+    flatbuffer, more = _flatbuffer(policy, chosen, calibrated_on, grids)
 
     converted_act = _batched(Policy(flatbuffer, spec, name=name))
     plain_act = _batched(Policy(flatbuffer, spec, name=name, plain_kernels=True))
@@ -143,7 +149,7 @@ def convert(
         training=dict(training or {}),
         versions={package: version(package) for package in VERSIONS_OF},
         compressed_bytes=len(zlib.compress(flatbuffer, 9)),
-        notes=(*notes, *more_notes),
+        notes=(*notes, *more),
     )
     golden = _golden(original, compared_on, converted_act, plain_act, tolerance)
     return Conversion(Artifact(manifest, flatbuffer, golden))
@@ -164,9 +170,10 @@ def _flatbuffer(
     ranges = {}
     if chosen.calibrated:
         ranges = calibration.activation_ranges(flatbuffer, observations, chosen.calibration)
-        if chosen.integer_io and frames:
-            # All 256 levels, so that a byte of a frame and a step of the input are the same.
-            ranges[tflite.input_name(flatbuffer)] = (0.0, 1.0)
+        if frames:
+            # All 256 levels, so that a byte of a frame and a step of the integer input are the same. Where the graph
+            # takes bytes, the division by 255 is in its first kernel.
+            ranges[tflite.first_activation(flatbuffer)] = (0.0, 1.0 if chosen.integer_io else 255.0)
     return quantise(flatbuffer, chosen, ranges, grids)
 
 

@@ -10,6 +10,7 @@ kernels, what each demands (tanh and sigmoid have outputs of fixed scale).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ FOLLOWING = (Operators.TANH, Operators.LOGISTIC, Operators.RELU, Operators.RESHA
 TANH_INPUT_LIMIT = 3.0
 
 _TYPES = {8: Types.INT8, 4: Types.INT4, 2: Types.INT2}
+
+_PER_BYTE = np.float32(1 / 255)
 
 # A bias is a 32-bit integer, to which a layer's products are added.
 _MAX_BIAS_STEPS = 2.0**30
@@ -200,7 +203,10 @@ def _quantise_weights(
     bias = graph.constant(bias_index) if bias_index >= 0 else np.zeros(kernel.shape[-1], np.float32)
     if layer in grids:
         grid = grids[layer]
-        if grid.integers.shape != kernel.shape or (grid.weights != kernel).any():
+        if grid.integers.shape == kernel.shape and (grid.weights * _PER_BYTE == kernel).all():
+            # The converter multiplied the first kernel by 1/255, rather than each frame.
+            grid = dataclasses.replace(grid, scale=grid.scale * _PER_BYTE)
+        elif grid.integers.shape != kernel.shape or (grid.weights != kernel).any():
             raise GridError(f"The grid that was given for the layer {layer} is not the grid of its kernel.")
     else:
         grid = nearest_grid(kernel, recipe.weight_bits, per_channel=recipe.per_channel)

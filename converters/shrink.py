@@ -7,7 +7,7 @@ is multiplied by zero. It goes, with its column of one kernel and its row of the
 
 from __future__ import annotations
 
-import zlib
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -35,8 +35,6 @@ class Shrunk:
       units_after: and after.
       weights_before: weights of its kernel before.
       weights_after: and after.
-      zeros_before: how many of those before were exactly zero.
-      zeros_after: how many of those left are.
     """
 
     layer: str
@@ -46,8 +44,6 @@ class Shrunk:
     units_after: int
     weights_before: int
     weights_after: int
-    zeros_before: int
-    zeros_after: int
 
 
 def shrink(network: keras.Sequential) -> tuple[keras.Sequential, tuple[Shrunk, ...]]:
@@ -79,24 +75,11 @@ def cut_grid(grid: Grid, shrunk: Shrunk) -> Grid:
     return Grid(integers, grid.scale[list(shrunk.kept_outputs)] if grid.scale.ndim else grid.scale, grid.bits)
 
 
-HEADINGS = ("layer", "units", "left", "weights", "left", "zeros", "left")
-
-
-def rows(shrunk: tuple[Shrunk, ...]) -> list[tuple[str, ...]]:
-    """A table of what `shrink` did, under `HEADINGS`: a row for each layer, and a last one for all together."""
-    counts = [
-        (s.units_before, s.units_after, s.weights_before, s.weights_after, s.zeros_before, s.zeros_after)
-        for s in shrunk
-    ]
-    names = [s.layer for s in shrunk]
-    if counts:
-        names, counts = [*names, "all"], [*counts, tuple(map(sum, zip(*counts)))]
-    return [(name, *map(str, numbers)) for name, numbers in zip(names, counts)]
-
-
-def compressed_bytes(flatbuffer: bytes) -> int:
-    """The length of a flatbuffer when it is deflated: all that scattered zeros save."""
-    return len(zlib.compress(flatbuffer, 9))
+def summary(shrunk: tuple[Shrunk, ...]) -> str:
+    """What `shrink` did, as a sentence."""
+    layers = ", ".join(f"{s.layer} {s.units_before} -> {s.units_after}" for s in shrunk)
+    before, after = sum(s.weights_before for s in shrunk), sum(s.weights_after for s in shrunk)
+    return f"Dead neurons were removed, units by layer {layers}: {after} of {before} weights are left."
 
 
 class _Cut:
@@ -119,17 +102,15 @@ class _Cut:
         self.kernel, self.inputs = self.kernel[..., kept, :], self.inputs[kept]
 
     def summary(self) -> Shrunk:
-        before = self.layer.kernel.numpy()
+        before = self.layer.kernel.shape
         return Shrunk(
             self.layer.name,
             tuple(map(int, self.inputs)),
             tuple(map(int, self.outputs)),
-            before.shape[-1],
+            before[-1],
             self.units,
-            before.size,
+            math.prod(before),
             self.kernel.size,
-            int((before == 0).sum()),
-            int((self.kernel == 0).sum()),
         )
 
 

@@ -22,10 +22,11 @@ def to_float32(policy: DeployedPolicy) -> bytes:
         return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], policy).convert())
 
 
-def input_name(flatbuffer: bytes) -> str:
-    """What the flatbuffer calls its input tensor."""
+def first_activation(flatbuffer: bytes) -> str:
+    """What the flatbuffer calls the tensor that the first layer with weights reads."""
     graph = Graph(flatbuffer)
-    return graph.name(graph.inputs[0])
+    first = next(operator for operator in graph.operators if graph.code(operator) in _WITH_WEIGHTS)
+    return graph.name(int(first.inputs[0]))
 
 
 def layers(flatbuffer: bytes) -> tuple[Layer, ...]:

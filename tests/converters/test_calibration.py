@@ -3,7 +3,7 @@ import pytest
 
 from converters.calibration import CalibrationError, activation_ranges, check_observations
 from converters.export import DeployedPolicy
-from converters.tflite import input_name, to_float32
+from converters.tflite import first_activation, to_float32
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from tfqrl.networks import mlp
 
@@ -17,7 +17,7 @@ NETWORK = mlp(5, (32,), 2, output_gain=1.0)
 
 def ranges(method, observations: np.ndarray = OBSERVATIONS) -> tuple[str, dict[str, tuple[float, float]]]:
     flatbuffer = to_float32(DeployedPolicy(NETWORK, SPEC))
-    return input_name(flatbuffer), activation_ranges(flatbuffer, observations, method)
+    return first_activation(flatbuffer), activation_ranges(flatbuffer, observations, method)
 
 
 def test_ranges_are_the_true_extremes() -> None:

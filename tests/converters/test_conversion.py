@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tf_keras as keras
 
 from converters import convert
 from converters.export import DeployedPolicy, ExportError
 from converters.tflite import layers, output_step, to_float32
+from converters.weights import nearest_grid
 from edge import artifact
 from edge.artifact import ActionSpec, Normalizer, ObservationSpec, PolicySpec
 from edge.errors import OutputError, UnknownNameError
@@ -145,6 +147,49 @@ def test_hidden_activations_convert(activation: str) -> None:
     comparison = convert(model, SPEC, "int8", OBSERVATIONS).comparison
     assert comparison.mean_action_error is not None
     assert 1e-4 < comparison.mean_action_error < 0.08
+
+
+def with_zeros(dead: bool) -> keras.Sequential:
+    """A network of which four fifths of the weights are zero: of whole neurons, or scattered over the middle layer."""
+    model, rng = network(hidden=(64, 64)), np.random.default_rng(0)
+    for layer in model.layers[:-1] if dead else model.layers[1:2]:
+        kernel, bias = layer.get_weights()
+        mask = rng.random(kernel.shape[1]) < 0.2 if dead else rng.random(kernel.shape) < 0.2
+        layer.set_weights([kernel * mask, bias])
+    return model
+
+
+def test_dead_neurons_make_the_matrices_smaller() -> None:
+    model = with_zeros(dead=True)
+    for recipe in ("float32", "int8"):
+        conversion = convert(model, SPEC, recipe, OBSERVATIONS)
+        manifest = conversion.artifact.manifest
+        assert manifest.notes[0].startswith("Dead neurons were removed, units by layer hidden_0 64 -> ")
+        assert manifest.layers[1].shape[0] < 30
+        assert manifest.layers[1].shape[1] < 30
+        tolerated = 2e-5 if recipe == "float32" else 0.4
+        assert conversion.comparison.max_action_error < tolerated
+
+
+def test_scattered_zeros_save_only_where_the_file_is_compressed() -> None:
+    plain = convert(network(hidden=(64, 64)), SPEC, "int8", OBSERVATIONS).artifact.manifest
+    sparse = convert(with_zeros(dead=False), SPEC, "int8", OBSERVATIONS).artifact.manifest
+    assert [layer.shape for layer in sparse.layers] == [layer.shape for layer in plain.layers]
+    assert 0.7 < sparse.layers[1].sparsity < 0.9
+    assert sparse.flatbuffer_bytes == plain.flatbuffer_bytes
+    assert sparse.compressed_bytes < 0.8 * plain.compressed_bytes
+
+
+def test_grids_of_a_network_that_shrinks_are_cut_with_it() -> None:
+    model = with_zeros(dead=True)
+    grids = {}
+    for layer in model.layers:
+        kernel, bias = layer.get_weights()
+        grids[layer.name] = nearest_grid(kernel, 4, per_channel=True)
+        layer.set_weights([grids[layer.name].weights, bias])
+    manifest = convert(model, SPEC, "int4", OBSERVATIONS, grids=grids).artifact.manifest
+    assert [layer.weight_bits for layer in manifest.layers] == [4, 4, 4]
+    assert manifest.layers[1].shape[1] < 30
 
 
 def test_golden_pairs_hold_the_edges_too() -> None:
