@@ -31,13 +31,14 @@ TRAIN = [
 ]
 SIGN = ["cryptography>=42"]
 SERIAL = ["pyserial>=3.5,<4"]
-ONNX = ["onnxruntime>=1.20,<2"]
+ONNX = ["onnx>=1.17,<2"]
+ONNXRUNTIME = ["onnxruntime>=1.20,<2"]
 HIL = ["pyzmq>=26,<28"]
 # gpiozero's older releases do not find the pins of a Pi 5 on a newer kernel, or not without GPIOZERO_PIN_FACTORY.
 GPIOZERO = "gpiozero>=2.0.1.post3,<3"
 # lgpio has wheels up to Python 3.12; from there on it comes from the distribution (python3-lgpio).
 GPIO = [GPIOZERO, "lgpio>=0.2.2,<0.3; sys_platform == 'linux' and python_version < '3.13'"]
-BENCH = ["stable-baselines3>=2.9,<2.10", "onnx>=1.17,<2", *ONNX]
+BENCH = ["stable-baselines3>=2.9,<2.10", *ONNX, *ONNXRUNTIME]
 TEST = [GPIOZERO, "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
 
 setup(
@@ -58,8 +59,9 @@ setup(
         "serial": SERIAL,
         "hil": HIL,
         "gpio": GPIO,
+        "onnx": ONNX,
         "bench": [*TRAIN, *BENCH],
-        "test": [*TRAIN, *SIGN, *SERIAL, *HIL, *ONNX, *TEST],
+        "test": [*TRAIN, *SIGN, *SERIAL, *HIL, *ONNX, *ONNXRUNTIME, *TEST],
         "all": [*TRAIN, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},

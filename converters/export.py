@@ -89,7 +89,9 @@ class DeployedPolicy(tf.Module):
             return observation
         mean = np.asarray(normalizer.mean, np.float32).reshape(shape)
         std = np.asarray(normalizer.std, np.float32).reshape(shape)
-        normalized = (observation - mean) / std
+        # A division by a constant TensorFlow's converter makes a product too, with a reciprocal that is a bit off: 1/2
+        # was 0.49999997, or not, by the processor and the element's place.
+        normalized = (observation - mean) * (np.float32(1) / std)
         return (
             normalized if normalizer.clip is None else tf.clip_by_value(normalized, -normalizer.clip, normalizer.clip)
         )

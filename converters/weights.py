@@ -12,6 +12,8 @@ from edge.errors import UserError
 
 IntArray = npt.NDArray[np.int8]
 
+_AS_GOOD_AS_ZERO = np.float32(1e-35)
+
 
 class GridError(UserError):
     """Weights that do not lie on the grid that they are said to lie on."""
@@ -85,15 +87,12 @@ def nearest_grid(kernel: FloatArray, bits: int, *, per_channel: bool) -> Grid:
     scale is the one of least squared error, of those from that down to a fifth of it.
     """
     rows = kernel.reshape(-1, kernel.shape[-1])
-    largest = np.abs(rows).max(axis=0) if per_channel else np.abs(rows).max()
-    # A layer of nothing but zeros needs some scale.
-    largest = np.where(largest > 0, largest, 1.0).astype(np.float32)
     steps = 2 ** (bits - 1) - 1
-    best = largest / np.float32(steps)
+    best = widest = range_scale(kernel, bits, per_channel=per_channel)
     if bits < 8:
-        error = np.full(largest.shape, np.inf)
+        error = np.full(widest.shape, np.inf)
         for fraction in np.linspace(1.0, 0.2, 81, dtype=np.float32):
-            scale = largest * fraction / np.float32(steps)
+            scale = widest * fraction
             squared = (np.clip(np.rint(rows / scale), -steps, steps) * scale - rows) ** 2
             squared = squared.sum(axis=0) if per_channel else squared.sum()
             best = np.where(squared < error, scale, best)
@@ -101,3 +100,12 @@ def nearest_grid(kernel: FloatArray, bits: int, *, per_channel: bool) -> Grid:
     best = np.asarray(best, np.float32)
     integers = np.clip(np.rint(kernel / best), -steps, steps).astype(np.int8)
     return Grid(integers, best, bits)
+
+
+def range_scale(kernel: FloatArray, bits: int, *, per_channel: bool) -> FloatArray:
+    """The scale at which the largest weight is the last step, () or (outputs,) float32; NaN or infinite if that is."""
+    rows = kernel.reshape(-1, kernel.shape[-1])
+    axis = 0 if per_channel else None
+    largest = np.maximum(rows.max(axis=axis), -rows.min(axis=axis))
+    # A layer of nothing but zeros needs some scale, and kernels refuse one that is below float32's normal numbers.
+    return np.where(largest < _AS_GOOD_AS_ZERO, np.float32(1), largest) / np.float32(2 ** (bits - 1) - 1)

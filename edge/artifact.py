@@ -4,8 +4,8 @@ Every TFLite runtime ignores what follows the flatbuffer, and `unzip` ignores wh
 both the model and its papers (the convention that TFLite Metadata uses for associated files). In the archive:
 
 - `manifest.json`: the `Manifest` below.
-- `golden.npz`: `observations` (n, *observation.shape) float32 and the `actions` expected of them, (n, *action.shape)
-  float32, or (n,) int64 for a discrete policy.
+- `golden.npz`: `observations` (n, *observation.shape) of the spec's dtype and the `actions` expected of them,
+  (n, *action.shape) float32, or (n,) int64 for a discrete policy.
 
 The archive's comment may be a signature: `edge.signature`.
 """
@@ -71,6 +71,11 @@ class ObservationSpec:
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
     dtype: Literal["float32", "uint8"] = "float32"
+
+    @property
+    def frames(self) -> bool:
+        """Whether observations are camera frames."""
+        return self.dtype == "uint8"
 
 
 @dataclass(frozen=True)
@@ -234,11 +239,11 @@ class Golden:
     """Observations with the actions expected of them.
 
     Attributes:
-      observations: (n, *observation.shape) float32.
+      observations: (n, *observation.shape) of the spec's dtype.
       actions: (n, *action.shape) float32, or (n,) int64 for a discrete policy.
     """
 
-    observations: FloatArray
+    observations: npt.NDArray[Any]
     actions: npt.NDArray[Any]
 
 
@@ -396,9 +401,23 @@ def _read_manifest(data: bytes, source: str) -> Manifest:
 def _check_sizes(manifest: Manifest, source: str) -> None:
     spec = manifest.spec
     n_observation, n_action = math.prod(spec.observation.shape), math.prod(spec.action.shape)
+    if spec.action.discrete and spec.action.shape:
+        raise ManifestError(
+            f"The manifest of {source} gives a choice the shape {list(spec.action.shape)}; it has none."
+        )
+    if spec.observation.frames:
+        if len(spec.observation.shape) != 3 or min(spec.observation.shape) < 1:
+            raise ManifestError(
+                f"The manifest of {source} has frames of shape {list(spec.observation.shape)}; expected height, width "
+                "and channels."
+            )
+        if spec.normalizer is not None:
+            raise ManifestError(f"The manifest of {source} has a normaliser for frames, which are divided by 255.")
+    # Bytes have bounds of their own.
+    n_bounds = 0 if spec.observation.frames else n_observation
     lengths = {
-        "spec.observation.low": (spec.observation.low, n_observation),
-        "spec.observation.high": (spec.observation.high, n_observation),
+        "spec.observation.low": (spec.observation.low, n_bounds),
+        "spec.observation.high": (spec.observation.high, n_bounds),
         "spec.action.low": (spec.action.low, 0 if spec.action.discrete else n_action),
         "spec.action.high": (spec.action.high, 0 if spec.action.discrete else n_action),
         "golden_tolerance": (manifest.golden_tolerance, n_action),
@@ -418,7 +437,8 @@ def _read_golden(data: bytes, manifest: Manifest, source: str) -> Golden:
             if any(info.file_size > MAX_MEMBER_BYTES for info in archive.infolist()):
                 raise ManifestError(f"The golden pairs of {source} claim more than {MAX_MEMBER_BYTES} bytes: refused.")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            golden = Golden(arrays["observations"], arrays["actions"])
+            # Of a member that is no array, numpy gives the bytes.
+            golden = Golden(np.asarray(arrays["observations"]), np.asarray(arrays["actions"]))
     except ArtifactError:
         raise
     except Exception as error:
@@ -429,7 +449,7 @@ def _read_golden(data: bytes, manifest: Manifest, source: str) -> Golden:
         or golden.actions.shape != (*golden.observations.shape[:1], *spec.action.shape)
         or golden.actions.ndim == 0
         or not 0 < len(golden.actions) <= MAX_GOLDEN_PAIRS
-        or golden.observations.dtype != np.float32
+        or golden.observations.dtype != spec.observation.dtype
         or golden.actions.dtype != (np.int64 if spec.action.discrete else np.float32)
         or not np.isfinite(golden.observations).all()
     ):

@@ -49,7 +49,8 @@ class Entry:
       sha256: of its model.
       file_bytes: size of its file.
       runtime: what ran it.
-      act_us: one action, from a float64 observation in the plant's units to an action, all checks included.
+      act_us: one action, from a float64 observation in the plant's units, or a frame of uint8, to an action, all checks
+        included.
       invoke_us: the runtime's bare call.
       cold_start: a fresh process up to its first action.
       energy: energy per action.

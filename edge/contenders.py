@@ -30,7 +30,7 @@ class Contender:
       sha256: of the flatbuffer or file.
       file_bytes: size of the file.
       runtime: what runs it.
-      act: from an observation, float64 as drivers and simulators give it, to an action.
+      act: from an observation, float64 as drivers and simulators give it, or a frame of uint8, to an action.
       invoke: the runtime's bare call on an observation that is in place already.
       observations: what to act on.
     """
@@ -64,6 +64,7 @@ def load(kind: str, path: Path, threads: int, device: str, trust: Sequence[str |
 def _policy(path: Path, threads: int, device: str, trust: Sequence[str | Path] | None) -> Contender:
     source = artifact.read(path, trust=trust)
     policy = Policy.from_artifact(source, threads=threads, device=device)
+    observations = source.golden.observations
     return Contender(
         policy.name,
         str(source.manifest.recipe["name"]),
@@ -72,7 +73,7 @@ def _policy(path: Path, threads: int, device: str, trust: Sequence[str | Path] |
         policy.runtime,
         policy.act,
         policy.invoke,
-        list(source.golden.observations.astype(np.float64)),
+        list(observations if policy.spec.observation.frames else observations.astype(np.float64)),
     )
 
 
@@ -93,23 +94,26 @@ def _onnxruntime(path: Path, threads: int) -> Contender:
     except Exception as error:  # its own exceptions have no common root
         raise UserError(f"onnxruntime cannot load {path}: {error}") from error
     inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+    if len(inputs) != 1 or inputs[0].type not in ("tensor(float)", "tensor(uint8)"):
         raise UsageError(
-            f"{path} must have one float input, the observation; it has {[(i.name, i.type) for i in inputs]}."
+            f"{path} must have one input, the observation, of float or of uint8 for frames; it has "
+            f"{[(i.name, i.type) for i in inputs]}."
         )
-    name = inputs[0].name
+    name, dtype = inputs[0].name, np.float32 if inputs[0].type == "tensor(float)" else np.uint8
     # A first axis without a fixed size is the batch.
     shape = [size if isinstance(size, int) else 1 for size in inputs[0].shape]
     generator = np.random.default_rng(0)
-    observations = [generator.normal(size=shape[1:]) for _ in range(32)]
-    feed = {name: observations[0][np.newaxis].astype(np.float32)}
+    observations: list[npt.NDArray[Any]] = [generator.normal(size=shape[1:]) for _ in range(32)]
+    if dtype is np.uint8:
+        observations = [generator.integers(256, size=shape[1:], dtype=np.uint8) for _ in range(32)]
+    feed = {name: observations[0][np.newaxis].astype(dtype)}
     return Contender(
         path.stem,
         "-",
         artifact.sha256(data),
         len(data),
         Runtime("onnxruntime", importlib.metadata.version("onnxruntime"), threads, "CPUExecutionProvider"),
-        lambda observation: session.run(None, {name: observation[np.newaxis].astype(np.float32)})[0][0],
+        lambda observation: session.run(None, {name: observation[np.newaxis].astype(dtype, copy=False)})[0][0],
         lambda: session.run(None, feed),
         observations,
     )

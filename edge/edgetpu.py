@@ -96,7 +96,7 @@ def probe(flatbuffer: bytes, device: str, threads: int) -> None:
     if CUSTOM_OP not in flatbuffer:
         raise EdgeTpuModelError(
             "This policy was not compiled for the Edge TPU, which would run none of it. Run it with --device cpu, or "
-            "compile its int8 model with edgetpu_compiler."
+            "convert it with `tfqrl convert --recipe int8-full --target edgetpu`."
         )
     command = children.command("edge.edgetpu", device, str(threads))
     try:

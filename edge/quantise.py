@@ -3,6 +3,9 @@
 A network with float input and output has all of this in its graph. One with integer tensors, which the Edge TPU wants,
 works in normalised units: its input is the observation normalised by the manifest, its output an action in [-1, 1] for
 each element that has bounds. A real value r is stored as the integer q with r = scale * (q - zero_point).
+
+Frames are bytes already. A network with integer tensors sees them divided by 255, which is its input's scale, so that a
+byte is either the integer itself or 128 above it. Logits are real values, in no other units than their own.
 """
 
 from __future__ import annotations
@@ -59,6 +62,31 @@ class Quantiser:
         self._tensor[...] = np.rint(values, values)
 
 
+class FrameQuantiser:
+    """Writes frames into an integer tensor, without allocating."""
+
+    def __init__(self, tensor: npt.NDArray[Any], scale: float, zero_point: int) -> None:
+        """Prepare to fill `tensor`, one frame without its batch axis, of int8 or uint8.
+
+        Raises:
+          ManifestError: the tensor's integers are not bytes divided by 255.
+        """
+        expected = int(np.iinfo(tensor.dtype).min)
+        # A converter may have rounded the scale to float32, after a division that it rounded too.
+        if not math.isclose(scale, 1 / 255, rel_tol=1e-6) or zero_point != expected:
+            raise ManifestError(
+                f"The graph's {tensor.dtype} input has the scale {scale:g} and the zero point {zero_point}; for frames "
+                f"these must be 1/255 and {expected}. Convert again."
+            )
+        self._tensor = tensor.view(np.uint8)
+        # From 0..255 to -128..127, in two's complement, is the highest bit turned round.
+        self._flip = np.uint8(-expected)
+
+    def store(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Write a frame of the tensor's shape into it."""
+        np.bitwise_xor(frame, self._flip, self._tensor)
+
+
 class Dequantiser:
     """Makes float actions of an integer tensor."""
 
@@ -88,6 +116,26 @@ class Dequantiser:
         np.add(action, self._offset, action)
         np.maximum(action, self._low, out=action)
         return np.minimum(action, self._high, out=action)
+
+
+class LogitsDequantiser:
+    """Makes float logits of an integer tensor."""
+
+    def __init__(self, tensor: npt.NDArray[Any], scale: float, zero_point: int) -> None:
+        """Prepare to read `tensor`, (n,) of int8 or uint8.
+
+        Raises:
+          ManifestError: the tensor has no scale.
+        """
+        _check_scale(scale, "output")
+        self._tensor, self._scale = tensor, np.float32(scale)
+        self._zero_point = np.float32(zero_point)
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The logits, (n,), in a new array."""
+        logits: npt.NDArray[np.float32] = np.subtract(self._tensor, self._zero_point, dtype=np.float32)
+        np.multiply(logits, self._scale, logits)
+        return logits
 
 
 def _check_scale(scale: float, which: str) -> None:

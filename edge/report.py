@@ -14,6 +14,11 @@ from edge.energy import Energy
 from edge.loop_report import LoopReport, RunReport
 from edge.stats import Estimate, Histogram, Percentiles
 
+VERDICTS = {
+    "equivalent": "equivalent within {} (two one-sided tests, 5 %)",
+    "different": "different by more than {} (two one-sided tests, 5 %)",
+    "undecided": "undecided: neither within {} nor beyond it (two one-sided tests, 5 %); play more episodes",
+}
 PERCENTILE_NAMES = ("p50", "p90", "p99", "p99.9", "max")
 
 
@@ -81,8 +86,8 @@ def comparison_lines(comparison: Comparison) -> list[str]:
             f"over {returns.episodes} paired episodes",
             f"return difference     {returns.difference_mean:+.1f}, 95 % interval [{low:+.1f}, {high:+.1f}]",
         ]
-        if returns.margin is not None:
-            lines.append(f"verdict               {returns.verdict}, with a margin of {returns.margin:.4g}")
+        if returns.verdict is not None and returns.margin is not None:
+            lines.append(f"verdict               {VERDICTS[returns.verdict].format(f'±{returns.margin:.4g}')}")
     return lines
 
 
@@ -91,17 +96,21 @@ def info_text(artifact: Artifact, file_bytes: int) -> str:
     manifest, spec = artifact.manifest, artifact.manifest.spec
     action = f"one of {spec.action.n}" if spec.action.discrete else f"float32 {list(spec.action.shape)}"
     rate = "none named" if spec.control_rate_hz is None else f"{spec.control_rate_hz:g} Hz"
+    runtimes = manifest.recipe.get("runtimes")
+    loads_on = f", for {', '.join(map(str, runtimes))}" if isinstance(runtimes, list) and runtimes else ""
+    compressed = "" if manifest.compressed_bytes is None else f", {size(manifest.compressed_bytes)} compressed"
     lines = [
         f"policy                {manifest.name}",
-        f"recipe                {manifest.recipe['name']}",
-        f"observation           float32 {list(spec.observation.shape)}",
+        f"recipe                {manifest.recipe['name']}{loads_on}",
+        f"observation           {spec.observation.dtype} {list(spec.observation.shape)}",
         f"action                {action}",
         f"control rate          {rate}",
-        f"size                  {size(file_bytes)} file, {size(manifest.flatbuffer_bytes)} model",
+        f"size                  {size(file_bytes)} file, {size(manifest.flatbuffer_bytes)} model{compressed}",
         f"SHA-256 of the model  {manifest.flatbuffer_sha256}",
         *comparison_lines(manifest.comparison),
         f"golden pairs          {len(artifact.golden.actions)}",
         "versions              " + ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+        *(f"note                  {note}" for note in manifest.notes),
         "",
         table(
             ("weights", "shape", "bits", "zero"),

@@ -105,15 +105,21 @@ class NonFiniteActionError(Exception):
 
 
 class RangeCheck:
-    """Whether observations lie within the manifest's bounds, with a margin."""
+    """Whether observations lie within the manifest's bounds, with a margin.
+
+    Attributes:
+      trivial: there are no bounds, as for frames; nothing is to be checked.
+    """
 
     def __init__(self, spec: ObservationSpec, margin: float) -> None:
         """Check against the bounds of `spec`, widened by `margin`."""
         pairs = [_widened(low, high, margin) for low, high in zip(spec.low, spec.high)]
+        self.trivial = not any(math.isfinite(bound) for pair in pairs for bound in pair)
+        if self.trivial:
+            return
         self._low = np.array([low for low, _ in pairs], np.float32).reshape(spec.shape)
         self._high = np.array([high for _, high in pairs], np.float32).reshape(spec.shape)
         self._outside = np.zeros(spec.shape, np.bool_)
-        self.trivial = not (np.isfinite(self._low).any() or np.isfinite(self._high).any())
 
     def passes(self, observation: npt.NDArray[Any]) -> bool:
         """Whether every element lies within its bounds. NaN does: finding it is the policy's part."""

@@ -1,7 +1,8 @@
 """A record of every tick, in a file of bounded size, written by a thread that the loop never waits for.
 
 The file is one line of JSON (`Header`), padded to `HEADER_BYTES`, and then room for `capacity` records of equal size.
-Record k lies at place k modulo capacity: when the file is full the newest ticks replace the oldest.
+Record k lies at place k modulo capacity: when the file is full the newest ticks replace the oldest. Frames are recorded
+as they are, so that a log of them can be replayed as any other; at 84x84x4 bytes it holds the last 2370 or so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +24,13 @@ from edge.policy import Policy
 from edge.records import from_plain, to_json
 
 HEADER_BYTES = 4096
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DEFAULT_MAX_BYTES = 64 * 2**20
 
-# Ticks that may wait to be written; at 1 kHz two seconds of a stalled disk.
+# Ticks that may wait to be written; at 1 kHz two seconds of a stalled disk. Frames, which would fill a small computer's
+# memory, as many as fit; at 60 Hz and 84x84x4 bytes ten seconds.
 RING_TICKS = 2048
+MAX_RING_BYTES = 16 * 2**20
 FLUSH_PERIOD_S = 0.1
 
 # What `read` takes into memory.
@@ -51,6 +54,7 @@ class Header:
       action_shape: shape of `action` and `sent`.
       discrete: whether actions are choices.
       capacity: records that the file has room for.
+      observation_dtype: dtype of `observation`: "uint8" for frames.
     """
 
     schema_version: int
@@ -61,6 +65,7 @@ class Header:
     action_shape: tuple[int, ...]
     discrete: bool
     capacity: int
+    observation_dtype: Literal["float32", "uint8"] = "float32"
 
 
 def record_dtype(header: Header) -> np.dtype[Any]:
@@ -72,7 +77,7 @@ def record_dtype(header: Header) -> np.dtype[Any]:
             ("time_ns", "<i8"),
             ("cause", "<u4"),
             ("missed", "<u4"),
-            ("observation", np.float32, header.observation_shape),
+            ("observation", header.observation_dtype, header.observation_shape),
             ("action", action, header.action_shape),
             ("sent", action, header.action_shape),
         ]
@@ -111,11 +116,12 @@ class TickLog:
             spec.action.shape,
             spec.action.discrete,
             capacity=1,
+            observation_dtype=spec.observation.dtype,
         )
         self._dtype = record_dtype(header)
         capacity = max(1, (max_bytes - HEADER_BYTES) // self._dtype.itemsize)
         self.header = Header(**{**vars(header), "capacity": capacity})
-        self._ring = np.zeros(RING_TICKS, self._dtype)
+        self._ring = np.zeros(max(1, min(RING_TICKS, MAX_RING_BYTES // self._dtype.itemsize)), self._dtype)
         self._written = self._recorded = 0
         self.dropped = 0
         self.error: str | None = None
@@ -138,16 +144,16 @@ class TickLog:
     def record(self, time_ns: int, cause: int, missed: int, observation: Any, action: Any, sent: Any) -> None:
         """Note a tick; never waits.
 
-        An observation or action that is None, or is not one, is recorded as NaN (0 for a choice).
+        An observation or action that is None, or is not one, is recorded as NaN (0 for frames and choices).
         """
-        if self._recorded - self._written >= RING_TICKS:
+        if self._recorded - self._written >= len(self._ring):
             self.dropped += 1
             return
-        slot = self._ring[self._recorded % RING_TICKS]
+        slot = self._ring[self._recorded % len(self._ring)]
         slot["time_ns"], slot["cause"], slot["missed"] = time_ns, cause, missed
         nothing = 0 if self.header.discrete else np.nan
         for field, value, default in (
-            ("observation", observation, np.nan),
+            ("observation", observation, 0 if self.header.observation_dtype == "uint8" else np.nan),
             ("action", action, nothing),
             ("sent", sent, nothing),
         ):
@@ -181,8 +187,8 @@ class TickLog:
             return
         try:
             while self._written < (end := self._recorded):
-                place, slot = self._written % self.header.capacity, self._written % RING_TICKS
-                n = min(end - self._written, RING_TICKS - slot, self.header.capacity - place)
+                place, slot = self._written % self.header.capacity, self._written % len(self._ring)
+                n = min(end - self._written, len(self._ring) - slot, self.header.capacity - place)
                 data = self._ring[slot : slot + n].tobytes()
                 written_bytes = os.pwrite(self._file, data, HEADER_BYTES + place * self._dtype.itemsize)
                 if written_bytes < len(data):
@@ -230,15 +236,16 @@ def replay(policy: Policy, header: Header, records: npt.NDArray[Any]) -> Replay:
     """Act again on every recorded observation that the policy acted on, and compare bit by bit.
 
     Raises:
-      LogError: the log is of a policy of other shapes.
+      LogError: the log is of a policy of other shapes or types.
     """
     spec = policy.spec
-    if (header.observation_shape, header.action_shape, header.discrete) != (
+    if (header.observation_shape, header.observation_dtype, header.action_shape, header.discrete) != (
         spec.observation.shape,
+        spec.observation.dtype,
         spec.action.shape,
         spec.action.discrete,
     ):
-        raise LogError(f"The log is of {header.policy}, whose observations or actions have another shape.")
+        raise LogError(f"The log is of {header.policy}, whose observations or actions have another shape or type.")
     acted = records[records["cause"] == 0]
     different, max_error = 0, 0.0
     for record in acted:

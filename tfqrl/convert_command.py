@@ -41,10 +41,13 @@ class ConvertCommand:
 
     Example: tfqrl convert runs/cheetah --recipe all --episodes 100 --out cheetah/
 
+    Example: tfqrl convert runs/cheetah --recipe int8-full --target edgetpu --out cheetah.tflite
+
     Attributes:
       run: folder of the run.
       out: the policy file to write; with --recipe all, the folder.
       recipe: how to convert: float32, float16, dynamic-int8, int8, int8-full, int16x8, int4, int2 or all.
+      target: what it is to run on. With edgetpu, Coral's, it is checked, and compiled if edgetpu_compiler is installed.
       per_tensor: one weight scale a layer rather than one an output.
       calibration: how activation ranges are taken from observations: min-max, percentile or mse (default: min-max).
       calibration_observations: calibrate on this many observations at most (default: 10000).
@@ -63,6 +66,7 @@ class ConvertCommand:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     out: Path
     recipe: str = "int8"
+    target: Literal["cpu", "edgetpu"] = "cpu"
     per_tensor: bool = False
     calibration: Literal["min-max", "percentile", "mse"] | None = None
     calibration_observations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -98,10 +102,13 @@ def main(words: list[str]) -> int:
         check_writable(json)
 
     from edge import report
+    from tfqrl import edgetpu_target
     from tfqrl.convert import original, save
     from tfqrl.recipe_table import RecipeTable, convert_all, row, table_text
     from tfqrl.runs import Run
 
+    if command.target == "edgetpu":
+        edgetpu_target.check_command(command.recipe, command.out, force=command.force)
     policy = original(
         Run.open(command.run),
         episodes=command.episodes,
@@ -124,6 +131,9 @@ def main(words: list[str]) -> int:
         print(table_text(found))
     if rejection is not None:
         raise RejectedError(f"{rejection} The file is kept as {path}.")
+    if command.target == "edgetpu":
+        print()
+        edgetpu_target.compile_for_edgetpu(conversion.artifact, command.out, force=command.force)
     return 0
 
 

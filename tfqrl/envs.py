@@ -51,6 +51,22 @@ def make(name: str) -> gymnasium.Env[Any, Any]:
     return env
 
 
+def make_for_training(name: str) -> gymnasium.Env[Any, Any]:
+    """What `make` does, for the algorithms here.
+
+    Raises:
+      UsageError: it observes frames, besides what `make` refuses.
+    """
+    env = make(name)
+    if policy_spec(env, None).observation.frames:
+        env.close()
+        raise UsageError(
+            f"{name} observes frames, {env.observation_space.shape}; the algorithms here train on vectors. Policies "
+            "for frames come from elsewhere: they can be converted, evaluated and run."
+        )
+    return env
+
+
 def policy_spec(env: gymnasium.Env[Any, Any], normalizer: Normalizer | None) -> PolicySpec:
     """The spec of a policy for `env`."""
     observation, action = env.observation_space, env.action_space
@@ -60,7 +76,10 @@ def policy_spec(env: gymnasium.Env[Any, Any], normalizer: Normalizer | None) -> 
     else:
         assert isinstance(action, gymnasium.spaces.Box)
         action_spec = ActionSpec(action.shape, _finite(action.low), _finite(action.high))
-    observation_spec = ObservationSpec(observation.shape, _finite(observation.low), _finite(observation.high))
+    if _frames(observation):
+        observation_spec = ObservationSpec(observation.shape, (), (), "uint8")
+    else:
+        observation_spec = ObservationSpec(observation.shape, _finite(observation.low), _finite(observation.high))
     return PolicySpec(observation_spec, action_spec, control_rate_hz(env), normalizer)
 
 
@@ -113,7 +132,7 @@ class VectorEnv:
         `threads` counts the one that calls `step`; if None there are two where there are two cores. More contend for
         Python's lock.
         """
-        self._envs = [make(name) for _ in range(num_envs)]
+        self._envs = [make_for_training(name) for _ in range(num_envs)]
         self._name = name
         self.num_envs = num_envs
         self.spec = policy_spec(self._envs[0], None)
@@ -203,10 +222,10 @@ class VectorEnv:
 
 def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
     observation, action = env.observation_space, env.action_space
-    if not isinstance(observation, gymnasium.spaces.Box) or len(observation.shape) != 1:
+    if not isinstance(observation, gymnasium.spaces.Box) or not (len(observation.shape) == 1 or _frames(observation)):
         raise UsageError(
-            f"{name} observes {observation}; a vector (Box of one dimension) is needed. "
-            "Wrap it with gymnasium.wrappers.FlattenObservation and register the result."
+            f"{name} observes {observation}; a vector (Box of one dimension) or frames (Box of uint8: height, width, "
+            "channels) are needed. Wrap it with gymnasium.wrappers.FlattenObservation, say, and register the result."
         )
     if not isinstance(action, gymnasium.spaces.Discrete) and not (
         isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1
@@ -214,6 +233,10 @@ def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
         raise UsageError(f"{name} acts by {action}; a vector (Box of one dimension) or Discrete is needed.")
     if isinstance(action, gymnasium.spaces.Discrete) and action.start != 0:
         raise UsageError(f"{name} numbers its actions from {action.start}; they must begin at 0.")
+
+
+def _frames(observation: gymnasium.spaces.Box) -> bool:
+    return len(observation.shape) == 3 and observation.dtype == np.uint8
 
 
 def _finite(bounds: npt.NDArray[Any]) -> tuple[float | None, ...]:

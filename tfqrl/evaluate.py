@@ -56,6 +56,7 @@ def _play_together(
 ) -> tuple[Array, list[Array]]:
     with contextlib.ExitStack() as closing:
         copies = [closing.enter_context(contextlib.closing(envs.make(env))) for _ in range(episodes)]
+        dtype = envs.policy_spec(copies[0], None).observation.dtype
         # Where there is no limit, only episodes that have ended show in the progress.
         limit = getattr(copies[0].spec, "max_episode_steps", None) or np.inf
         observations = [copy.reset(seed=first_seed + i)[0] for i, copy in enumerate(copies)]
@@ -64,8 +65,7 @@ def _play_together(
         playing = list(range(episodes))
         steps = 0
         while playing:
-            batch = np.stack([observations[i] for i in playing])
-            batch = batch if batch.dtype == np.uint8 else batch.astype(np.float32)
+            batch = np.stack([observations[i] for i in playing]).astype(dtype)
             if not np.isfinite(batch).all():
                 raise UserError(f"{env} observes NaN or infinity. Its simulation has diverged; check the environment.")
             steps += 1

@@ -72,10 +72,12 @@ class Simulation:
         """Serve `env`, which each client's reset seeds with `seed`; `say` gets a line for each event.
 
         Raises:
-          UsageError: the observation or action is too large for a message, or a number makes no sense.
+          UsageError: the observation is frames, it or the action too large for a message, or a number makes no sense.
         """
         self._env, self._say = env, say
         self._spec = spec = policy_spec(env, None)
+        if spec.observation.frames:
+            raise UsageError(f"{env} observes camera frames; a message carries numbers.")
         if max(math.prod(spec.observation.shape), math.prod(spec.action.shape)) > MAX_VALUES:
             raise UsageError(f"A message has room for {MAX_VALUES} values; {env} observes or acts by more.")
         if not 0 <= seed < 2**53:

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from edge.errors import UserError
+from edge.artifact import ObservationSpec
+from edge.errors import UsageError, UserError
 
 
 class PlantStoppedError(UserError):
@@ -15,6 +16,19 @@ class PlantStoppedError(UserError):
 
     The loop answers it like any error of a plant, and ends: there is nothing to wait for.
     """
+
+
+def refuse_frames(spec: ObservationSpec, plant: str) -> None:
+    """For plants that carry a few numbers, each of which may take any value.
+
+    Raises:
+      UsageError: the policy observes camera frames.
+    """
+    if spec.frames:
+        raise UsageError(
+            f"The policy observes camera frames, {'x'.join(map(str, spec.shape))} bytes, and the plant {plant} gives "
+            "numbers. Write a plant that gives frames, --plant module:Class: see docs/plants.md."
+        )
 
 
 class Plant(Protocol):
@@ -38,7 +52,7 @@ class Plant(Protocol):
         ...
 
     def read(self) -> npt.NDArray[Any]:
-        """The latest observation, of the policy's `observation.shape`, in the plant's own units."""
+        """The latest observation, of the policy's `observation.shape`, in the plant's own units; frames as uint8."""
         ...
 
     def write(self, action: Any) -> Any:

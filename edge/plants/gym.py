@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edge.artifact import PolicySpec
@@ -40,10 +41,13 @@ class GymPlant:
             raise UserError(f"The environment {env} cannot be made here: {error}") from error
         observes, acts = self._env.observation_space, self._env.action_space
         n = int(acts.n) if isinstance(acts, gymnasium.spaces.Discrete) else None
-        if (observes.shape, acts.shape, n) != (spec.observation.shape, spec.action.shape, spec.action.n):
+        # Numbers of any type are as good as others, but frames are bytes.
+        fits = (observes.shape, acts.shape, n) == (spec.observation.shape, spec.action.shape, spec.action.n)
+        if not fits or (spec.observation.frames and observes.dtype != np.uint8):
             self._env.close()
             raise UsageError(
-                f"{env} observes {observes} and acts by {acts}; the policy takes {spec.observation.shape} and gives "
+                f"{env} observes {observes} and acts by {acts}; the policy takes "
+                f"{'frames of uint8 ' if spec.observation.frames else ''}{spec.observation.shape} and gives "
                 + (f"one of {spec.action.n}." if spec.action.discrete else f"{spec.action.shape}.")
             )
         self.seed = seed

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
+from edge.plants import refuse_frames
 from edge.plants.hil_link import CLIENT, HilError, Link, secret_file
 from edge.plants.hil_messages import (
     ACTION,
@@ -75,7 +76,11 @@ class HilPlant:
           keys: folder with `server.key` and `client.key_secret`.
           timeout_s: how long `read` waits.
           connect_timeout_s: how long the server may take to answer the greeting, and a reset.
+
+        Raises:
+          UsageError: the policy observes camera frames, for which a message has no room.
         """
+        refuse_frames(spec.observation, "hil")
         self._address, self._keys, self._spec = address, Path(keys), spec
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
         self._link: Link | None = None

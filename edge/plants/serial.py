@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError, UserError
+from edge.plants import refuse_frames
 from edge.plants.frames import ACTION, MAX_VALUES, OBSERVATION, RESET, Decoder, encode
 
 # An Arduino begins anew when the port is opened. What it had sent before still comes out of the adapter for a moment;
@@ -46,8 +47,9 @@ class SerialPlant:
         """Name the line; it is opened when the plant is entered.
 
         Raises:
-          UsageError: the policy observes or does more than a frame can hold.
+          UsageError: the policy observes or does more than a frame can hold, or observes camera frames.
         """
+        refuse_frames(spec.observation, "serial")
         self._port, self._baud, self._timeout_s = port, baud, timeout_s
         self._observation_shape = spec.observation.shape
         self._observation_size = int(np.prod(spec.observation.shape, dtype=int))

@@ -30,7 +30,7 @@ ALLOWED_WHEN_NEEDED = {
         "serial",
         "zmq",
     },
-    "converters": set(),
+    "converters": {"onnx"},
     "tfqrl": {"zmq"},
 }
 

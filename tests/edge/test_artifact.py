@@ -27,10 +27,12 @@ ARM = (DATA / "arm-int8.tflite").read_bytes()
 WHOLE = artifact.from_bytes(ARM)
 
 
-def rebuilt(change=lambda manifest: manifest, *, names=(artifact.MANIFEST, artifact.GOLDEN), golden=None) -> bytes:
-    """The arm's file with another manifest or other golden pairs."""
-    source = artifact.from_bytes(ARM)
-    with zipfile.ZipFile(io.BytesIO(ARM)) as archive:
+def rebuilt(
+    change=lambda manifest: manifest, *, names=(artifact.MANIFEST, artifact.GOLDEN), golden=None, file_bytes=ARM
+) -> bytes:
+    """The arm's file, or another, with another manifest or other golden pairs."""
+    source = artifact.from_bytes(file_bytes)
+    with zipfile.ZipFile(io.BytesIO(file_bytes)) as archive:
         members = {name: archive.read(name) for name in (artifact.MANIFEST, artifact.GOLDEN)}
     members[artifact.MANIFEST] = json.dumps(change(json.loads(members[artifact.MANIFEST]))).encode()
     if golden is not None:
@@ -55,6 +57,67 @@ def test_golden_artefacts_still_read_and_are_written_to_the_same_bytes(name: str
     assert again.flatbuffer == source.flatbuffer
     # Written twice, it is the same file: policies can be told apart by their checksum.
     assert artifact.to_bytes(again) == artifact.to_bytes(source)
+
+
+def test_a_manifest_of_version_1_is_still_read() -> None:
+    def older(manifest):
+        del manifest["compressed_bytes"], manifest["notes"], manifest["spec"]["observation"]["dtype"]
+        return {**manifest, "schema_version": 1}
+
+    # As written now, with every field; then without those that version 1 had not.
+    source = artifact.from_bytes(rebuilt(older, file_bytes=artifact.to_bytes(artifact.from_bytes(ARM))))
+    assert source.manifest.schema_version == 1
+    assert source.manifest.spec.observation.dtype == "float32"
+    assert not source.manifest.spec.observation.frames
+    assert (source.manifest.notes, source.manifest.compressed_bytes) == ((), None)
+    assert Policy.from_artifact(source).act(source.golden.observations[0]).shape == (2,)
+
+
+@pytest.mark.parametrize("recipe", ["float32", "logits", "int8-full", "uint8-full"])
+def test_golden_frames_are_bytes_and_are_written_as_such(recipe: str, tmp_path: Path) -> None:
+    source = artifact.read(DATA / f"glance-{recipe}.tflite")
+    assert source.manifest.spec.observation.frames
+    assert (source.golden.observations.dtype, source.golden.observations.shape) == (np.uint8, (32, 12, 12, 2))
+    artifact.write(tmp_path / "copy.tflite", source)
+    again = artifact.read(tmp_path / "copy.tflite")
+    assert again.manifest == source.manifest
+    np.testing.assert_array_equal(again.golden.observations, source.golden.observations)
+
+
+def in_observation(**changed):
+    return lambda m: {**m, "spec": {**m["spec"], "observation": {**m["spec"]["observation"], **changed}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (in_observation(low=[0.0] * 288, high=[255.0] * 288), "288 values in spec.observation.low; expected 0"),
+        (in_observation(shape=[12, 24]), "frames of shape .12, 24.; expected height, width and channels"),
+        (in_observation(shape=[12, 0, 2]), "expected height, width and channels"),
+        (in_observation(dtype="int8"), "dtype"),
+        (in_observation(dtype="float32"), "0 values in spec.observation.low; expected 288"),
+        (
+            lambda m: {**m, "spec": {**m["spec"], "normalizer": {"mean": [0.0], "std": [1.0], "clip": None}}},
+            "a normaliser for frames, which are divided by 255",
+        ),
+        (
+            lambda m: {**m, "spec": {**m["spec"], "action": {**m["spec"]["action"], "shape": [2]}}},
+            "gives a choice the shape .2.; it has none",
+        ),
+    ],
+)
+def test_a_manifest_of_frames_that_are_none_is_refused(change, message: str) -> None:
+    glance = (DATA / "glance-int8-full.tflite").read_bytes()
+    with pytest.raises(ManifestError, match=message):
+        artifact.from_bytes(rebuilt(change, file_bytes=glance))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((2, 12, 12, 2), np.float32), ((2, 12, 12, 3), np.uint8)])
+def test_golden_frames_of_another_type_or_shape_are_refused(shape: tuple[int, ...], dtype: type) -> None:
+    glance = (DATA / "glance-int8-full.tflite").read_bytes()
+    golden = {"observations": np.zeros(shape, dtype), "actions": np.zeros(2, np.int64)}
+    with pytest.raises(ManifestError, match="do not fit its spec"):
+        artifact.from_bytes(rebuilt(golden=golden, file_bytes=glance))
 
 
 def test_the_archive_is_one_that_other_programs_read() -> None:
@@ -177,6 +240,20 @@ def test_golden_pairs_that_do_not_fit_are_refused(golden) -> None:
 def test_golden_pairs_that_no_policy_could_be_tried_on_are_refused(observations, actions) -> None:
     with pytest.raises(ManifestError, match="golden pairs"):
         artifact.from_bytes(rebuilt(golden={"observations": observations, "actions": actions}))
+
+
+@pytest.mark.parametrize("member", [b"", b"\x93NUM", b"PK"])
+def test_golden_pairs_that_are_no_arrays_are_refused(member: bytes) -> None:
+    golden, file = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(golden, "w") as archive:
+        archive.writestr("observations.npy", member)
+        archive.writestr("actions.npy", member)
+    file.write(WHOLE.flatbuffer)
+    with zipfile.ZipFile(file, "a") as archive, zipfile.ZipFile(io.BytesIO(ARM)) as whole:
+        archive.writestr(artifact.MANIFEST, whole.read(artifact.MANIFEST))
+        archive.writestr(artifact.GOLDEN, golden.getvalue())
+    with pytest.raises(ManifestError, match="golden pairs"):
+        artifact.from_bytes(file.getvalue())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from fakes import DATA
 
 from edge import bench as bench_module
-from edge import children, cli, session
+from edge import children, cli, contenders, session
 from edge.bench import BenchReport, BenchStoppedError, bench
 from edge.conditions import Thermal
 from edge.errors import UnknownNameError, UsageError, UserError
@@ -202,3 +202,35 @@ def test_a_peer_that_is_unknown_or_cannot_load_its_model_is_named(tmp_path: Path
         bench([ARM[0]], against=[("onnxruntime", tmp_path / "bad.onnx")])
     with pytest.raises(UserError, match="Cannot read"):
         bench([ARM[0]], against=[("onnxruntime", tmp_path / "none.onnx")])
+
+
+def test_a_policy_for_frames_is_measured_on_frames() -> None:
+    glance = contenders.load("tfqrl", DATA / "glance-int8-full.tflite", 1, "cpu")
+    assert {(o.dtype, o.shape) for o in glance.observations} == {(np.dtype(np.uint8), (12, 12, 2))}
+    report = bench([DATA / "glance-int8-full.tflite"], n=100, rate_hz=100, energy_windows=0)
+    (entry,) = report.entries
+    assert entry.label == "glance int8-full"
+    assert entry.at_rate is not None
+    assert entry.at_rate.failsafes == {}
+
+
+def test_an_onnx_model_may_take_frames(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["frame"], ["real"], to=types.FLOAT),
+            helper.make_node("ReduceMean", ["real"], ["action"], keepdims=0),
+        ],
+        "mean",
+        [helper.make_tensor_value_info("frame", types.UINT8, ["batch", 2, 12, 12])],
+        [helper.make_tensor_value_info("action", types.FLOAT, [])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model.graph.node[1].attribute.extend([helper.make_attribute("axes", [1, 2, 3])])
+    onnx.save(model, tmp_path / "mean.onnx")
+    peer = contenders.load("onnxruntime", tmp_path / "mean.onnx", 1, "cpu")
+    observation = peer.observations[0]
+    assert (observation.dtype, observation.shape) == (np.uint8, (2, 12, 12))
+    assert peer.act(observation) == pytest.approx(observation.mean(), rel=1e-5)
+    peer.invoke()

@@ -12,13 +12,38 @@ import pytest
 from fakes import DATA
 
 from edge import artifact, cli
-from edge.artifact import Manifest
+from edge.artifact import Manifest, Returns
 from edge.errors import OutputError
 from edge.loop_report import RunReport
 from edge.policy import Policy
 from edge.records import from_plain
 from edge.safety import Cause
 from edge.ticklog import TickLog
+
+CAMERA = """
+import numpy as np
+
+class Camera:
+    def __init__(self, spec, kind="uint8"):
+        self.shape, self.kind = spec.observation.shape, kind
+        self.noise = np.random.default_rng(0)
+
+    def reset(self):
+        pass
+
+    def read(self):
+        return self.noise.integers(0, 256, self.shape, np.uint8).astype(self.kind)
+
+    def write(self, action):
+        assert action in (0, 1, 2)
+        return action
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+"""
 
 LEVER = str(DATA / "lever-int8.tflite")
 ARM = str(DATA / "arm-int8.tflite")
@@ -31,6 +56,57 @@ def test_info_tells_what_the_file_is(capsys: pytest.CaptureFixture[str]) -> None
     assert "control rate          50 Hz" in text
     assert cli.main(["info", ARM, "--json"]) == 0
     assert from_plain(Manifest, json.loads(capsys.readouterr().out), "manifest").name == "arm"
+
+
+def test_info_tells_of_frames_and_of_what_the_conversion_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = artifact.read(DATA / "glance-int8-full.tflite")
+    returns = Returns(20, 7, 900.0, 893.5, -6.5, (-9.0, -4.0), 93.3, "equivalent")
+    manifest = dataclasses.replace(
+        source.manifest,
+        recipe={"name": "int8-full", "runtimes": ["ai-edge-litert", "tflite-runtime"]},
+        comparison=dataclasses.replace(source.manifest.comparison, returns=returns),
+        compressed_bytes=1536,
+        notes=("Calibrated on 10000 of 12000 observations.", "Removed 3 dead neurons."),
+    )
+    path = str(tmp_path / "glance.tflite")
+    artifact.write(path, dataclasses.replace(source, manifest=manifest))
+    assert cli.main(["info", path]) == 0
+    text = capsys.readouterr().out
+    for line in (
+        "recipe                int8-full, for ai-edge-litert, tflite-runtime",
+        "observation           uint8 [12, 12, 2]",
+        "action                one of 3",
+        f"{manifest.flatbuffer_bytes / 1024:.1f} KiB model, 1.5 KiB compressed",
+        "verdict               equivalent within ±93.3 (two one-sided tests, 5 %)",
+        "note                  Calibrated on 10000 of 12000 observations.",
+        "note                  Removed 3 dead neurons.",
+    ):
+        assert line in text
+    assert cli.main(["info", path, "--json"]) == 0
+    assert from_plain(Manifest, json.loads(capsys.readouterr().out), "manifest") == manifest
+
+
+def test_a_policy_for_frames_drives_a_plant_that_gives_them_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "one_camera.py").write_text(CAMERA)
+    glance = str(DATA / "glance-int8-full.tflite")
+    words = ["run", glance, "--plant", "one_camera:Camera", "--rate", "200", "--duration", "0.1", "--log", "ticks.log"]
+    assert cli.main([*words, "--json", "run.json"]) == 0
+    assert json.loads(Path("run.json").read_text())["loop"]["failsafes"] == {}
+    assert cli.main(["replay", "ticks.log", glance]) == 0
+    assert "0 of them come out differently" in capsys.readouterr().out
+    assert cli.main([*words, "--set", "kind=float32", "--stop-after", "3", "--json", "run.json"]) == 14
+    assert "takes a numpy array of uint8" in next(
+        iter(json.loads(Path("run.json").read_text())["loop"]["plant_errors"])
+    )
+    for plant in (["serial", "--port", "/dev/ttyUSB0"], ["hil", "--connect", "tcp://127.0.0.1:5757"]):
+        assert cli.main(["run", glance, "--plant", *plant]) == 2
+        assert "The policy observes camera frames, 12x12x2 bytes" in capsys.readouterr().err
 
 
 def test_verify_replays_the_golden_pairs(capsys: pytest.CaptureFixture[str]) -> None:

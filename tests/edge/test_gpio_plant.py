@@ -428,6 +428,7 @@ def test_a_file_that_is_no_wiring_is_refused(tmp_path: Path) -> None:
         (spec(bound=2.0), r"\[-1, 1\].*\[-2.0\] and \[2.0\]"),
         (spec(bound=None), r"\[-1, 1\].*\[-inf\] and \[inf\]"),
         (PolicySpec(spec().observation, ActionSpec((), (), (), 4), 50.0, None), "one of 4 choices"),
+        (PolicySpec(ObservationSpec((6, 6, 1), (), (), "uint8"), spec().action, 50.0, None), r"takes \(6, 6, 1\)"),
     ],
 )
 def test_a_policy_that_does_not_fit_the_wiring_is_refused(policy: PolicySpec, message: str) -> None:

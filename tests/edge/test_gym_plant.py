@@ -40,3 +40,27 @@ def test_names_and_spaces_are_checked() -> None:
         GymPlant("toys/Coun-v0", SPEC)
     with pytest.raises(UsageError, match=r"the policy takes \(2,\) and gives \(2,\)"):
         GymPlant("CartPole-v1", SPEC)
+
+
+FRAMES = PolicySpec(ObservationSpec((84, 84, 4), (), (), "uint8"), ActionSpec((), (), (), 3), None, None)
+
+
+def test_frames_come_as_bytes_with_the_newest_last() -> None:
+    with GymPlant("toys/Blob-v0", FRAMES, seed=1) as plant:
+        plant.reset()
+        frames = []
+        for _ in range(4):
+            plant.write(1)
+            frames.append(plant.read())
+        assert all((frame.dtype, frame.shape) == (np.uint8, (84, 84, 4)) for frame in frames)
+        np.testing.assert_array_equal(frames[-1], np.stack([frame[..., -1] for frame in frames], axis=-1))
+        assert frames[-1].any()
+
+
+def test_frames_of_floats_are_refused_for_a_policy_of_bytes() -> None:
+    with pytest.raises(
+        UsageError, match=r"observes Box.*float32.*takes frames of uint8 \(84, 84, 4\) and gives one of 3"
+    ):
+        GymPlant("toys/FloatFrames-v0", FRAMES)
+    with pytest.raises(UsageError, match="the policy takes frames of uint8"):
+        GymPlant("CartPole-v1", FRAMES)

@@ -1,3 +1,4 @@
+import dataclasses
 import warnings as python_warnings
 from typing import Literal
 
@@ -6,7 +7,13 @@ import pytest
 from fakes import DATA
 
 from edge import artifact
-from edge.errors import ManifestError, NonFiniteObservationError, NotTFLiteError, ObservationShapeError
+from edge.errors import (
+    ManifestError,
+    NonFiniteObservationError,
+    NotTFLiteError,
+    ObservationShapeError,
+    UsageError,
+)
 from edge.policy import Policy
 
 SENSIBLE = np.array([0.3, 1.05, 60.0])
@@ -137,3 +144,106 @@ def test_the_policy_says_what_runs_it() -> None:
     assert Policy(source.flatbuffer, source.manifest.spec, plain_kernels=True).runtime.delegate == "none"
     assert arm.manifest is not None
     assert arm.manifest.name == "arm"
+
+
+GLANCES = ["float32", "logits", "int8-full", "uint8-full"]
+
+
+@pytest.fixture(params=GLANCES)
+def glance(request: pytest.FixtureRequest) -> Policy:
+    return Policy.load(DATA / f"glance-{request.param}.tflite")
+
+
+def frames(n: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, 12, 12, 2), np.uint8)
+
+
+def test_a_policy_for_frames_gives_the_same_choice_with_each_kind_of_tensor() -> None:
+    golden = artifact.read(DATA / "glance-float32.tflite").golden
+    for recipe in GLANCES:
+        glance = Policy.load(DATA / f"glance-{recipe}.tflite")
+        choices = [glance.act(frame) for frame in golden.observations]
+        assert all(type(choice) is int for choice in choices)
+        assert choices == golden.actions.tolist()
+    assert set(golden.actions.tolist()) == {0, 1, 2}
+
+
+def test_what_a_networksees_of_a_frame_is_each_byte_divided_by_255() -> None:
+    frame = frames(1)[0]
+    for recipe in GLANCES:
+        glance = Policy.load(DATA / f"glance-{recipe}.tflite")
+        glance.act(frame)
+        seen = glance._input[0].astype(int) + (128 if recipe == "int8-full" else 0)
+        np.testing.assert_array_equal(seen, frame)
+
+
+def test_frames_are_height_width_channels_whatever_their_order_in_memory(glance: Policy) -> None:
+    for frame in frames(20):
+        expected = glance.act(frame)
+        channels_first = np.ascontiguousarray(frame.transpose(2, 0, 1))
+        assert glance.act(channels_first.transpose(1, 2, 0)) == expected
+        assert glance.act(np.asfortranarray(frame)) == expected
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        np.zeros((12, 12, 2), np.float32),
+        np.zeros((12, 12, 2), np.int8),
+        np.zeros((12, 12, 2), np.int64),
+        np.zeros((12, 12, 2), np.bool_),
+        np.zeros((2, 12, 12), np.uint8),
+        np.zeros((1, 12, 12, 2), np.uint8),
+        np.zeros(288, np.uint8),
+        [[[0, 0]] * 12] * 12,
+        b"0" * 288,
+        None,
+    ],
+)
+def test_frames_of_another_shape_or_type_are_a_named_error(glance: Policy, observation: object) -> None:
+    before = glance._input.copy()
+    with pytest.raises(ObservationShapeError, match=r"glance takes a numpy array of uint8 of shape \(12, 12, 2\)"):
+        glance.act(observation)
+    np.testing.assert_array_equal(glance._input, before)
+
+
+def test_logits_are_the_networks_own_and_the_choice_is_their_largest() -> None:
+    exact, *integers = (Policy.load(DATA / f"glance-{recipe}.tflite") for recipe in GLANCES[1:])
+    for frame in frames(50):
+        expected = exact.logits(frame)
+        assert (expected.dtype, expected.shape) == (np.float32, (3,))
+        assert exact.act(frame) == int(expected.argmax())
+        for policy in integers:
+            logits = policy.logits(frame)
+            assert (logits.dtype, logits.shape) == (np.float32, (3,))
+            assert policy.act(frame) == int(logits.argmax())
+            np.testing.assert_allclose(logits, expected, atol=0.1)
+    kept = expected.copy()
+    exact.logits(frames(1)[0])
+    np.testing.assert_array_equal(expected, kept)
+
+
+@pytest.mark.parametrize("recipe", ["logits", "int8-full", "uint8-full"])
+def test_of_equal_logits_the_first_is_chosen(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    glance = Policy.load(DATA / f"glance-{recipe}.tflite")
+    monkeypatch.setattr(glance, "invoke", lambda: None)
+    for logits, choice in (([5, 5, 5], 0), ([1, 9, 9], 1), ([9, 1, 9], 0), ([1, 2, 3], 2)):
+        glance._output[...] = logits
+        assert glance.act(frames(1)[0]) == choice
+
+
+@pytest.mark.parametrize("name", ["glance-float32", "switch-float32", "arm-float32"])
+def test_a_policy_without_logits_says_so(name: str) -> None:
+    policy = Policy.load(DATA / f"{name}.tflite")
+    with pytest.raises(UsageError, match="gives actions only; convert it so that it gives logits"):
+        policy.logits(frames(1)[0])
+
+
+def test_frames_for_a_graph_of_vectors_and_the_other_way_round_are_refused() -> None:
+    glance, arm = (artifact.read(DATA / f"{name}-float32.tflite") for name in ("glance", "arm"))
+    with pytest.raises(ManifestError, match=r"promises \[1, 12, 12, 2\] of 8-bit integers to"):
+        Policy(arm.flatbuffer, glance.manifest.spec)
+    floats = dataclasses.replace(glance.manifest.spec.observation, low=(0.0,) * 288, high=(1.0,) * 288, dtype="float32")
+    # The bytes of a float graph have no scale, so that they could be taken for numbers.
+    with pytest.raises(ManifestError, match="which means nothing"):
+        Policy(glance.flatbuffer, dataclasses.replace(glance.manifest.spec, observation=floats))

@@ -162,6 +162,12 @@ def test_a_policy_that_no_frame_can_serve_is_refused(observations: int, actions:
         SerialPlant("/dev/ttyUSB0", spec(observations, actions))
 
 
+def test_camera_frames_are_refused_however_small() -> None:
+    frames = PolicySpec(ObservationSpec((6, 6, 1), (), (), "uint8"), ActionSpec((), (), (), 3), None, None)
+    with pytest.raises(UsageError, match="camera frames, 6x6x1 bytes, and the plant serial gives numbers"):
+        SerialPlant("/dev/ttyUSB0", frames)
+
+
 def test_the_largest_action_is_sent_whole(line: tuple[int, str]) -> None:
     device, port = line
     with SerialPlant(port, spec(MAX_VALUES, MAX_VALUES), timeout_s=5.0) as plant:

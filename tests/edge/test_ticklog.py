@@ -116,7 +116,7 @@ def test_another_kind_of_file_is_refused(data: bytes, tmp_path: Path) -> None:
 
 
 def test_a_newer_log_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(json.dumps({"schema_version": 2}).encode().ljust(5000))
+    (tmp_path / "x").write_bytes(json.dumps({"schema_version": ticklog.SCHEMA_VERSION + 1}).encode().ljust(5000))
     with pytest.raises(LogError, match="Upgrade tfqrl"):
         ticklog.read(tmp_path / "x")
 
@@ -198,3 +198,50 @@ def test_a_disk_that_takes_only_a_part_ends_the_log_with_whole_records(
     assert log.error is not None
     assert "No space left" in log.error
     assert ticklog.read(tmp_path / "ticks.log")[1]["tick"].tolist() == [1]
+
+
+def test_a_log_of_version_1_is_still_read(arm: Policy, tmp_path: Path) -> None:
+    logged(arm, tmp_path / "ticks.log", [GOOD], 5)
+    data = (tmp_path / "ticks.log").read_bytes()
+    header = json.loads(data[:HEADER_BYTES])
+    del header["observation_dtype"]
+    header["schema_version"] = 1
+    (tmp_path / "old.log").write_bytes(json.dumps(header).encode().ljust(HEADER_BYTES) + data[HEADER_BYTES:])
+    header, records = ticklog.read(tmp_path / "old.log")
+    assert ticklog.replay(arm, header, records).compared == 5
+
+
+def test_frames_are_recorded_byte_by_byte_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    glance = Policy.load(DATA / "glance-int8-full.tflite")
+    observations = list(np.random.default_rng(0).integers(0, 256, (20, 12, 12, 2), np.uint8))
+    # A camera that gives nothing, and one that gives floats.
+    plant = FakePlant([*observations, None, np.full((12, 12, 2), 0.5)])
+    ControlLoop(glance, plant, rate_hz=30, clock=FakeClock(), log=tmp_path / "ticks.log").run(duration_s=22 / 30)
+    header, records = ticklog.read(tmp_path / "ticks.log")
+    assert header.observation_dtype == "uint8"
+    assert records["cause"].tolist() == [0] * 20 + [14, 14]
+    np.testing.assert_array_equal(records["observation"][:20], np.stack(observations))
+    assert not records["observation"][20].any()
+    result = ticklog.replay(glance, header, records)
+    assert (result.compared, result.different) == (20, 0)
+    words = ["replay", str(tmp_path / "ticks.log")]
+    assert cli.main([*words, str(DATA / "glance-int8-full.tflite")]) == 0
+    assert cli.main([*words, str(DATA / "switch-int8.tflite")]) == 1
+    assert "another shape or type" in capsys.readouterr().err
+
+
+def test_frames_that_wait_to_be_written_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticklog, "MAX_RING_BYTES", 2000)
+    monkeypatch.setattr(ticklog, "FLUSH_PERIOD_S", 3600.0)
+    log = TickLog(tmp_path / "ticks.log", Policy.load(DATA / "glance-int8-full.tflite"), rate_hz=30)
+    frame = np.arange(288, dtype=np.uint8).reshape(12, 12, 2)
+    for i in range(10):
+        log.record(i, 0, 0, frame, 1, 1)
+    log._flush()
+    log.record(10, 0, 0, frame, 1, 1)
+    log.close()
+    _, records = ticklog.read(tmp_path / "ticks.log")
+    # A record has 328 bytes: six of them fit.
+    assert records["tick"].tolist() == [1, 2, 3, 4, 5, 6, 11]
+    assert log.dropped == 4
+    np.testing.assert_array_equal(records["observation"], np.tile(frame, (7, 1, 1, 1)))

@@ -59,6 +59,49 @@ class Huge(Count):
         self.action_space = gymnasium.spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (2,), np.float32)
 
 
+class Blob(gymnasium.Env):
+    """A bright blob drifts through 84x84 pixels; the action moves it left, not at all, or right.
+
+    The reward is 1 where it is left in the middle third, else 0. Observes the last four frames, oldest first, as
+    channels; ends after 30 steps, a little earlier or later. The best policy pushes it to the middle: `best`.
+    """
+
+    metadata = {"render_modes": [], "render_fps": 15}  # noqa: RUF012  (Gymnasium's own convention)
+    SIZE, BLOB = 84, 12
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(0, 255, (self.SIZE, self.SIZE, 4), np.uint8)
+        self.action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.x, self.y = (int(place) for place in self.np_random.integers(0, self.SIZE - self.BLOB, 2))
+        self.drift = int(self.np_random.choice([-2, 2]))
+        self.left = int(self.np_random.integers(25, 36))
+        self.stack = np.zeros(self.observation_space.shape, np.uint8)
+        return self.look(), {}
+
+    def step(self, action: Any) -> Any:
+        assert action in (0, 1, 2)
+        self.x = int(np.clip(self.x + self.drift + 4 * (int(action) - 1), 0, self.SIZE - self.BLOB))
+        self.left -= 1
+        middle = self.x + self.BLOB / 2
+        return self.look(), float(self.SIZE / 3 <= middle <= 2 * self.SIZE / 3), False, self.left == 0, {}
+
+    def look(self) -> Any:
+        frame = np.zeros((self.SIZE, self.SIZE), np.uint8)
+        frame[self.y : self.y + self.BLOB, self.x : self.x + self.BLOB] = 200 + self.left
+        # A new array: what was given before is not overwritten.
+        self.stack = np.concatenate([self.stack[:, :, 1:], frame[:, :, None]], axis=2)
+        return self.stack
+
+    @staticmethod
+    def best(frames: Any) -> Any:
+        """Actions for frames (n, 84, 84, 4): towards the middle, by where the newest is brightest."""
+        x = frames[..., -1].sum(axis=1).argmax(axis=1) + Blob.BLOB // 2
+        return np.where(x < Blob.SIZE / 2 - 3, 2, np.where(x > Blob.SIZE / 2 + 3, 0, 1))
+
+
 class Odd(gymnasium.Env):
     """Has whatever spaces it is given."""
 
@@ -76,8 +119,17 @@ def register() -> None:
     gymnasium.register("toys/Count-v0", Count)
     gymnasium.register("toys/CutOff-v0", Count, kwargs={"cut_off": True})
     gymnasium.register("toys/Diverges-v0", Count, kwargs={"bad_at": 3})
+    gymnasium.register("toys/Blob-v0", Blob)
     gymnasium.register("toys/Dict-v0", Odd, kwargs={"observation": spaces.Dict({"a": vector}), "action": vector})
     gymnasium.register("toys/Image-v0", Odd, kwargs={"observation": spaces.Box(0, 1, (4, 4)), "action": vector})
+    gymnasium.register(
+        "toys/FloatFrames-v0",
+        Odd,
+        kwargs={"observation": spaces.Box(0, 1, (84, 84, 4), np.float32), "action": spaces.Discrete(3)},
+    )
+    gymnasium.register(
+        "toys/Bytes-v0", Odd, kwargs={"observation": spaces.Box(0, 255, (3,), np.uint8), "action": vector}
+    )
     gymnasium.register("toys/Tuple-v0", Odd, kwargs={"observation": vector, "action": spaces.MultiDiscrete([2, 2])})
     gymnasium.register("toys/From1-v0", Odd, kwargs={"observation": vector, "action": spaces.Discrete(3, start=1)})
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import toy_envs  # noqa: F401  (registers the toys)
 
+from edge.artifact import ObservationSpec
 from edge.errors import UnknownNameError, UsageError, UserError
 from tfqrl import envs
 from tfqrl.envs import VectorEnv
@@ -98,6 +99,7 @@ def test_the_control_rate_is_that_of_the_simulation_not_of_its_video(name: str, 
         ("nowhere/Robot-v0", UnknownNameError, "Unknown environment"),
         ("toys/Dict-v0", UsageError, "FlattenObservation"),
         ("toys/Image-v0", UsageError, "one dimension"),
+        ("toys/FloatFrames-v0", UsageError, "frames .Box of uint8: height, width, channels. are needed"),
         ("toys/Tuple-v0", UsageError, "MultiDiscrete"),
         ("toys/From1-v0", UsageError, "must begin at 0"),
     ],
@@ -105,3 +107,17 @@ def test_the_control_rate_is_that_of_the_simulation_not_of_its_video(name: str, 
 def test_what_cannot_be_trained_on_is_refused(name: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         envs.make(name)
+
+
+def test_frames_are_bytes_without_bounds_and_not_for_training() -> None:
+    env = envs.make("toys/Blob-v0")
+    spec = envs.policy_spec(env, None)
+    assert spec.observation == ObservationSpec((84, 84, 4), (), (), "uint8")
+    assert (spec.action.n, spec.control_rate_hz) == (3, 15.0)
+    with pytest.raises(UsageError, match=r"observes frames, \(84, 84, 4\); the algorithms here train on vectors"):
+        VectorEnv("toys/Blob-v0", 2, seed=0)
+
+
+def test_a_vector_of_bytes_is_a_vector_of_numbers() -> None:
+    spec = envs.policy_spec(envs.make("toys/Bytes-v0"), None)
+    assert spec.observation == ObservationSpec((3,), (0.0,) * 3, (255.0,) * 3)

@@ -514,3 +514,11 @@ def test_another_environment_than_the_policys_is_refused_before_anything_moves(
     with pytest.raises(UsageError, match=message), plant:
         raise AssertionError
     assert hello(simulation, b"other") == WELCOME, "the server is free again"
+
+
+def test_camera_frames_are_refused_at_both_ends(tmp_path: Path) -> None:
+    frames = PolicySpec(ObservationSpec((84, 84, 4), (), (), "uint8"), ActionSpec((), (), (), 3), None, None)
+    with pytest.raises(UsageError, match="camera frames, 84x84x4 bytes, and the plant hil"):
+        HilPlant("tcp://127.0.0.1:5757", frames, keys=tmp_path)
+    with pytest.raises(UsageError, match=r"Blob.*observes camera frames; a message carries numbers"):
+        Simulation(envs.make("toys/Blob-v0"))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfqrl.networks import Categorical, DiagonalGaussian, HostNetwork, mlp
+from edge.errors import UsageError
+from tfqrl.networks import Categorical, DiagonalGaussian, HostNetwork, mlp, nature_cnn
 
 
 def test_a_gaussians_log_density_and_entropy_by_hand() -> None:
@@ -62,3 +63,21 @@ def test_a_seed_fixes_the_weights_and_layers_differ() -> None:
     assert not np.allclose(first[0], first[2])
     # Orthogonal with gain sqrt(2).
     np.testing.assert_allclose(first[0] @ first[0].T, 2 * np.eye(8), atol=1e-5)
+
+
+def test_the_nature_cnn_has_the_layers_of_its_paper() -> None:
+    network = nature_cnn((84, 84, 4), 6)
+    assert network.output_shape == (None, 6)
+    shapes = [layer.output_shape[1:] for layer in network.layers]
+    assert shapes == [(20, 20, 32), (9, 9, 64), (7, 7, 64), (3136,), (512,), (6,)]
+    # 32 of 8x8x4, 64 of 4x4x32, 64 of 3x3x64, 512 of 3136, with their biases; and the output.
+    assert network.count_params() == 8224 + 32832 + 36928 + 1606144 + 513 * 6
+    a, b, other = (nature_cnn((36, 40, 1), 2, seed=seed).get_weights() for seed in (0, 0, 1))
+    assert all(np.array_equal(x, y) for x, y in zip(a, b))
+    assert not np.allclose(a[0], other[0])
+
+
+@pytest.mark.parametrize("shape", [(35, 84, 4), (84, 35, 4), (4, 84, 84)])
+def test_frames_that_are_too_small_or_turned_round_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(UsageError, match=r"at least 36x36 pixels, as .height, width, channels."):
+        nature_cnn(shape, 2)

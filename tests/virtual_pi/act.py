@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge import Policy, artifact, interpreter
-from edge.quantise import Quantiser
+from edge.quantise import FrameQuantiser, Quantiser
 
 
 def main(observations_file: str, result_file: str, *policies: str) -> None:
@@ -28,10 +28,13 @@ def integer_layers(path: Path, observations: np.ndarray) -> dict[str, np.ndarray
     source = artifact.read(path)
     inspected = interpreter.build_for_inspection(source.flatbuffer)
     given = inspected.get_input_details()[0]
-    quantiser = None
+    quantiser = frames = None
     if given["dtype"] == np.int8:
-        stored = np.zeros(given["shape"][1:], np.int8)
-        quantiser = Quantiser(stored, *given["quantization"], source.manifest.spec.normalizer)
+        stored, spec = np.zeros(given["shape"][1:], np.int8), source.manifest.spec
+        if spec.observation.frames:
+            frames = FrameQuantiser(stored, *given["quantization"])
+        else:
+            quantiser = Quantiser(stored, *given["quantization"], spec.normalizer)
     integer = {tensor["index"] for tensor in inspected.get_tensor_details() if tensor["dtype"] == np.int8}
     operations = [
         operation
@@ -40,6 +43,9 @@ def integer_layers(path: Path, observations: np.ndarray) -> dict[str, np.ndarray
     ]
     values: list[list[np.ndarray]] = [[] for _ in operations]
     for observation in observations:
+        if frames is not None:
+            frames.store(observation)
+            observation = stored
         if quantiser is not None:
             quantiser.values[...] = observation
             quantiser.store()

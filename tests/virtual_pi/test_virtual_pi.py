@@ -43,6 +43,10 @@ def observations_for(path: Path) -> np.ndarray:
     source = artifact.read(path)
     golden, spec = source.golden.observations, source.manifest.spec.observation
     rng = np.random.default_rng(0)
+    if spec.frames:
+        noise = rng.integers(0, 256, (NEAR, *spec.shape), np.uint8)
+        black_and_white = rng.choice(np.array([0, 255], np.uint8), (100, *spec.shape))
+        return np.concatenate([golden, noise, black_and_white])
     centre, spread = golden.mean(axis=0), golden.std(axis=0)
     near = rng.normal(centre, spread, (NEAR, *spec.shape))
     far = rng.normal(centre, 10 * spread, (100, *spec.shape))
@@ -174,7 +178,7 @@ def test_each_integer_layer_agrees_to_the_last_step_if_it_reads_the_same(
     """Runtimes round differently, and what one layer rounds differently, the next ones enlarge; so layer by layer."""
     here, there = results["here"], results[runtime]
     layers = [name for name in here if name.startswith(f"{path.stem}/layers/")]
-    assert len(layers) >= 4
+    assert len(layers) >= 3
     assert layers == [name for name in there if name.startswith(f"{path.stem}/layers/")]
     same: dict[int, np.ndarray] = {}
     for name in layers:

@@ -1,7 +1,8 @@
 """Networks and the distributions that their outputs parametrise."""
 
+from tfqrl.networks.cnn import nature_cnn
 from tfqrl.networks.distributions import Categorical, DiagonalGaussian
 from tfqrl.networks.host import HostNetwork
 from tfqrl.networks.mlp import mlp
 
-__all__ = ["Categorical", "DiagonalGaussian", "HostNetwork", "mlp"]
+__all__ = ["Categorical", "DiagonalGaussian", "HostNetwork", "mlp", "nature_cnn"]

@@ -117,7 +117,7 @@ headers = st.one_of(
 arrays = st.one_of(
     st.tuples(headers, st.binary(max_size=64), st.sampled_from([1, 2, 3, 9])).map(lambda drawn: npy(*drawn)),
     st.tuples(
-        st.lists(st.integers(0, 40), max_size=3), st.sampled_from(["f4", "f8", "f2", ">f4", "i8", "u1", "?", "c8"])
+        st.lists(st.integers(0, 40), max_size=4), st.sampled_from(["f4", "f8", "f2", ">f4", "i8", "u1", "?", "c8"])
     ).map(lambda drawn: saved(np.ones(drawn[0], drawn[1])) if np.prod(drawn[0]) < 1e5 else b""),
     st.tuples(st.sampled_from([np.nan, np.inf, 1e30, -1e38, 5e-324]), st.integers(0, 95)).map(
         lambda drawn: saved(np.where(np.arange(96) == drawn[1], drawn[0], 0.0).astype(np.float32).reshape(32, 3))

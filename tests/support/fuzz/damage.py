@@ -63,6 +63,8 @@ leaves = st.one_of(
     st.floats(),
     st.text(max_size=20),
     st.sampled_from(["", "\x00", "\x1b[2J", "\ud800", "../../x", "/etc/passwd", "{}", "%s", "x" * 10_000]),
+    # Values that mean something where they stand.
+    st.sampled_from(["float32", "uint8", "equivalent"]),
 )
 values = st.recursive(
     leaves,

@@ -1,0 +1,48 @@
+"""Convolutional networks for camera frames."""
+
+from __future__ import annotations
+
+import math
+
+import tf_keras as keras
+
+from edge.errors import UsageError
+
+# The three convolutions need so many pixels each way to leave one.
+MIN_PIXELS = 36
+
+
+def nature_cnn(
+    shape: tuple[int, int, int], outputs: int, *, output_gain: float = 1.0, seed: int = 0, name: str = "nature_cnn"
+) -> keras.Sequential:
+    """The network of Mnih et al. 2015 (Nature 518), (batch, *shape) -> (batch, outputs), with a linear output.
+
+    `shape` is height, width, channels; 84, 84, 4 there. Frames come divided by 255, float32. Weights are orthogonal
+    with gain sqrt(2), the output's with `output_gain`; `seed` fixes them.
+
+    Raises:
+      UsageError: the frames are too small.
+    """
+    if min(shape[:2]) < MIN_PIXELS:
+        raise UsageError(
+            f"The Nature CNN takes frames of at least {MIN_PIXELS}x{MIN_PIXELS} pixels, as (height, width, channels); "
+            f"it was given {shape}."
+        )
+
+    def initializer(layer: int) -> keras.initializers.Initializer:
+        gain = output_gain if layer == 4 else math.sqrt(2)
+        return keras.initializers.Orthogonal(gain, seed=seed + layer)
+
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(32, 8, 4, activation="relu", kernel_initializer=initializer(0), name="conv_0"),
+            layers.Conv2D(64, 4, 2, activation="relu", kernel_initializer=initializer(1), name="conv_1"),
+            layers.Conv2D(64, 3, 1, activation="relu", kernel_initializer=initializer(2), name="conv_2"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(512, "relu", kernel_initializer=initializer(3), name="hidden"),
+            layers.Dense(outputs, kernel_initializer=initializer(4), name="output"),
+        ],
+        name=name,
+    )
