@@ -6,6 +6,7 @@
 #   make check       lint, formatting and types
 #   make virtual-pi  the edge in a folder that stands for a Raspberry Pi 4; needs Debian 12 and qemu-user-static
 #   make bench       the benchmarks that take minutes, into results/
+#   make sb3         models that Stable-Baselines3 trains now, imported; installs it and PyTorch, which takes gigabytes
 #   make results     docs/RESULTS.md from results/
 #
 # Each makes .venv first if it is missing or older than setup.py, and uses it again if not.
@@ -15,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := edge converters tfqrl tests benchmarks scripts setup.py
 
-.PHONY: demo test fuzz check bench results virtual-pi clean
+.PHONY: demo test fuzz check bench sb3 results virtual-pi clean
 
 demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
@@ -36,6 +37,9 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/loop_jitter.py --json results/loop_jitter.json
 	$(BIN)/python benchmarks/rollout.py --json results/rollout.json
 	$(BIN)/python benchmarks/ppo_vs_sb3.py --json results/ppo_vs_sb3.json
+
+sb3: $(VENV)/test $(VENV)/bench
+	$(BIN)/python -m pytest tests/sb3
 
 results: $(VENV)/train
 	$(BIN)/python benchmarks/results_page.py

@@ -270,7 +270,7 @@ def _convert(
     other = keras.models.clone_model(network)
     other.set_weights(weights)
     flatbuffer = tflite.to_float32(DeployedPolicy(other, spec, logits=logits))
-    return flatbuffer if chosen.weight_bits == 32 else quantise(flatbuffer, chosen, {}, {})
+    return flatbuffer if chosen.weight_bits == 32 else quantise(flatbuffer, chosen, {}, {})[0]
 
 
 def _rearranged(network: keras.Sequential) -> TemplateError:

@@ -18,17 +18,18 @@ import tyro
 from edge import artifact, signature
 from edge.errors import UnknownNameError, UsageError, UserError
 from edge.files import check_writable, write_atomically
-from tfqrl import convert_command, evaluate_command
+from tfqrl import convert_command, evaluate_command, import_command
 from tfqrl.deploy import Options, deploy, rollback
 from tfqrl.device import Device
 from tfqrl.options import import_tensorflow, parse
 from tfqrl.signals import Interrupted, StopRequest
 
-USAGE = """usage: tfqrl {train,convert,evaluate,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
+USAGE = """usage: tfqrl {train,import,convert,evaluate,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
 
 Train control policies with deep reinforcement learning and convert them for small computers.
 
   tfqrl train ALGORITHM --env ENV --out RUN    train a policy; ALGORITHM is ppo
+  tfqrl import sb3 MODEL.zip --out RUN         make a run of a policy that was trained elsewhere
   tfqrl convert RUN --out POLICY.tflite        convert it and compare it with the original
   tfqrl evaluate A [B]                         play the same episodes with two policies: are they equivalent?
   tfqrl deploy POLICY.tflite HOST              bring it to a device by ssh and verify it there
@@ -41,6 +42,7 @@ Train control policies with deep reinforcement learning and convert them for sma
 examples:
   tfqrl train ppo --env InvertedDoublePendulum-v5 --steps 500000 --seed 0 --out runs/pendulum
   tfqrl train ppo --out runs/pendulum --resume
+  tfqrl import sb3 model.zip --vecnormalize stats.pkl --out runs/robot
   tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
   tfqrl convert runs/pendulum --recipe all --out recipes/
   tfqrl evaluate runs/pendulum policy.tflite --episodes 100 --margin 2%
@@ -195,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "convert": convert_command.main,
         "evaluate": evaluate_command.main,
+        "import": import_command.main,
         "deploy": _deploy,
         "sign": _sign,
         "sign-key": _sign_key,
@@ -225,8 +228,9 @@ def _train(words: list[str]) -> int:
     from tfqrl.runs import Run
 
     if not words or words[0].startswith("-"):
-        raise UsageError(f"Name an algorithm: tfqrl train {{{','.join(agents.ALGORITHMS)}}} --env ENV --out RUN.")
+        raise UsageError(f"Name an algorithm: tfqrl train {{{','.join(agents.TRAINABLE)}}} --env ENV --out RUN.")
     name, words = words[0], words[1:]
+    agents.check_trainable(name)
     algorithm = agents.get(name)
     command_type: Any = TrainCommand[algorithm.config]  # type: ignore[name-defined]
     default = None
@@ -331,12 +335,14 @@ def _hil_keys(words: list[str]) -> int:
 
 
 def _saved_run(words: list[str], algorithm: str) -> Any:
+    from tfqrl import agents
     from tfqrl.runs import Run
 
     out = [b for a, b in itertools.pairwise(words) if a == "--out"] + [w[6:] for w in words if w.startswith("--out=")]
     if not out:
         raise UsageError("--resume needs the run's folder: --out RUN.")
     run = Run.open(out[-1])
+    agents.check_trainable(run.algorithm)
     if run.algorithm != algorithm:
         raise UsageError(f"{run.path} is a run of {run.algorithm}: resume it with `tfqrl train {run.algorithm}`.")
     return run

@@ -15,7 +15,7 @@ from converters.conversion import Conversion, convert
 from converters.export import DeployedPolicy
 from converters.recipe import Recipe
 from edge.artifact import PolicySpec
-from edge.errors import UserError
+from edge.errors import UsageError, UserError
 from tfqrl import agents, candidates, evaluate
 from tfqrl.options import CALIBRATION_SEED, EVALUATION_SEED, Margin
 from tfqrl.progress import progress_bar
@@ -98,6 +98,11 @@ def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observ
     shared = network, spec, candidate.name, {"algorithm": run.algorithm, **run.config}
     if observations is not None:
         return Original(*shared, read_observations(observations))
+    if env is None and candidate.env is None:
+        raise UsageError(
+            f"{run.path} names no environment in which the policy could be calibrated. Name one with --env ENV, or "
+            "give observations that it has met with --observations FILE.npy."
+        )
     env = candidates.common_env([candidate], env)
     visited: list[Array] = []
     with progress_bar(f"episodes of {env} to calibrate") as progress:

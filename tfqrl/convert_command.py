@@ -129,11 +129,11 @@ def main(words: list[str]) -> int:
         write_atomically(json, to_json(found).encode())
     if command.recipe == ALL:
         print(table_text(found))
-    if rejection is not None:
-        raise RejectedError(f"{rejection} The file is kept as {path}.")
-    if command.target == "edgetpu":
+    if command.target == "edgetpu" and rejection is None:
         print()
         edgetpu_target.compile_for_edgetpu(conversion.artifact, command.out, force=command.force)
+    if rejection is not None:
+        raise RejectedError(f"{rejection} The file is kept as {path}.")
     return 0
 
 

@@ -83,6 +83,16 @@ def policy_spec(env: gymnasium.Env[Any, Any], normalizer: Normalizer | None) -> 
     return PolicySpec(observation_spec, action_spec, control_rate_hz(env), normalizer)
 
 
+def spec_of(name: str) -> PolicySpec:
+    """The spec of a policy for the environment called `name`.
+
+    Raises:
+      UsageError: what `make` raises.
+    """
+    with contextlib.closing(make(name)) as env:
+        return policy_spec(env, None)
+
+
 def control_rate_hz(env: gymnasium.Env[Any, Any]) -> float | None:
     """Control steps per second of simulated time, where the environment has a notion of it."""
     # MuJoCo environments and Pendulum say how long a step is; CartPole calls it tau. The render rate, which others

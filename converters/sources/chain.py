@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tf_keras as keras
 
 from converters.sources import ImportPolicyError
+from converters.sources.layers import Layer, build
 from edge.artifact import ActionSpec, Normalizer, PolicySpec
 
 Vector = npt.NDArray[np.float64]
@@ -246,24 +247,20 @@ class Chain:
         return bool(np.allclose(self._scale, scale, 0, ROUNDING) and np.allclose(self._shift, shift, 0, ROUNDING))
 
     def _build(self) -> keras.Sequential:
-        layers: list[keras.layers.Layer] = [keras.Input(self.spec.observation.shape)]
+        layers = []
         for i, entry in enumerate(self.entries):
             following = self.entries[i + 1] if i + 1 < len(self.entries) else None
-            activation = following if isinstance(following, str) and following in RANGES else None
+            activation = following if isinstance(following, str) and following in RANGES else "linear"
             if isinstance(entry, Linear) and entry.kernel.ndim == 2:
-                layers.append(keras.layers.Dense(entry.kernel.shape[1], activation, name=f"dense_{i}"))
+                layers.append(Layer("dense", entry.kernel.shape[1], activation))
             elif isinstance(entry, Linear):
-                *size, _, filters = entry.kernel.shape
-                layers.append(
-                    keras.layers.Conv2D(
-                        filters, size, entry.strides, entry.padding, activation=activation, name=f"conv_{i}"
-                    )
-                )
+                height, width, _, filters = entry.kernel.shape
+                layers.append(Layer("conv2d", filters, activation, True, (height, width), entry.strides, entry.padding))
             elif entry == "flatten":
-                layers.append(keras.layers.Flatten(name=f"flatten_{i}"))
+                layers.append(Layer("flatten"))
             elif i == 0 or not isinstance(self.entries[i - 1], Linear):
-                layers.append(keras.layers.Activation(entry, name=f"{entry}_{i}"))
-        network = keras.Sequential(layers, name="policy")
+                layers.append(Layer("activation", activation=entry))
+        network = build(self.spec.observation.shape, layers)
         weights = [value for entry in self.entries if isinstance(entry, Linear) for value in (entry.kernel, entry.bias)]
         with np.errstate(over="ignore"):
             weights = [value.astype(np.float32) for value in weights]

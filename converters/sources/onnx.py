@@ -177,7 +177,7 @@ class _Reader:
         kernel, *rest = _constants(step, 2, 3)
         alpha, beta = step.attributes.get("alpha", 1.0), step.attributes.get("beta", 1.0)
         if step.attributes.get("transA", 0) or self.position.ndim != 2:
-            raise ImportPolicyError(f"{step.place} transposes what it is fed, which is not supported.")
+            raise ImportPolicyError(f"{step.place} transposes what it is fed, or is not fed one row: not supported.")
         self._dense(alpha * _wide(kernel.T if step.attributes.get("transB", 0) else kernel, step), step)
         if rest:
             self._bias(beta * _wide(rest[0], step), step)

@@ -1,5 +1,6 @@
 """ONNX files that are not taken: what Keras' layers cannot represent, and what is damaged or hostile."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,12 @@ def test_an_observation_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, graph([("MatMul", "x w", "y")], {"w": W1[:, :2]}, inputs=(32, 5)))
     with pytest.raises(ImportPolicyError, match=r"'x' is \(32, 5\)"):
         load(path, box())
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportPolicyError, match=r"pip install 'tfqrl\[onnx\]'"):
+        load(DATA / "onnx/tanh-script.onnx", box())
 
 
 # Hostile files.

@@ -34,6 +34,24 @@ def test_an_episode_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatc
         play(lambda x: x, "toys/Count-v0", first_seed=0, episodes=1)
 
 
+def test_frames_stay_bytes() -> None:
+    seen = []
+
+    def act(frames: np.ndarray) -> np.ndarray:
+        seen.append(frames.dtype)
+        return toy_envs.Blob.best(frames)
+
+    best, visited = play(act, "toys/Blob-v0", first_seed=0, episodes=3)
+    assert set(seen) == {np.dtype(np.uint8)}
+    for episode in visited:
+        assert (episode.dtype, episode.shape[1:]) == (np.uint8, (84, 84, 4))
+        assert 25 <= len(episode) <= 35
+        # What was visited is not overwritten by what comes after: the newest of four is the next's third.
+        np.testing.assert_array_equal(episode[:-1, ..., 3], episode[1:, ..., 2])
+    still, _ = play(lambda frames: np.ones(len(frames), int), "toys/Blob-v0", first_seed=0, episodes=3)
+    assert best.mean() > 1.5 * still.mean()
+
+
 def test_many_episodes_are_played_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
@@ -65,21 +83,3 @@ def test_an_environment_that_diverges_is_an_error() -> None:
         play(lambda x: x, "toys/Diverges-v0", first_seed=0, episodes=2)
     with pytest.raises(UserError, match="toys/Count-v0 rewards with NaN or infinity"):
         play(lambda x: x + np.inf, "toys/Count-v0", first_seed=0, episodes=2)
-
-
-def test_frames_stay_bytes() -> None:
-    seen = []
-
-    def act(frames: np.ndarray) -> np.ndarray:
-        seen.append(frames.dtype)
-        return toy_envs.Blob.best(frames)
-
-    best, visited = play(act, "toys/Blob-v0", first_seed=0, episodes=3)
-    assert set(seen) == {np.dtype(np.uint8)}
-    for episode in visited:
-        assert (episode.dtype, episode.shape[1:]) == (np.uint8, (84, 84, 4))
-        assert 25 <= len(episode) <= 35
-        # What was visited is not overwritten by what comes after: the newest of four is the next's third.
-        np.testing.assert_array_equal(episode[:-1, ..., 3], episode[1:, ..., 2])
-    still, _ = play(lambda frames: np.ones(len(frames), int), "toys/Blob-v0", first_seed=0, episodes=3)
-    assert best.mean() > 1.5 * still.mean()

@@ -9,10 +9,9 @@ from typing import Any
 import tf_keras as keras
 
 from edge.artifact import PolicySpec
-from edge.errors import UnknownNameError
+from edge.errors import UnknownNameError, UsageError
 from edge.records import from_plain
-from tfqrl import envs
-from tfqrl.agents import ppo
+from tfqrl.agents import imported, ppo
 from tfqrl.runs import Run, RunError, State
 
 
@@ -21,17 +20,21 @@ class Algorithm:
     """What the rest of the project needs to know of an algorithm.
 
     Attributes:
-      config: its configuration, a frozen dataclass with the fields env, steps and seed among others.
-      train: trains a run to its configured steps, from its checkpoint if it has one.
-      restore_policy: the trained network and spec, from (config, spec of the environment, checkpoint).
+      config: its configuration, a frozen dataclass with the field env, and with steps and seed if it can be trained.
+      train: trains a run to its configured steps, from its checkpoint if it has one; None if it came from elsewhere.
+      restore_policy: the trained network and spec, from (config, checkpoint).
     """
 
     config: type[Any]
-    train: Callable[[Run], None]
-    restore_policy: Callable[[Any, PolicySpec, State], tuple[keras.Model, PolicySpec]]
+    train: Callable[[Run], None] | None
+    restore_policy: Callable[[Any, State], tuple[keras.Model, PolicySpec]]
 
 
-ALGORITHMS = {"ppo": Algorithm(ppo.PPOConfig, ppo.train, ppo.restore_policy)}
+ALGORITHMS = {
+    "ppo": Algorithm(ppo.PPOConfig, ppo.train, ppo.restore_policy),
+    "imported": Algorithm(imported.ImportedConfig, None, imported.restore_policy),
+}
+TRAINABLE = [name for name, algorithm in ALGORITHMS.items() if algorithm.train is not None]
 
 
 def get(name: str) -> Algorithm:
@@ -43,6 +46,22 @@ def get(name: str) -> Algorithm:
     if name not in ALGORITHMS:
         raise UnknownNameError("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name]
+
+
+def check_trainable(name: str) -> None:
+    """See whether `tfqrl train` takes this name.
+
+    Raises:
+      UnknownNameError: there is no such algorithm.
+      UsageError: it is that of policies that were trained elsewhere.
+    """
+    if name in ALGORITHMS and name not in TRAINABLE:
+        raise UsageError(
+            f"Runs of {name} policies cannot be trained: they were trained elsewhere. `tfqrl convert` takes them; "
+            f"`tfqrl train` knows {', '.join(TRAINABLE)}."
+        )
+    if name not in TRAINABLE:
+        raise UnknownNameError("algorithm", name, TRAINABLE)
 
 
 def config_of(run: Run) -> Any:
@@ -65,11 +84,8 @@ def load_policy(run: Run) -> tuple[keras.Model, PolicySpec]:
       RunError: the run has no checkpoint, or one that does not fit its configuration.
     """
     config = config_of(run)
-    env = envs.make(config.env)
-    spec = envs.policy_spec(env, None)
-    env.close()
     try:
-        return get(run.algorithm).restore_policy(config, spec, run.load_checkpoint())
+        return get(run.algorithm).restore_policy(config, run.load_checkpoint())
     except (KeyError, ValueError) as error:
         raise RunError(
             f"The checkpoint of {run.path} is of other networks than its config.json says: {error}"

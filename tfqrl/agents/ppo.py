@@ -23,7 +23,7 @@ import tf_keras as keras
 from edge.artifact import PolicySpec
 from edge.errors import UsageError, UserError
 from edge.records import from_plain
-from tfqrl.envs import FloatArray, VectorEnv
+from tfqrl.envs import FloatArray, VectorEnv, spec_of
 from tfqrl.losses import clipped_surrogate, generalized_advantages
 from tfqrl.networks import Categorical, DiagonalGaussian, HostNetwork, mlp
 from tfqrl.normalization import RunningMoments
@@ -232,8 +232,9 @@ def policy_network(config: PPOConfig, spec: PolicySpec) -> keras.Model:
     )
 
 
-def restore_policy(config: PPOConfig, spec: PolicySpec, state: State) -> tuple[keras.Model, PolicySpec]:
+def restore_policy(config: PPOConfig, state: State) -> tuple[keras.Model, PolicySpec]:
     """The trained policy network of a checkpoint, and its spec with the normaliser that it was trained with."""
+    spec = spec_of(config.env)
     network = policy_network(config, spec)
     for i, variable in enumerate(network.variables):
         variable.assign(state[f"policy/{i}"])
