@@ -224,11 +224,11 @@ def evaluation_text(found: Evaluation) -> str:
         "",
         {
             "equivalent": f"Equivalent: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies within "
-            f"the margin of +-{pair.margin:.4g}.",
+            f"the margin of ±{pair.margin:.4g}.",
             "different": f"Different: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies beyond the "
-            f"margin of +-{pair.margin:.4g}.",
+            f"margin of ±{pair.margin:.4g}.",
             "undecided": f"Not shown to be equivalent: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], "
-            f"reaches across the margin of +-{pair.margin:.4g}. More episodes make it narrower.",
+            f"reaches across the margin of ±{pair.margin:.4g}. More episodes make it narrower.",
         }[pair.verdict],
     ]
     return "\n".join(lines)

@@ -57,7 +57,7 @@ def test_a_conversion_says_whether_the_returns_are_equivalent(
     assert returns is not None
     assert returns.margin == pytest.approx(0.3 * abs(returns.float_mean))
     assert returns.verdict == "equivalent"
-    assert "verdict               equivalent, with a margin of" in capsys.readouterr().out
+    assert "verdict               equivalent within ±" in capsys.readouterr().out
     (row,) = table(report).rows
     assert (row.file, row.rejection, row.act_us) == (str(out), None, None)
     assert row.comparison is not None

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_compiler import PARTLY, install
@@ -166,7 +167,8 @@ def test_the_command_ends_with_the_edge_tpu(
 ) -> None:
     install(tmp_path, monkeypatch, output=compiled(ARM.flatbuffer))
     monkeypatch.setattr("tfqrl.runs.Run.open", lambda path: path)
-    monkeypatch.setattr("tfqrl.convert.convert_run", lambda *words, **options: Conversion(ARM))
+    original = SimpleNamespace(to=lambda recipe, **options: Conversion(ARM))
+    monkeypatch.setattr("tfqrl.convert.original", lambda *words, **options: original)
     words = ["convert", "run", "--recipe", "int8-full", "--out", str(tmp_path / "arm.tflite")]
     assert cli.main(words) == 0
     assert not (tmp_path / "arm_edgetpu.tflite").exists()

@@ -184,6 +184,17 @@ def test_files_of_any_recipe_play(recipe: str, folder: Path, tmp_path: Path) -> 
         assert found.pair.along_a.max[0] > 1e-4, "an integer policy that equals the float one was not quantised"
 
 
+def test_a_policy_that_gives_its_logits_plays_the_choices(tmp_path: Path) -> None:
+    run, policy = make_run(tmp_path / "run", "CartPole-v1"), str(tmp_path / "policy.tflite")
+    words = ["convert", run, "--out", policy, "--recipe", "float32", "--logits", "--episodes", "3"]
+    assert cli.main(words) == 0
+    code, found = evaluated(tmp_path, run, policy, "--episodes", "3")
+    assert code == 0
+    assert found.policies[0].returns == found.policies[1].returns
+    assert found.pair is not None
+    assert found.pair.along_a.other_choices == 0.0
+
+
 def test_where_no_policy_names_an_environment_one_has_to_be_given(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
