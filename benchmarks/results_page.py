@@ -40,6 +40,8 @@ def page() -> str:
             "",
             *rollout_section(load("rollout")),
             "",
+            *template_section(load("template")),
+            "",
         ]
     )
 
@@ -190,6 +192,37 @@ def rollout_section(result: dict[str, Any]) -> list[str]:
         "What threads bring depends on the second core being free; on a shared machine it is not always.",
         "",
         *markdown_table(("stepping", *acting), [(way, *(times[way, act] for act in acting)) for way in stepping]),
+    ]
+
+
+def template_section(result: dict[str, Any]) -> list[str]:
+    """New weights in a flatbuffer without converting, and acting with it."""
+
+    def cell(times: dict[str, float], digits: int) -> str:
+        return f"{times['median']:.{digits}f} ({times['p5']:.{digits}f} .. {times['p95']:.{digits}f})"
+
+    def rows(kind: str, head: tuple[str, ...], digits: int) -> list[tuple[str, ...]]:
+        return [
+            (*(str(row[name]) for name in head), *(cell(times, digits) for times in row["us"].values()))
+            for row in result[kind]
+        ]
+
+    written, acted = ("network", "recipe", "bytes"), ("network", "batch")
+    return [
+        "## New weights in a policy, without converting",
+        "",
+        f"{measured_by(result)} Microseconds; median over blocks in turns, 5th and 95th percentile. convert: all that "
+        "makes a flatbuffer of a network; write: other weights and another normaliser in place of the last ones, which "
+        "gives the same bytes; reload: copying them and building the interpreter.",
+        "",
+        *markdown_table((*written, *result["rows"][0]["us"]), rows("rows", written, 0)),
+        "",
+        "Acting on a batch of normalised observations, microseconds a batch: `tfqrl.networks.HostNetwork` (numpy), and "
+        "interpreters for flatbuffers of templates, resized to the batch.",
+        "",
+        *markdown_table((*acted, *result["acting"][0]["us"]), rows("acting", acted, 1)),
+        "",
+        f"{machine(result['conditions'])}.",
     ]
 
 

@@ -1,7 +1,7 @@
 """A flatbuffer that is made once for an architecture, and written new weights into from then on.
 
 The converter takes some 300 ms, which a learner that sends its policy to actors several times a second does not have.
-Writing takes less than one, and gives the bytes that the converter would have given (benchmarks/template.py).
+Writing takes 0.1 to 1.2, and gives the bytes that the converter would have given (benchmarks/template.py).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Template:
     >>> template.write(network.get_weights(), normalizer)  # doctest: +SKIP
     >>> connection.send_bytes(template.flatbuffer)  # doctest: +SKIP
 
-    An actor needs the flatbuffer and the spec, of which it makes an `edge.policy.Policy`: no TensorFlow, 0.3 to 0.9 ms.
+    An actor needs the flatbuffer and the spec, of which it makes an `edge.policy.Policy`: no TensorFlow, 0.3 to 1.3 ms.
     There is no shorter way: an interpreter packs the weights when it is built, and does not look at them again.
 
     Attributes:

@@ -96,7 +96,7 @@ def drawn(case: str, seed: int) -> tuple[keras.Sequential, PolicySpec]:
 
 def converted(case: str, network: keras.Sequential, spec: PolicySpec, chosen: Recipe) -> bytes:
     flatbuffer = to_float32(DeployedPolicy(network, spec, logits=case in LOGITS))
-    return flatbuffer if chosen.weight_bits == 32 else quantise(flatbuffer, chosen, {}, {})
+    return flatbuffer if chosen.weight_bits == 32 else quantise(flatbuffer, chosen, {}, {})[0]
 
 
 def observations(spec: PolicySpec, n: int) -> np.ndarray:
