@@ -18,10 +18,13 @@ MAKE = runpy.run_path(str(DATA / "sb3" / "make.py"))
 @pytest.mark.parametrize("name", sorted(MAKE["MODELS"]))
 def test_a_fresh_model_is_imported_as_it_predicts(name: str, tmp_path: Path) -> None:
     model = MAKE["MODELS"][name]()
+    if "frames" in name or "cnn" in name:
+        MAKE["spread"](model)
     MAKE["save"](name, model, tmp_path)
     statistics = tmp_path / f"{name}.pkl"
     policy = sb3.load(tmp_path / f"{name}.zip", statistics if statistics.exists() else None)
     observations, expected = MAKE["predictions"](model)
+    assert MAKE["varies"](expected, model.action_space)
     actions = DeployedPolicy(policy.network, policy.spec).act(observations)
     if policy.spec.action.discrete:
         np.testing.assert_array_equal(actions, expected)

@@ -2,7 +2,7 @@
 
 Each is trained a little, so that it is not the network that it began as, and saved by Stable-Baselines3 with what it
 predicts. For size, what is no part of acting is then left out of the file (optimisers), critics are set to zero, and of
-the weights for frames only the largest are kept, and made larger for that.
+the weights for frames only the largest are kept; the last layer is then scaled so that actions vary with what is seen.
 
 `train` is also what `make sb3` trains its own by.
 """
@@ -33,6 +33,7 @@ NARROW = spaces.Box(np.array([-0.5, -0.2], np.float32), np.array([0.3, 0.6], np.
 WIDE = spaces.Box(np.array([-100.0, 0.0], np.float32), np.array([300.0, 5.0], np.float32))
 # How one writes "unbounded" for Stable-Baselines3, which asks for finite bounds.
 FREE = spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (2,), np.float32)
+FLAT = {"net_arch": [8], "ortho_init": False}
 APART = {"share_features_extractor": False}
 CHOICE = spaces.Discrete(4)
 
@@ -88,6 +89,8 @@ def _model(
     **options: Any,
 ) -> Callable[[], BaseAlgorithm]:
     def train() -> BaseAlgorithm:
+        # These networks are small, and threads that wait for each other are slower than one.
+        torch.set_num_threads(1)
         env: Any = DummyVecEnv([lambda: Follow(observation, action)])
         if normalize:
             env = VecNormalize(env, clip_obs=1.5, epsilon=0.01)
@@ -97,7 +100,7 @@ def _model(
         on_policy = algorithm in ("PPO", "A2C")
         options.update({"n_steps": 64} if on_policy else {"learning_starts": 50, "buffer_size": 1000, "batch_size": 32})
         kind = getattr(stable_baselines3, algorithm)
-        rate = 0.001 if observation is FRAMES else 0.01
+        rate = 0.0001 if observation is FRAMES else 0.01
         model = kind(policy, env, seed=0, learning_rate=rate, policy_kwargs=policy_kwargs, device="cpu", **options)
         model.learn(256 if policy == "CnnPolicy" else 1024)
         return model
@@ -116,7 +119,7 @@ MODELS: dict[str, Callable[[], BaseAlgorithm]] = {
     "ppo-unbounded": _model("PPO", "MlpPolicy", VECTOR, FREE, policy_kwargs={"net_arch": []}),
     "ppo-normalized": _model("PPO", "MlpPolicy", VECTOR, BOUNDED, normalize=True),
     "ppo-squashed": _model("PPO", "MlpPolicy", VECTOR, BOUNDED, use_sde=True, policy_kwargs={"squash_output": True}),
-    "ppo-frames-mlp": _model("PPO", "MlpPolicy", FRAMES, NARROW, policy_kwargs={"net_arch": [4], "ortho_init": False}),
+    "ppo-frames-mlp": _model("PPO", "MlpPolicy", FRAMES, NARROW, policy_kwargs={"activation_fn": nn.ReLU, **FLAT}),
     "ppo-cnn": _model(
         "PPO", "CnnPolicy", FRAMES, NARROW, policy_kwargs={"share_features_extractor": False, "ortho_init": False}
     ),
@@ -151,13 +154,15 @@ def varies(actions: np.ndarray, space: spaces.Space) -> bool:
     """Whether the actions depend on what was seen, clearly."""
     if isinstance(space, spaces.Discrete):
         return len(np.unique(actions)) > 1
-    return bool((actions.std(axis=0) > 0.05 * np.minimum(space.high - space.low, 1.0)).any())
+    return bool((actions.std(axis=0) > 0.02 * np.minimum(space.high - space.low, 1.0)).any())
 
 
 def main(names: list[str]) -> None:
     for name in names or MODELS:
         model = MODELS[name]()
-        _lighten(model.policy)
+        if model.observation_space.dtype == np.uint8:
+            _lighten(model.policy)
+            spread(model)
         save(name, model, HERE)
         _repack(HERE / f"{name}.zip")
         actions = predictions(model)[1]
@@ -172,7 +177,29 @@ def _lighten(policy: nn.Module) -> None:
                 parameter.zero_()
             elif parameter.numel() > 2000:
                 parameter[parameter.abs() < parameter.abs().flatten().quantile(0.9)] = 0
-                parameter *= 2
+                # Or the layers after it would see little else than their biases.
+                parameter *= 4
+
+
+def spread(model: BaseAlgorithm) -> None:
+    """Scale the last layer, so that actions vary with what is seen and are sometimes clipped."""
+    policy: Any = model.policy
+    if hasattr(policy, "action_net"):
+        last = policy.action_net
+    else:
+        last = policy.q_net.q_net[-1] if hasattr(policy, "q_net") else policy.actor.mu
+    outputs = []
+    hook = last.register_forward_hook(lambda module, given, output: outputs.append(output))
+    predictions(model)
+    hook.remove()
+    space = model.action_space
+    middle, deviation = 0.0, 1.0
+    if isinstance(space, spaces.Box) and not policy.squash_output:
+        middle, deviation = torch.tensor((space.high + space.low) / 2), torch.tensor((space.high - space.low) / 3)
+    with torch.no_grad():
+        scale = deviation / outputs[0].std(dim=0)
+        last.bias.copy_((last.bias - outputs[0].mean(dim=0)) * scale + middle)
+        last.weight.mul_(scale[:, None])
 
 
 def _repack(path: Path) -> None:
