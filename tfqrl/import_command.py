@@ -132,9 +132,7 @@ def _onnx(words: list[str]) -> int:
     from tfqrl import envs
 
     if command.env is not None:
-        made = envs.make(command.env)
-        spec = envs.policy_spec(made, None)
-        made.close()
+        spec = envs.spec_of(command.env)
     else:
         spec = policy_spec(
             command.obs,

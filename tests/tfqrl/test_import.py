@@ -14,10 +14,10 @@ from converters.sources import ForeignPolicy, ImportPolicyError, sb3
 from converters.sources.layers import Layer, build, describe
 from edge import artifact
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
-from edge.errors import UsageError, UserError
-from tfqrl import agents, cli
+from edge.errors import UsageError
+from tfqrl import agents, cli, convert
 from tfqrl.agents import imported
-from tfqrl.convert import convert_run, read_observations
+from tfqrl.options import Margin
 from tfqrl.runs import Run, RunError
 
 PPO = DATA / "sb3" / "ppo-normalized.zip"
@@ -109,13 +109,14 @@ def test_the_environment_gives_the_rate_and_must_have_the_policys_spaces(tmp_pat
 
 def test_a_run_without_an_environment_converts_with_the_users_observations(tmp_path: Path) -> None:
     run = imported.create_run(tmp_path / "robot", sb3.load(PPO, STATISTICS), None)
-    with pytest.raises(UsageError, match=r"names no environment .* --observations OBSERVATIONS\.npy, or import it"):
-        convert_run(run, "int8", episodes=2)
+    policy = str(tmp_path / "policy.tflite")
+    with pytest.raises(UsageError, match=r"names no environment .* --observations FILE\.npy"):
+        convert.original(run, episodes=2, margin=Margin.parse("2%"), env=None, observations=None)
     np.save(tmp_path / "o.npy", OBSERVATIONS)
-    conversion = convert_run(run, "int8", episodes=2, observations=read_observations(tmp_path / "o.npy"))
-    conversion.save(tmp_path / "policy.tflite")
-    manifest = artifact.read(tmp_path / "policy.tflite").manifest
-    assert manifest.name == "robot"
+    words = ["convert", str(run.path), "--out", policy, "--observations", str(tmp_path / "o.npy")]
+    assert cli.main(words) == 0
+    manifest = artifact.read(policy).manifest
+    assert manifest.name == "imported-robot"
     assert manifest.comparison.returns is None
     assert manifest.training["origin"]["algorithm"] == "PPO"
     assert manifest.spec.normalizer is not None
@@ -123,28 +124,12 @@ def test_a_run_without_an_environment_converts_with_the_users_observations(tmp_p
 
 def test_a_run_with_an_environment_converts_like_any_other(tmp_path: Path) -> None:
     run = imported.create_run(tmp_path / "run", foreign(), "toys/Timed-v0")
-    observations = np.random.default_rng(0).normal(size=(200, 2))
-    conversion = convert_run(run, "float32", episodes=2, observations=observations)
-    assert conversion.artifact.manifest.name == "imported-toys/Timed-v0"
-    assert conversion.artifact.manifest.spec.control_rate_hz == 20.0
-    assert conversion.comparison.returns is not None
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda path: None, "No such file"),
-        (lambda path: path.write_text("1 2 3"), "Cannot read observations"),
-        (lambda path: np.save(path, np.array([{}]), allow_pickle=True), "Cannot read observations|something other"),
-        (lambda path: np.save(path, np.array(["a"])), "something other than one array of numbers"),
-        (lambda path: np.savez(path.open("wb"), a=1), "something other than one array of numbers"),
-        (lambda path: path.mkdir(), "Cannot read observations"),
-    ],
-)
-def test_observations_that_cannot_be_read_are_refused(write, message: str, tmp_path: Path) -> None:
-    write(tmp_path / "o.npy")
-    with pytest.raises(UserError, match=message):
-        read_observations(tmp_path / "o.npy")
+    policy = str(tmp_path / "policy.tflite")
+    assert cli.main(["convert", str(run.path), "--recipe", "float32", "--episodes", "2", "--out", policy]) == 0
+    manifest = artifact.read(policy).manifest
+    assert manifest.name == "imported-toys/Timed-v0"
+    assert manifest.spec.control_rate_hz == 20.0
+    assert manifest.comparison.returns is not None
 
 
 def test_the_command_says_what_it_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
