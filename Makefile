@@ -7,6 +7,7 @@
 #   make virtual-pi  the edge in a folder that stands for a Raspberry Pi 4; needs Debian 12 and qemu-user-static
 #   make bench       the benchmarks that take minutes, into results/
 #   make sb3         models that Stable-Baselines3 trains now, imported; installs it and PyTorch, which takes gigabytes
+#   make recipes     every recipe of the policies in examples/policies/, into there and results/recipes/
 #   make results     docs/RESULTS.md from results/
 #
 # Each makes .venv first if it is missing or older than setup.py, and uses it again if not.
@@ -41,6 +42,12 @@ bench: $(VENV)/bench
 
 sb3: $(VENV)/test $(VENV)/bench
 	$(BIN)/python -m pytest tests/sb3
+
+recipes: $(VENV)/train
+	for run in examples/policies/*/run; do \
+	    $(BIN)/tfqrl convert $$run --recipe all --episodes 100 --margin 2% --force \
+	        --out $${run%/run} --json results/recipes/$$(basename $${run%/run}).json || exit 1; \
+	done
 
 results: $(VENV)/train
 	$(BIN)/python benchmarks/results_page.py

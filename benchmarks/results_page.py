@@ -40,6 +40,8 @@ def page() -> str:
             "",
             *rollout_section(load("rollout")),
             "",
+            *recipes_section([load(f"recipes/{path.stem}") for path in sorted((RESULTS / "recipes").glob("*.json"))]),
+            "",
             *template_section(load("template")),
             "",
         ]
@@ -193,6 +195,53 @@ def rollout_section(result: dict[str, Any]) -> list[str]:
         "",
         *markdown_table(("stepping", *acting), [(way, *(times[way, act] for act in acting)) for way in stepping]),
     ]
+
+
+def recipes_section(results: list[dict[str, Any]]) -> list[str]:
+    """Every recipe of every example policy."""
+    lines = [
+        "## What each recipe costs",
+        "",
+        "The policies in `examples/policies/`, which `tfqrl train ppo` made. Float and converted policy play the same 100 "
+        "episodes; equivalent: two one-sided t-tests at 5 % within 2 % of the float policy's return, the margin given in "
+        "advance. Act: median of one action, all recipes in turns, over that of float32. Rejected: it broke the tolerance "
+        "of its recipe ([converting.md](converting.md)), and no file was kept under its name.",
+    ]
+    for result in results:
+        returns = result["rows"][0]["comparison"]["returns"]
+        env = Path(result["command"][2]).parent.name
+        lines += [
+            "",
+            f"**{env}**, float return {returns['float_mean']:.1f}, margin {returns['margin']:.1f}. "
+            f"`{' '.join(result['command'])}`; {machine(result['conditions'])}.",
+            "",
+            *markdown_table(
+                ("recipe", "file KiB", "deflated model KiB", "action error, mean", "difference of return", "verdict",
+                 "act / float32", "result"),  # fmt: skip
+                [recipe_row(row) for row in result["rows"]],
+            ),
+        ]
+    return lines
+
+
+def recipe_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """One recipe of one policy."""
+    comparison, returns = row["comparison"], row["comparison"]["returns"]
+    low, high = returns["difference_interval"]
+    if comparison["agreement"] is not None:
+        error = f"{comparison['agreement']:.2%} the same"
+    else:
+        error = f"{comparison['relative_action_error']:.3%}"
+    return (
+        row["recipe"]["name"],
+        f"{row['file_bytes'] / 1024:.1f}",
+        f"{row['compressed_bytes'] / 1024:.1f}",
+        error,
+        f"{returns['difference_mean']:+.1f} [{low:+.1f}, {high:+.1f}]",
+        returns["verdict"],
+        f"{row['act_of_float32']['value']:.2f}",
+        "rejected" if row["rejection"] else "ok",
+    )
 
 
 def template_section(result: dict[str, Any]) -> list[str]:

@@ -94,14 +94,19 @@ def quantise(
 
 
 def layer_of(graph: Graph, operator: schema.OperatorT) -> str:
-    """The Keras layer that an operator came from: in the name of its weights, network/layer/operation, or output's."""
-    index = operator.inputs[1] if graph.code(operator) in WITH_WEIGHTS else operator.outputs[0]
-    parts = graph.name(index).split(";")[0].split("/")
+    """The Keras layer that an operator came from: in the name of its weights, network/layer/operation, or output's.
+
+    Where the converter has put several operations into one, the tensor has all their names.
+    """
+    weighted = graph.code(operator) in WITH_WEIGHTS
+    names = graph.name(operator.inputs[1] if weighted else operator.outputs[0]).split(";")
+    paths = [name.split("/") for name in names if not weighted or "/MatMul" in name or "/Conv2D" in name]
+    path = paths[0] if paths else names[0].split("/")
     before = graph.producer(int(operator.inputs[0]))
-    if len(parts) == 1 and before is not None and index == operator.outputs[0]:
+    if len(path) == 1 and before is not None and not weighted:
         # The graph's output is called after the signature.
         return layer_of(graph, before)
-    return parts[-2] if len(parts) > 1 else parts[0]
+    return path[-2] if len(path) > 1 else path[0]
 
 
 def activation_scale(low: float, high: float, bits: int) -> Scale:
@@ -207,7 +212,10 @@ def _quantise_weights(
             # The converter multiplied the first kernel by 1/255, rather than each frame.
             grid = dataclasses.replace(grid, scale=grid.scale * _PER_BYTE)
         elif grid.integers.shape != kernel.shape or (grid.weights != kernel).any():
-            raise GridError(f"The grid that was given for the layer {layer} is not the grid of its kernel.")
+            raise GridError(
+                f"The grid that was given for the layer {layer} is not the grid of its kernel. (A normaliser without a "
+                "clip is multiplied into the first kernel: give it one.)"
+            )
     else:
         grid = nearest_grid(kernel, recipe.weight_bits, per_channel=recipe.per_channel)
         if read is not None:

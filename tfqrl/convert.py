@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class Original:
             assert self.float_returns is not None
             episodes = len(self.float_returns)
             with progress_bar(f"{episodes} episodes of {self.env} with {recipe.name}") as progress:
-                return evaluate.play(act, self.env, first_seed=EVALUATION_SEED, episodes=episodes, progress=progress)[0]
+                return _returns(act, self.env, episodes, progress)
 
         return convert(
             self.network,
@@ -112,8 +113,15 @@ def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observ
                 policy.act, env, first_seed=seed, episodes=CALIBRATION_EPISODES, progress=progress
             )[1]
     with progress_bar(f"{episodes} episodes of {env} with {run.path}") as progress:
-        returns, _ = evaluate.play(policy.act, env, first_seed=EVALUATION_SEED, episodes=episodes, progress=progress)
+        returns = _returns(policy.act, env, episodes, progress)
     return Original(*shared, np.concatenate(visited), env, returns, margin.beside(float(returns.mean())))
+
+
+def _returns(act: Act, env: str, episodes: int, progress: Callable[[float], None]) -> Array:
+    returns, _ = evaluate.play(
+        act, env, first_seed=EVALUATION_SEED, episodes=episodes, keep_observations=False, progress=progress
+    )
+    return returns
 
 
 def read_observations(path: Path) -> Array:

@@ -25,7 +25,13 @@ Act = Callable[[Array], Array]
 
 
 def play(
-    act: Act, env: str, *, first_seed: int, episodes: int, progress: Callable[[float], None] = lambda fraction: None
+    act: Act,
+    env: str,
+    *,
+    first_seed: int,
+    episodes: int,
+    keep_observations: bool = True,
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Array, list[Array]]:
     """Play episodes seeded first_seed, first_seed + 1, ..., side by side, so that `act` gets them in batches.
 
@@ -36,7 +42,7 @@ def play(
 
     Returns:
       The returns, (episodes,) float64; and for each episode the observations acted on, (length, *shape), uint8 for
-      frames and float32 otherwise.
+      frames and float32 otherwise; none at all if `keep_observations` is false.
     """
     returns, visited = np.zeros(episodes), []
     for begin in range(0, episodes, SIDE_BY_SIDE):
@@ -46,13 +52,20 @@ def play(
         def chunk_progress(fraction: float, begin: int = begin, share: float = share) -> None:
             progress(begin / episodes + fraction * share)
 
-        returns[begin:end], observations = _play_together(act, env, first_seed + begin, end - begin, chunk_progress)
+        returns[begin:end], observations = _play_together(
+            act, env, first_seed + begin, end - begin, keep_observations, chunk_progress
+        )
         visited += observations
     return returns, visited
 
 
 def _play_together(
-    act: Act, env: str, first_seed: int, episodes: int, progress: Callable[[float], None]
+    act: Act,
+    env: str,
+    first_seed: int,
+    episodes: int,
+    keep_observations: bool,
+    progress: Callable[[float], None],
 ) -> tuple[Array, list[Array]]:
     with contextlib.ExitStack() as closing:
         copies = [closing.enter_context(contextlib.closing(envs.make(env))) for _ in range(episodes)]
@@ -70,7 +83,8 @@ def _play_together(
                 raise UserError(f"{env} observes NaN or infinity. Its simulation has diverged; check the environment.")
             steps += 1
             for i, observation, action in zip(list(playing), batch, act(batch)):
-                visited[i].append(observation)
+                if keep_observations:
+                    visited[i].append(observation)
                 observations[i], reward, terminated, truncated, _ = copies[i].step(action)
                 returns[i] += float(reward)
                 if terminated or truncated:
@@ -82,4 +96,4 @@ def _play_together(
             progress(1 - len(playing) / episodes * (1 - min(steps / limit, 1)))
     if not np.isfinite(returns).all():
         raise UserError(f"{env} rewards with NaN or infinity. Its simulation has diverged; check the environment.")
-    return returns, [np.stack(episode) for episode in visited]
+    return returns, [np.stack(episode) for episode in visited] if keep_observations else []

@@ -14,7 +14,7 @@ from converters.flatbuffer import Graph, Types
 from converters.quantise import UnsupportedOperationError, activation_scale, quantise
 from converters.tflite import layers, to_float32
 from converters.weights import Grid, GridError, nearest_grid
-from edge.artifact import Normalizer
+from edge.artifact import Normalizer, ObservationSpec
 from edge.errors import UnknownNameError
 from edge.policy import Policy
 
@@ -119,6 +119,33 @@ def test_chosen_layers_stay_in_float(name: str) -> None:
     everything = np.abs(actions_of(quantised(network, RECIPES[name]), network) - network(observations_for(network)))
     some = np.abs(actions_of(flatbuffer, network) - network(observations_for(network)))
     assert some.mean() < everything.mean()
+
+
+def test_layers_are_found_where_the_converter_puts_operations_together() -> None:
+    # A normaliser without a clip is multiplied into the first kernel, whose tensor then has both names.
+    network = dense_network()
+    spec = dataclasses.replace(spec_of((11,), 3), normalizer=Normalizer((1.0,) * 11, (2.0,) * 11, None))
+    recipe = dataclasses.replace(RECIPES["int8"], float_layers=("first",))
+    conversion = convert(network, spec, recipe, observations_for(network))
+    assert [layer.weight_bits for layer in conversion.artifact.manifest.layers] == [32, 8, 8, 8]
+
+
+def test_the_grid_of_a_first_layer_that_reads_frames_is_kept() -> None:
+    # The converter multiplies its kernel by 1/255; the integers are what was trained.
+    network = conv_network()
+    frames = np.random.default_rng(0).integers(0, 256, (120, 20, 20, 3), np.uint8)
+    spec = dataclasses.replace(spec_of((20, 20, 3), 3), observation=ObservationSpec((20, 20, 3), (), (), "uint8"))
+    grids = {}
+    for layer in network.layers:
+        if layer.weights:
+            kernel, bias = layer.get_weights()
+            grids[layer.name] = nearest_grid(kernel, 4, per_channel=True)
+            layer.set_weights([grids[layer.name].weights, bias])
+    for name in ("int8", "int8-full", "int4"):
+        graph = Graph(convert(network, spec, name, frames, grids=grids).artifact.flatbuffer)
+        kernels = [int(o.inputs[1]) for o in graph.operators if graph.operation(o) in ("CONV_2D", "FULLY_CONNECTED")]
+        for index, grid in zip(kernels, grids.values(), strict=True):
+            np.testing.assert_array_equal(np.moveaxis(graph.constant(index), 0, -1), grid.integers)
 
 
 def test_a_layer_that_does_not_exist_cannot_stay_in_float() -> None:

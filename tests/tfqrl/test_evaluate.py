@@ -17,7 +17,8 @@ def test_episodes_are_seeded_one_by_one_and_end_when_they_end() -> None:
     starts = [episode[0, 1] for episode in visited]
     assert len(set(starts)) == 3
     np.testing.assert_allclose(returns, [5 * start for start in starts], rtol=1e-6)
-    later, _ = play(act, "toys/Count-v0", first_seed=11, episodes=2)
+    later, nothing = play(act, "toys/Count-v0", first_seed=11, episodes=2, keep_observations=False)
+    assert nothing == []
     np.testing.assert_array_equal(later, returns[1:])
 
 
