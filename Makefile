@@ -37,6 +37,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/edge_latency.py --json results/edge_latency.json
 	$(BIN)/python benchmarks/loop_jitter.py --json results/loop_jitter.json
 	$(BIN)/python benchmarks/rollout.py --json results/rollout.json
+	$(BIN)/python benchmarks/conversion.py --json results/conversion.json
 	$(BIN)/python benchmarks/template.py --json results/template.json
 	$(BIN)/python benchmarks/ppo_vs_sb3.py --json results/ppo_vs_sb3.json
 

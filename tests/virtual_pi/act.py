@@ -35,7 +35,7 @@ def integer_layers(path: Path, observations: np.ndarray) -> dict[str, np.ndarray
             frames = FrameQuantiser(stored, *given["quantization"])
         else:
             quantiser = Quantiser(stored, *given["quantization"], spec.normalizer)
-    integer = {tensor["index"] for tensor in inspected.get_tensor_details() if tensor["dtype"] == np.int8}
+    integer = {tensor["index"] for tensor in inspected.get_tensor_details() if tensor["dtype"] in (np.int8, np.int16)}
     operations = [
         operation
         for operation in inspected._get_ops_details()

@@ -18,12 +18,30 @@ from edge.records import from_plain
 from edge.report import table
 
 POLICIES = sorted(DATA.glob("*.tflite"))
-INTEGER = [path for path in POLICIES if output_step(artifact.read(path).flatbuffer) is not None]
-FLOAT = [path for path in POLICIES if path not in INTEGER]
+EXAMPLES = sorted((DATA.parents[1] / "examples" / "policies").glob("*/*.tflite"))
 NEAR = 400  # observations about the golden ones, such as the policy visits
 
+
+def loads(runtime: str, path: Path) -> bool:
+    """Whether the recipe says so; where a file names no runtimes, it is for both."""
+    named = artifact.read(path).manifest.recipe.get("runtimes", RUNTIMES)
+    return any(name.startswith(runtime) for name in named)
+
+
+INTEGER = [path for path in POLICIES if output_step(artifact.read(path).flatbuffer) is not None]
+PAIRS = [(runtime, path) for runtime in RUNTIMES for path in POLICIES if loads(runtime, path)]
+# Those that are float throughout, and those that make integers of their activations as they go.
+FLOAT = [pair for pair in PAIRS if artifact.read(pair[1]).manifest.recipe.get("activations") == "float32"]
+DYNAMIC = [pair for pair in PAIRS if artifact.read(pair[1]).manifest.recipe.get("activations") == "dynamic-int8"]
+
 in_both = pytest.mark.parametrize("runtime", RUNTIMES)
-of_each = pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+
+
+def of_pairs(pairs: list[tuple[str, Path]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("runtime", "path"), pairs, ids=lambda value: getattr(value, "stem", value))
+
+
+of_each = of_pairs(PAIRS)
 
 
 def python(runtime: str, *words: object) -> str:
@@ -68,7 +86,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.
     act = [Path(__file__).with_name("act.py"), given]
     subprocess.run([sys.executable, *act, folder / "here.npz", *POLICIES], check=True)
     for runtime in RUNTIMES:
-        python(runtime, *act, folder / f"{runtime}.npz", *POLICIES)
+        python(runtime, *act, folder / f"{runtime}.npz", *(path for name, path in PAIRS if name == runtime))
     loaded = {name: dict(np.load(folder / f"{name}.npz")) for name in ("here", *RUNTIMES)}
     (FOLDER / "agreement.txt").write_text(agreement(loaded))
     return loaded
@@ -77,21 +95,20 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.
 def agreement(results: dict[str, dict[str, np.ndarray]]) -> str:
     """How the actions there compare with those here, for docs/virtual-pi.md; `make virtual-pi` prints it."""
     rows = []
-    for path in POLICIES:
+    for runtime, path in sorted(PAIRS, key=lambda pair: pair[1]):
         step = output_step(artifact.read(path).flatbuffer)
         spec = artifact.read(path).manifest.spec.action
-        for runtime in RUNTIMES:
-            here, there = (results[name][f"{path.stem}/actions"].astype(float) for name in ("here", runtime))
-            difference = np.abs(there - here)
-            if spec.discrete:
-                found = f"{int((difference > 0).sum())} of {len(here)} choices differ"
-            elif step is None:
-                found = f"within {difference.max():.1g}"
-            else:
-                steps = np.rint(difference / (step * np.subtract(spec.high, spec.low) / 2))
-                equal, near = (steps == 0).mean(), (steps <= 1).mean()
-                found = f"{equal:.1%} equal, {near:.1%} within a step, all within {steps.max():.0f}"
-            rows.append([f"{path.stem}, {runtime}", found])
+        here, there = (results[name][f"{path.stem}/actions"].astype(float) for name in ("here", runtime))
+        difference = np.abs(there - here)
+        if spec.discrete:
+            found = f"{int((difference > 0).sum())} of {len(here)} choices differ"
+        elif step is None:
+            found = f"within {difference.max():.1g}"
+        else:
+            steps = np.rint(difference / (step * np.subtract(spec.high, spec.low) / 2))
+            equal, near = (steps == 0).mean(), (steps <= 1).mean()
+            found = f"{equal:.1%} equal, {near:.1%} within a step, all within {steps.max():.0f}"
+        rows.append([f"{path.stem}, {runtime}", found])
     return table(("policy and runtime there", "actions beside those here"), rows) + "\n"
 
 
@@ -112,18 +129,24 @@ def test_a_program_there_can_start_another(runtime: str) -> None:
     assert python(runtime, "-c", program, "import edge, platform; print(platform.machine())") == "aarch64\n"
 
 
-@in_both
 @of_each
 def test_info_prints_the_manifest_there(runtime: str, path: Path) -> None:
     there = from_plain(Manifest, json.loads(edge(runtime, "info", path, "--json")), "manifest")
     assert there == artifact.read(path).manifest
 
 
-@in_both
 @of_each
 def test_verify_replays_the_golden_pairs_there(runtime: str, path: Path) -> None:
     manifest = artifact.read(path).manifest
-    assert f"OK: {manifest.name} gives its 32 golden actions on {runtime} " in edge(runtime, "verify", path)
+    pairs = len(artifact.read(path).golden.actions)
+    assert f"OK: {manifest.name} gives its {pairs} golden actions on {runtime} " in edge(runtime, "verify", path)
+
+
+@in_both
+def test_the_example_policies_give_their_golden_actions_there(runtime: str) -> None:
+    program = "import sys, edge; [edge.Policy.load(path) for path in sys.argv[1:]]; print(len(sys.argv) - 1)"
+    paths = [path for path in EXAMPLES if loads(runtime, path)]
+    assert int(python(runtime, "-c", program, *paths)) == len(paths) > 10
 
 
 @in_both
@@ -151,11 +174,20 @@ def test_run_drives_a_loop_there(runtime: str, tmp_path: Path) -> None:
     assert f'"{runtime}"' in out.read_text()
 
 
-@in_both
-@pytest.mark.parametrize("path", FLOAT, ids=lambda path: path.stem)
+@of_pairs(FLOAT)
 def test_float_actions_agree_to_1e_5(runtime: str, path: Path, results: dict) -> None:
     here, there = (results[name][f"{path.stem}/actions"] for name in ("here", runtime))
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-5)
+
+
+@of_pairs(DYNAMIC)
+def test_actions_from_scales_of_the_moment_agree_within_the_files_tolerance(
+    runtime: str, path: Path, results: dict
+) -> None:
+    source = artifact.read(path)
+    visited = len(source.golden.observations) + NEAR
+    here, there = (results[name][f"{path.stem}/actions"][:visited] for name in ("here", runtime))
+    assert (np.abs(there - here) <= np.asarray(source.manifest.golden_tolerance)).all()
 
 
 @pytest.mark.parametrize("path", INTEGER, ids=lambda path: path.stem)
