@@ -15,6 +15,7 @@ Activations = Literal["float32", "dynamic-int8", "int8", "int16"]
 Calibration = Literal["min-max", "percentile", "mse"]
 
 LITERT = "ai-edge-litert"
+LITERT_2_BIT = "ai-edge-litert 2.1.5"  # the oldest tried that has the kernels; 2.1.0 has not
 TFLITE_RUNTIME = "tflite-runtime 2.14"
 
 
@@ -83,6 +84,8 @@ class Recipe:
     @property
     def runtimes(self) -> tuple[str, ...]:
         """The interpreters that load what it makes, and compute it right (tests/converters/test_runtimes.py)."""
+        if self.weight_bits == 2:
+            return (LITERT_2_BIT,)
         if self.weight_bits < 8 or (self.activations == "dynamic-int8" and self.per_channel):
             return (LITERT,)
         return LITERT, TFLITE_RUNTIME

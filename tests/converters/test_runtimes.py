@@ -72,7 +72,7 @@ def verified(python: Path | str, folder: Path) -> dict[str, str]:
 
 
 def test_every_recipe_gives_its_golden_actions_on_litert(policies: Path) -> None:
-    assert all(LITERT in recipe.runtimes for recipe in CASES)
+    assert all(recipe.runtimes[0].startswith(LITERT) for recipe in CASES)
     found = verified(sys.executable, policies)
     assert len(found) == 2 * len(CASES)
     assert {name: text for name, text in found.items() if not text.startswith("OK ai-edge-litert ")} == {}

@@ -69,6 +69,8 @@ def glance(rng: np.random.Generator) -> None:
     network.layers[-1].bias.assign(-logits.mean(axis=0))
     for recipe in ("float32", "int8", "int8-full"):
         convert(network, spec, recipe, frames, name="glance").save(HERE / f"glance-{recipe}.tflite", force=True)
+    conversion = convert(network, spec, "int8-full", frames, name="glance", logits=True)
+    conversion.save(HERE / "glance-int8-logits.tflite", force=True)
     conversion = convert(network, spec, "float32", frames, name="glance", logits=True)
     conversion.save(HERE / "glance-logits.tflite", force=True)
     # Bytes for input and output, which no recipe has, as TensorFlow's own conversion makes them.

@@ -73,11 +73,11 @@ def test_a_manifest_of_version_1_is_still_read() -> None:
     assert Policy.from_artifact(source).act(source.golden.observations[0]).shape == (2,)
 
 
-@pytest.mark.parametrize("recipe", ["float32", "logits", "int8-full", "uint8-full"])
+@pytest.mark.parametrize("recipe", ["float32", "logits", "int8-full", "int8-logits", "uint8-full"])
 def test_golden_frames_are_bytes_and_are_written_as_such(recipe: str, tmp_path: Path) -> None:
     source = artifact.read(DATA / f"glance-{recipe}.tflite")
     assert source.manifest.spec.observation.frames
-    assert (source.golden.observations.dtype, source.golden.observations.shape) == (np.uint8, (32, 12, 12, 2))
+    assert (source.golden.observations.dtype, source.golden.observations.shape) == (np.uint8, (34, 12, 12, 2))
     artifact.write(tmp_path / "copy.tflite", source)
     again = artifact.read(tmp_path / "copy.tflite")
     assert again.manifest == source.manifest
@@ -348,5 +348,5 @@ def test_a_changed_golden_action_stops_the_policy_from_loading(tmp_path: Path) -
     actions[3, 1] += 2 * source.manifest.golden_tolerance[1]
     golden = dataclasses.replace(source.golden, actions=actions)
     artifact.write(tmp_path / "policy.tflite", dataclasses.replace(source, golden=golden))
-    with pytest.raises(GoldenMismatchError, match="1 of 32 golden actions differ"):
+    with pytest.raises(GoldenMismatchError, match="1 of 37 golden actions differ"):
         Policy.load(tmp_path / "policy.tflite")

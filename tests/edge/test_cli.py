@@ -111,7 +111,7 @@ def test_a_policy_for_frames_drives_a_plant_that_gives_them_and_no_other(
 
 def test_verify_replays_the_golden_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", ARM]) == 0
-    assert "OK: arm gives its 32 golden actions" in capsys.readouterr().out
+    assert "OK: arm gives its 37 golden actions" in capsys.readouterr().out
 
 
 def test_bench_writes_json_beside_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_policy_that_fails_its_golden_pairs_does_not_run(tmp_path: Path, capsy
     artifact.write(tmp_path / "policy.tflite", dataclasses.replace(source, golden=golden))
     assert cli.main(["run", str(tmp_path / "policy.tflite"), "--env", "Pendulum-v1", "--duration", "1"]) == 1
     captured = capsys.readouterr()
-    assert "32 of 32 golden actions differ" in captured.err
+    assert "37 of 37 golden actions differ" in captured.err
     assert "Running" not in captured.out
 
 

@@ -58,8 +58,8 @@ def test_it_installs_verifies_measures_and_leaves_one_json(device: Path, wheel: 
     done = script(device, *POLICIES)
     assert done.returncode == 0, done.stderr
     assert f"Installing tfqrl from {wheel.name}" in done.stdout
-    assert "OK: arm gives its 32 golden actions" in done.stdout
-    assert "OK: lever gives its 32 golden actions" in done.stdout
+    assert "OK: arm gives its 37 golden actions" in done.stdout
+    assert "OK: lever gives its 37 golden actions" in done.stdout
     assert "throttle state is throttled=0x50000" in done.stdout
     (report,) = device.glob("bench-*.json")
     assert json.loads(report.read_text())

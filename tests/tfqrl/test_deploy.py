@@ -93,7 +93,7 @@ def test_a_policy_is_installed_copied_and_verified_and_then_left_alone(
     assert deploy(device, ARM) == 0
     printed = capsys.readouterr().out
     assert "Installing tfqrl" in printed
-    assert "OK: arm gives its 32 golden actions" in printed
+    assert "OK: arm gives its 37 golden actions" in printed
     assert re.search(r"^arm [0-9a-f]{12} is current\.$", printed, re.MULTILINE)
     assert current(device) == ARM.read_bytes()
     before = policies(device), os.readlink(device.base / "venv")
@@ -342,7 +342,7 @@ def test_a_policy_that_fails_its_golden_pairs_there_does_not_become_current(
     before = policies(board)
     assert deploy(board, broken(tmp_path / "broken.tflite")) == 1
     error = capsys.readouterr().err
-    assert "32 of 32 golden actions differ" in error
+    assert "37 of 37 golden actions differ" in error
     assert "what was current still is" in error
     assert policies(board) == before
 
