@@ -206,8 +206,8 @@ def recipes_section(results: list[dict[str, Any]]) -> list[str]:
         "",
         "The policies in `examples/policies/`, which `tfqrl train ppo` made. Float and converted policy play the same "
         "100 episodes; equivalent: two one-sided t-tests at 5 % within 2 % of the float policy's return, the margin "
-        "given in advance. Act: median of one action, all recipes in turns, over that of float32. Rejected: it broke the "
-        "tolerance of its recipe ([converting.md](converting.md)), and no file was kept under its name.",
+        "given in advance. Act: median of one action, all recipes in turns, over that of float32. Rejected: it broke "
+        "the tolerance of its recipe ([converting.md](converting.md)), and no file was kept under its name.",
     ]
     for result in results:
         returns = result["rows"][0]["comparison"]["returns"]

@@ -6,14 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.flatbuffer import Graph, Types
-from converters.recipe import Calibration
+from converters.recipe import MIN_OBSERVATIONS, Calibration
 from edge import interpreter
 from edge.artifact import ObservationSpec
 from edge.errors import UserError
 
 Array = npt.NDArray[np.generic]
-
-MIN_OBSERVATIONS = 100
 
 # Observations that the graph is run on at a time, and values of one tensor that are kept for percentiles.
 _BATCH = 256
@@ -35,6 +33,8 @@ def check_observations(observations: npt.ArrayLike, spec: ObservationSpec) -> np
     """
     try:
         array = np.asarray(observations)
+        if array.dtype.kind not in "biuf":
+            raise CalibrationError(f"Calibration observations are {array.dtype}; they must be real numbers.")
         if spec.dtype == "uint8" and array.dtype != np.uint8:
             raise CalibrationError(f"Calibration observations are {array.dtype}; frames are uint8, 0 to 255.")
         array = array.astype(spec.dtype, copy=False)
@@ -68,16 +68,25 @@ def activation_ranges(flatbuffer: bytes, observations: Array, method: Calibratio
     # All tensors are to be read after invoke, which the interpreter's memory planner does not allow by itself.
     runner = interpreter.build_for_inspection(flatbuffer)
     input_index = runner.get_input_details()[0]["index"]
+    batch_size = _BATCH
+    try:
+        runner.resize_tensor_input(input_index, (_BATCH, *observations.shape[1:]))
+        runner.allocate_tensors()
+    except RuntimeError:
+        # Some graph of one observation cannot take more.
+        runner = interpreter.build_for_inspection(flatbuffer)
+        batch_size = 1
     graph = Graph(flatbuffer)
     constants = {i for operator in graph.operators for i in operator.inputs if i >= 0 and graph.is_constant(i)}
     ends = {int(i) for operator in graph.operators for i in (*operator.inputs, *operator.outputs) if i >= 0}
     activations = [i for i in sorted(ends - constants) if graph.tensor(i).type == Types.FLOAT32]
     rng = np.random.default_rng(0)
     values: dict[int, list[Array]] = {i: [] for i in activations}
-    for first in range(0, len(observations), _BATCH):
-        batch = observations[first : first + _BATCH]
-        runner.resize_tensor_input(input_index, batch.shape)
-        runner.allocate_tensors()
+    for first in range(0, len(observations), batch_size):
+        batch = observations[first : first + batch_size]
+        if len(batch) < batch_size:
+            runner.resize_tensor_input(input_index, batch.shape)
+            runner.allocate_tensors()
         runner.set_tensor(input_index, batch)
         runner.invoke()
         for i in activations:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tf_keras as keras
 
 from converters import calibration, recipe, tflite
-from converters.compare import Act, Array, compare_actions, compare_returns
+from converters.compare import Act, Array, compare_actions, compare_returns, half_range
 from converters.export import DeployedPolicy
 from converters.normalise import normalised
 from converters.quantise import quantise
@@ -23,6 +23,7 @@ from converters.shrink import cut_grid, shrink, summary
 from converters.weights import Grid
 from edge import artifact
 from edge.artifact import Artifact, Golden, Manifest, PolicySpec
+from edge.errors import UnknownNameError, UserError
 from edge.policy import Policy
 
 GOLDEN_PAIRS = 32
@@ -31,11 +32,22 @@ GOLDEN_PAIRS = 32
 COMPARED_OBSERVATIONS = 5_000
 MAX_FRAMES = 1_000
 
+# With 16-bit activations, for which there is only one set of kernels here to compare, tflite-runtime 2.14 was found to be
+# up to 0.06 % of an action's range away.
+INT16_TOLERANCE = 0.002
+
+# Two sets of kernels that differ by more, as a fraction of an action's range, do not compute the same network.
+KERNELS_AGREE = 0.25
+
 # Float kernels of different runtimes sum in different orders; this fraction of an action's magnitude covers it.
 FLOAT_TOLERANCE = 1e-5
 
 # What a conversion depends on, for the manifest.
 VERSIONS_OF = ("tfqrl", "tensorflow", "tf-keras", "ai-edge-litert", "numpy")
+
+
+class ConversionError(UserError):
+    """A policy that cannot be converted, or whose conversion cannot be trusted."""
 
 
 class Conversion:
@@ -108,9 +120,10 @@ def convert(
     """
     chosen = recipe.get(chosen) if isinstance(chosen, str) else chosen
     grids = dict(grids or {})
+    _check_network(network, grids)
     visited = calibration.check_observations(observations, spec.observation)
     calibrated_on, compared_on = np.array_split(visited, 2)
-    most = MAX_FRAMES if spec.observation.dtype == "uint8" else chosen.calibration_observations
+    most = MAX_FRAMES if spec.observation.frames else len(visited)
     calibrated_on = spread(calibrated_on, min(most, chosen.calibration_observations))
     compared_on = spread(compared_on, min(most, COMPARED_OBSERVATIONS))
     original = DeployedPolicy(network, spec, logits=logits)
@@ -120,7 +133,9 @@ def convert(
     if shrunk:
         notes = (summary(shrunk),)
         grids |= {layer.layer: cut_grid(grids[layer.layer], layer) for layer in shrunk if layer.layer in grids}
-    if chosen.activations != "float32":
+    if chosen.weight_bits == 16 and grids:
+        notes += ("16-bit floats do not hold the grid that the weights were trained on.",)
+    if chosen.weight_bits < 32:
         network, spec, more = normalised(network, spec, calibrated_on, fixed=grids)
         notes += more
     policy = DeployedPolicy(network, spec, logits=logits)
@@ -136,6 +151,9 @@ def convert(
         returns = compare_returns(float_returns, episode_returns(converted_act), first_seed, margin)
     actions, plain_actions = converted_act(compared_on), plain_act(compared_on)
     tolerance = _golden_tolerance(flatbuffer, chosen, spec, actions, plain_actions)
+    golden, left_out = _golden(original, compared_on, converted_act, plain_act, tolerance)
+    if left_out:
+        more += (f"{left_out} golden pairs were left out: there choices are unclear, or kernels disagree.",)
     manifest = Manifest(
         schema_version=artifact.SCHEMA_VERSION,
         name=name,
@@ -151,15 +169,24 @@ def convert(
         compressed_bytes=len(zlib.compress(flatbuffer, 9)),
         notes=(*notes, *more),
     )
-    golden = _golden(original, compared_on, converted_act, plain_act, tolerance)
     return Conversion(Artifact(manifest, flatbuffer, golden))
+
+
+def _check_network(network: keras.Model, grids: Mapping[str, Grid]) -> None:
+    layers = [layer for layer in network.layers if layer.weights]
+    for name in grids:
+        if name not in {layer.name for layer in layers}:
+            raise UnknownNameError("layer with weights", name, [layer.name for layer in layers])
+    for layer in layers:
+        if not all(np.isfinite(values).all() for values in layer.get_weights()):
+            raise ConversionError(f"The weights of the layer {layer.name} have NaN or infinity in them.")
 
 
 def _flatbuffer(
     policy: DeployedPolicy, chosen: Recipe, observations: Array, grids: Mapping[str, Grid]
 ) -> tuple[bytes, tuple[str, ...]]:
     """The policy as the recipe wants it, and notes."""
-    frames = policy.spec.observation.dtype == "uint8"
+    frames = policy.spec.observation.frames
     if chosen.integer_io:
         # What is done to observations and actions is then the host's: `edge.quantise`.
         observations = np.asarray(policy.normalize(observations))
@@ -171,9 +198,8 @@ def _flatbuffer(
     if chosen.calibrated:
         ranges = calibration.activation_ranges(flatbuffer, observations, chosen.calibration)
         if frames:
-            # All 256 levels, so that a byte of a frame and a step of the integer input are the same. Where the graph
-            # takes bytes, the division by 255 is in its first kernel.
-            ranges[tflite.first_activation(flatbuffer)] = (0.0, 1.0 if chosen.integer_io else 255.0)
+            # All 256 levels, so that a byte of a frame and a step of an integer are the same.
+            ranges |= tflite.frame_ranges(flatbuffer)
     return quantise(flatbuffer, chosen, ranges, grids)
 
 
@@ -191,8 +217,10 @@ def _batched(policy: Policy) -> Act:
     return lambda batch: np.stack([np.asarray(policy.act(observation)) for observation in batch])
 
 
-def _golden(policy: DeployedPolicy, visited: Array, act: Act, plain_act: Act, tolerance: tuple[float, ...]) -> Golden:
-    """Pairs spread over what the policy visited, and cases at the edges."""
+def _golden(
+    policy: DeployedPolicy, visited: Array, act: Act, plain_act: Act, tolerance: tuple[float, ...]
+) -> tuple[Golden, int]:
+    """Pairs spread over what the policy visited, and cases at the edges; and how many of them were left out."""
     margin = np.inf
     if policy.spec.action.discrete:
         # Where two choices are nearly equal, kernels that round differently may rightly differ: keep to the clear half.
@@ -204,15 +232,20 @@ def _golden(policy: DeployedPolicy, visited: Array, act: Act, plain_act: Act, to
     # A pair on which the kernels here disagree would prove nothing elsewhere.
     if policy.spec.action.discrete:
         kept = (actions == plain_actions) & (_margins(policy, candidates) >= margin)
-        return Golden(candidates[kept], actions[kept].astype(np.int64))
-    difference = np.abs(actions - plain_actions).reshape(len(actions), -1)
-    kept = (difference <= np.array(tolerance)).all(axis=1)
-    return Golden(candidates[kept], actions[kept].astype(np.float32))
+    else:
+        difference = np.abs(actions - plain_actions).reshape(len(actions), -1)
+        kept = (difference <= np.array(tolerance)).all(axis=1)
+    if not kept.any():
+        raise ConversionError("The kernels here agree on no golden pair: there is nothing that could prove the policy.")
+    actions = actions[kept].astype(np.int64 if policy.spec.action.discrete else np.float32)
+    return Golden(candidates[kept], actions), int((~kept).sum())
 
 
 def _margins(policy: DeployedPolicy, observations: Array) -> npt.NDArray[np.float32]:
     """By how much the best choice is better than the second."""
     logits = np.sort(np.asarray(policy.network(policy.normalize(observations))), axis=-1)
+    if logits.shape[-1] == 1:
+        return np.ones(len(logits), np.float32)
     return np.asarray(logits[:, -1] - logits[:, -2])
 
 
@@ -236,16 +269,25 @@ def _golden_tolerance(
 
     Kernels round differently, and a step's difference in a hidden layer can be several at the output. So two sets of
     kernels are compared here, and another runtime is allowed twice their largest difference; at least one step of the
-    output grid (of an integer policy) and float rounding. For 16-bit activations, which have one set of kernels here,
-    it is at least eight of their small steps.
+    output grid (of an integer policy) and float rounding.
+
+    Raises:
+      ConversionError: they differ by so much that one of them must be wrong.
     """
     if spec.action.discrete:
         return (0.0,)
     magnitude = np.maximum(np.abs(actions).reshape(len(actions), -1).max(axis=0), 1.0)
     difference = np.abs(actions - plain_actions).reshape(len(actions), -1).max(axis=0)
-    bounds = zip(spec.action.low, spec.action.high)
-    half_range = np.array([1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds])
-    step = (tflite.output_step(flatbuffer) or 0.0) * half_range * (8 if chosen.activations == "int16" else 1)
+    half_ranges = half_range(spec.action)
+    scale = np.maximum(half_ranges, magnitude)
+    if not (difference <= KERNELS_AGREE * scale).all():
+        raise ConversionError(
+            f"Two sets of kernels of the interpreter differ on this model by up to {difference.max():.3g}: one of them "
+            "computes something else. Convert with another recipe, or leave the layers in question in float."
+        )
+    step = (tflite.output_step(flatbuffer) or 0.0) * half_ranges
+    if chosen.activations == "int16":
+        step = INT16_TOLERANCE * scale
     return tuple(float(value) for value in np.maximum(step, 2 * difference) + FLOAT_TOLERANCE * magnitude)
 
 

@@ -62,13 +62,15 @@ class DeployedPolicy(tf.Module):
             return output
         if action.discrete:
             return tf.argmax(output, axis=-1, output_type=tf.int32)
-        low, high = _bounds(action.low, -1.0), _bounds(action.high, 1.0)
+        # An element that lacks a bound is not scaled, and not clipped.
+        bounds = [(-1.0, 1.0) if a is None or b is None else (a, b) for a, b in zip(action.low, action.high)]
+        low, high = np.array(bounds, np.float32).reshape(-1, 2).T
         unbounded = np.array([a is None or b is None for a, b in zip(action.low, action.high)])
         if unbounded.all():
             return tf.reshape(output, (-1, *action.shape))
         if unbounded.any():
             output = tf.where(unbounded, output, tf.clip_by_value(output, -1.0, 1.0))
-        else:
+        elif self._last_activation() not in ("tanh", "sigmoid"):
             # The converter folds this clip into the layer before it, so that all of an integer output's steps lie
             # between the bounds.
             output = tf.clip_by_value(output, -1.0, 1.0)
@@ -78,6 +80,10 @@ class DeployedPolicy(tf.Module):
         if (middle != 0.0).any():
             output = output + middle
         return tf.reshape(output, (-1, *action.shape))
+
+    def _last_activation(self) -> str | None:
+        activation = getattr(self.network.layers[-1], "activation", None)
+        return getattr(activation, "__name__", None)
 
     def normalize(self, observation: tf.Tensor) -> tf.Tensor:
         """What the network sees of `observation`, float32; same shape."""
@@ -111,7 +117,3 @@ class DeployedPolicy(tf.Module):
         spec = self.spec.observation
         signature = tf.TensorSpec((batch, *spec.shape), spec.dtype, name="observation")
         return tf.function(self.__call__).get_concrete_function(signature)
-
-
-def _bounds(values: tuple[float | None, ...], missing: float) -> npt.NDArray[np.float32]:
-    return np.array([missing if value is None else value for value in values], np.float32)

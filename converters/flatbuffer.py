@@ -12,6 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 Operators = schema.BuiltinOperator
 Types = schema.TensorType
 
+# The operators of layers with weights.
+WITH_WEIGHTS = (Operators.FULLY_CONNECTED, Operators.CONV_2D)
+
 # The width of a value, by the type of its tensor.
 BITS = {Types.FLOAT32: 32, Types.FLOAT16: 16, Types.INT8: 8, Types.INT4: 4, Types.INT2: 2}
 DTYPES = {

@@ -43,9 +43,12 @@ def normalised(
     mean, std = flat.mean(axis=0).astype(np.float32), flat.std(axis=0).astype(np.float32)
     # Below this a deviation is float rounding of the mean.
     constant = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
-    std = np.where(constant, np.float32(1.0), std).astype(np.float32)
-    clip = max(_MIN_CLIP, math.ceil(float(np.abs((flat - mean) / std).max())))
     kernel, bias = first.get_weights()
+    # What never changed has no deviation. It gets 1, or less, so that large weights on it do not make all steps coarse.
+    size = np.abs(kernel).max(axis=1)
+    largest = float((std * size)[~constant].max(initial=0.0)) or 1.0
+    std = np.where(constant, np.minimum(1.0, largest / np.maximum(size, 1e-30)), std).astype(np.float32)
+    clip = max(_MIN_CLIP, math.ceil(float(np.abs((flat - mean) / std).max())))
     undone = keras.models.clone_model(network)
     undone.set_weights(network.get_weights())
     shift = mean.astype(np.float64) @ kernel
@@ -53,7 +56,7 @@ def normalised(
     notes = ["Normalised by mean and deviation of the calibration observations; the first layer undoes it."]
     if constant.any():
         numbers = ", ".join(map(str, np.flatnonzero(constant)))
-        notes.append(f"Observation elements that were constant in calibration, left unscaled: {numbers}.")
+        notes.append(f"Observation elements that were constant in calibration, whose deviation is a guess: {numbers}.")
     normalizer = Normalizer(tuple(map(float, mean)), tuple(map(float, std)), float(clip))
     return undone, dataclasses.replace(spec, normalizer=normalizer), tuple(notes)
 
@@ -62,7 +65,10 @@ def _first_layer(network: keras.Model) -> keras.layers.Dense | None:
     """The Dense layer that all observations go into, of a network whose layers are in a row."""
     if not isinstance(network, keras.Sequential):
         return None
-    layers = [
-        layer for layer in network.layers if not isinstance(layer, (keras.layers.Flatten, keras.layers.InputLayer))
-    ]
-    return layers[0] if layers and isinstance(layers[0], keras.layers.Dense) else None
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Dense):
+            # Of matrices, it is applied to each row.
+            return layer if len(layer.input_shape) == 2 else None
+        if not isinstance(layer, keras.layers.Flatten):
+            return None
+    return None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from converters.flatbuffer import Graph, Operators, Types, pack
+from converters.flatbuffer import WITH_WEIGHTS, Graph, Operators, Types, pack
 from converters.recipe import Recipe
 from converters.weights import Grid, GridError, nearest_grid
 from edge.artifact import FloatArray
@@ -25,9 +25,19 @@ from edge.errors import UnknownNameError, UserError
 
 Range = tuple[float, float]
 
-WITH_WEIGHTS = (Operators.FULLY_CONNECTED, Operators.CONV_2D)
-# These go on in integers where what they read is integer (ARG_MAX only of 8 bits).
-FOLLOWING = (Operators.TANH, Operators.LOGISTIC, Operators.RELU, Operators.RESHAPE, Operators.ARG_MAX)
+# These go on in integers where what they read is integer, by the bits of activations.
+FOLLOWING = {
+    8: (
+        Operators.TANH,
+        Operators.LOGISTIC,
+        Operators.RELU,
+        Operators.RELU6,
+        Operators.RELU_N1_TO_1,
+        Operators.RESHAPE,
+        Operators.ARG_MAX,
+    ),
+    16: (Operators.TANH, Operators.LOGISTIC, Operators.RELU, Operators.RESHAPE),
+}
 
 # Beyond this an 8-bit tanh, whose step is 1/128, is at most one step from 1: integer steps spent there are wasted.
 TANH_INPUT_LIMIT = 3.0
@@ -106,7 +116,9 @@ def layer_of(graph: Graph, operator: schema.OperatorT) -> str:
     if len(path) == 1 and before is not None and not weighted:
         # The graph's output is called after the signature.
         return layer_of(graph, before)
-    return path[-2] if len(path) > 1 else path[0]
+    if weighted or len(path) < 3:
+        return path[-2] if len(path) > 1 else path[0]
+    return path[1]
 
 
 def activation_scale(low: float, high: float, bits: int) -> Scale:
@@ -131,7 +143,9 @@ def _quantise_statically(
     for operator in graph.operators:
         reads, writes, code = int(operator.inputs[0]), int(operator.outputs[0]), graph.code(operator)
         weighted = code in WITH_WEIGHTS and graph.is_constant(operator.inputs[1])
-        follows = code in FOLLOWING and reads in scales and not (code == Operators.ARG_MAX and bits == 16)
+        # With integer input, frames or matrices may be flattened before the first layer.
+        flattens = code == Operators.RESHAPE and recipe.integer_io and reads in graph.inputs
+        follows = flattens or (code in FOLLOWING[bits] and reads in scales)
         if not (weighted or follows) or layer_of(graph, operator) in recipe.float_layers:
             if recipe.integer_io:
                 raise UnsupportedOperationError(
@@ -147,12 +161,12 @@ def _quantise_statically(
     within = graph.operators[graph.operators.index(inside[0]) : graph.operators.index(inside[-1])] if inside else []
     left = [f"{graph.operation(o)} of {layer_of(graph, o)}" for o in within if o not in inside]
     for operator in inside:
-        if graph.code(operator) in WITH_WEIGHTS:
-            _quantise_weights(graph, operator, recipe, grids, scales[int(operator.inputs[0])])
-        elif bits == 16:
-            graph.set_version(operator, graph.code(operator), _INT16_VERSIONS.get(graph.code(operator), 1))
+        code = graph.code(operator)
+        if code in WITH_WEIGHTS:
+            read, written = scales[int(operator.inputs[0])], scales[int(operator.outputs[0])]
+            _quantise_weights(graph, operator, recipe, grids, (read, written))
         else:
-            graph.set_version(operator, graph.code(operator), 2 if graph.code(operator) != Operators.RESHAPE else 1)
+            graph.set_version(operator, code, _FOLLOWING_VERSIONS.get((code, bits), 1))
     _enter_and_leave(graph, inside, scales, kind, integer_io=recipe.integer_io)
     return (f"Left in float between integer layers: {', '.join(left)}.",) if left else ()
 
@@ -170,8 +184,17 @@ _VERSIONS = {
     (Operators.CONV_2D, "int8", 8): 3,
     (Operators.CONV_2D, "int16", 8): 4,
 }
-# The versions from which these kernels take 16-bit integers.
-_INT16_VERSIONS = {Operators.TANH: 3, Operators.LOGISTIC: 3, Operators.RELU: 3}
+# The same of those without weights, by the bits of their operands; 1 for the others.
+_FOLLOWING_VERSIONS = {
+    (Operators.TANH, 8): 2,
+    (Operators.LOGISTIC, 8): 2,
+    (Operators.RELU, 8): 2,
+    (Operators.RELU6, 8): 2,
+    (Operators.ARG_MAX, 8): 2,
+    (Operators.TANH, 16): 3,
+    (Operators.LOGISTIC, 16): 3,
+    (Operators.RELU, 16): 3,
+}
 
 
 def _output_scale(
@@ -184,7 +207,8 @@ def _output_scale(
         return Scale(1 / 128 if bits == 8 else 1 / 32768, 0)
     if code == Operators.LOGISTIC:
         return Scale(1 / 256, -128) if bits == 8 else Scale(1 / 32768, 0)
-    if code in WITH_WEIGHTS and _fused(operator) == schema.ActivationFunctionType.RELU_N1_TO_1:
+    fused = code in WITH_WEIGHTS and _fused(operator) == schema.ActivationFunctionType.RELU_N1_TO_1
+    if fused or code == Operators.RELU_N1_TO_1:
         # An action within its bounds: the ends are steps, and so is the middle.
         return Scale(1 / 127 if bits == 8 else 1 / 32767, 0)
     low, high = ranges[graph.name(index)]
@@ -198,9 +222,13 @@ def _fused(operator: schema.OperatorT) -> int:
 
 
 def _quantise_weights(
-    graph: Graph, operator: schema.OperatorT, recipe: Recipe, grids: Mapping[str, Grid], read: Scale | None
+    graph: Graph,
+    operator: schema.OperatorT,
+    recipe: Recipe,
+    grids: Mapping[str, Grid],
+    activations: tuple[Scale, Scale] | None,
 ) -> None:
-    """Make a layer's kernel integer and, if what it `read`s is (else it is dynamic), its bias."""
+    """Make a layer's kernel integer and, if the activations that it reads and writes are too, its bias."""
     layer, dense = layer_of(graph, operator), graph.code(operator) == Operators.FULLY_CONNECTED
     # TFLite has outputs first: (outputs, inputs), (outputs, height, width, inputs); Keras has them last.
     kernel = np.moveaxis(graph.constant(operator.inputs[1]), 0, -1)
@@ -218,8 +246,13 @@ def _quantise_weights(
             )
     else:
         grid = nearest_grid(kernel, recipe.weight_bits, per_channel=recipe.per_channel)
-        if read is not None:
-            grid = _with_room_for_bias(grid, kernel, bias, read)
+        if activations is not None:
+            grid = _fitted(grid, kernel, bias, *activations)
+    if grid.scale.ndim and not recipe.per_channel:
+        raise GridError(
+            f"The grid of the layer {layer} has a scale for each output, and this recipe one for a layer. Convert with "
+            "one scale an output: int8 without --per-tensor, for one."
+        )
     bits = grid.bits if recipe.weight_bits < 8 else 8
     if not dense:
         # LiteRT 2.3 has 2-bit convolutions, whose results are wrong (tests/converters/test_quantise.py).
@@ -234,8 +267,8 @@ def _quantise_weights(
         data=pack(np.ascontiguousarray(np.moveaxis(grid.integers, -1, 0)), bits),
         quantization=_parameters(scale, 0),
     )
-    if read is not None and bias_index >= 0:
-        bias_scale = np.float32(read.scale) * scale
+    if activations is not None and bias_index >= 0:
+        bias_scale = np.float32(activations[0].scale) * scale
         wide = recipe.activations == "int16"
         steps = np.rint(bias.astype(np.float64) / bias_scale)
         if not (np.abs(steps) < 2.0**31).all() and not wide:
@@ -247,9 +280,9 @@ def _quantise_weights(
             data=steps.astype(np.int64 if wide else np.int32),
             quantization=_parameters(bias_scale, 0),
         )
-    operands = "int16" if recipe.activations == "int16" else "int8" if read is not None else "float32"
+    operands = "int16" if recipe.activations == "int16" else "float32" if activations is None else "int8"
     version = _VERSIONS[graph.code(operator), operands, bits]
-    if read is None:
+    if activations is None:
         operator.builtinOptions.asymmetricQuantizeInputs = dense
         if dense and len(scale) > 1:
             # An older kernel would take the first output's scale for all, and err without a word.
@@ -257,14 +290,16 @@ def _quantise_weights(
     graph.set_version(operator, graph.code(operator), version)
 
 
-def _with_room_for_bias(grid: Grid, kernel: FloatArray, bias: FloatArray, read: Scale) -> Grid:
-    """A coarser grid where the bias, in steps of the products, would not fit its integer."""
+def _fitted(grid: Grid, kernel: FloatArray, bias: FloatArray, read: Scale, written: Scale) -> Grid:
+    """A grid that kernels take: coarser where the bias would not fit its integer, any where all weights are zero."""
     needed = np.abs(bias) / np.float32(read.scale * _MAX_BIAS_STEPS)
+    constant = ~grid.integers.reshape(-1, kernel.shape[-1]).any(axis=0)
     if grid.scale.ndim == 0:
-        needed = needed.max()
-    if (grid.scale >= needed).all():
+        needed, constant = needed.max(), constant.all()
+    scale = np.where(constant, np.float32(written.scale / read.scale), grid.scale)
+    scale = np.maximum(scale, needed).astype(np.float32)
+    if (scale == grid.scale).all():
         return grid
-    scale = np.maximum(grid.scale, needed).astype(np.float32)
     return Grid(np.rint(kernel / scale).astype(np.int8), scale, grid.bits)
 
 
@@ -312,7 +347,7 @@ def _enter_and_leave(
         else:
             version = 2 if kind == Types.INT8 else 3
             convert = graph.new_operator(Operators.DEQUANTIZE, [twin], [index], version=version)
-            graph.operators.insert(graph.operators.index(users[-1]) + 1, convert)
+            graph.operators.insert(graph.operators.index(users[0]) + 1, convert)
 
 
 def _parameters(scale: FloatArray, zero_point: int) -> schema.QuantizationParametersT:

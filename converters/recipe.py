@@ -14,6 +14,9 @@ from edge.errors import UnknownNameError, UsageError
 Activations = Literal["float32", "dynamic-int8", "int8", "int16"]
 Calibration = Literal["min-max", "percentile", "mse"]
 
+# On fewer, a range or a comparison says little.
+MIN_OBSERVATIONS = 100
+
 LITERT = "ai-edge-litert"
 LITERT_2_BIT = "ai-edge-litert 2.1.5"  # the oldest tried that has the kernels; 2.1.0 has not
 TFLITE_RUNTIME = "tflite-runtime 2.14"
@@ -73,8 +76,10 @@ class Recipe:
                 f"The recipe {self.name} has no float layers to choose: they are for dynamic-int8, int8, int16x8, "
                 "int4 and int2."
             )
-        if self.calibration_observations < 1:
-            raise UsageError(f"Calibrate on at least 1 observation, not {self.calibration_observations}.")
+        if self.calibration_observations < MIN_OBSERVATIONS:
+            raise UsageError(
+                f"Calibrate on at least {MIN_OBSERVATIONS} observations, not {self.calibration_observations}."
+            )
 
     @property
     def calibrated(self) -> bool:

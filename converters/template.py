@@ -18,8 +18,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters import recipe, tflite
 from converters.export import DeployedPolicy
-from converters.flatbuffer import DTYPES, Operators
-from converters.quantise import WITH_WEIGHTS, quantise
+from converters.flatbuffer import DTYPES, WITH_WEIGHTS, Operators
+from converters.quantise import quantise
 from converters.recipe import Recipe
 from converters.weights import range_scale
 from edge.artifact import FloatArray, Normalizer, PolicySpec
@@ -158,6 +158,8 @@ class Template:
             return data.view(DTYPES[tensor.Type()]), quantization.ScaleAsNumpy() if scaled else None
 
         layers = [layer for layer in network.layers if layer.weights]
+        if not layers:
+            raise TemplateError(f"{network.name} has no weights that could be written.")
         weighted = [i for i, code in enumerate(codes) if code in WITH_WEIGHTS]
         if len(layers) != len(weighted):
             raise _rearranged(network)

@@ -8,10 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from converters.export import DeployedPolicy
-from converters.flatbuffer import BITS, Graph, Operators, Types
+from converters.flatbuffer import BITS, WITH_WEIGHTS, Graph, Operators, Types
 from edge.artifact import Layer
-
-_WITH_WEIGHTS = (Operators.FULLY_CONNECTED, Operators.CONV_2D)
 
 
 def to_float32(policy: DeployedPolicy) -> bytes:
@@ -22,11 +20,25 @@ def to_float32(policy: DeployedPolicy) -> bytes:
         return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], policy).convert())
 
 
-def first_activation(flatbuffer: bytes) -> str:
-    """What the flatbuffer calls the tensor that the first layer with weights reads."""
+def frame_ranges(flatbuffer: bytes) -> dict[str, tuple[float, float]]:
+    """What the first tensors of a graph of frames can hold, by name: bytes, then bytes divided by 255.
+
+    The division is a multiplication in the graph, or in the first kernel; with float input the caller has made it.
+    """
     graph = Graph(flatbuffer)
-    first = next(operator for operator in graph.operators if graph.code(operator) in _WITH_WEIGHTS)
-    return graph.name(int(first.inputs[0]))
+    index = graph.inputs[0]
+    high = 1.0 if graph.tensor(index).type == Types.FLOAT32 else 255.0
+    ranges = {graph.name(index): (0.0, high)}
+    while len(readers := graph.consumers(index)) == 1:
+        (reader,) = readers
+        code = graph.code(reader)
+        if code == Operators.MUL and graph.is_constant(int(reader.inputs[1])):
+            high *= float(graph.constant(int(reader.inputs[1])))
+        elif code not in (Operators.CAST, Operators.RESHAPE):
+            break
+        index = int(reader.outputs[0])
+        ranges[graph.name(index)] = (0.0, high)
+    return ranges
 
 
 def layers(flatbuffer: bytes) -> tuple[Layer, ...]:
@@ -34,7 +46,7 @@ def layers(flatbuffer: bytes) -> tuple[Layer, ...]:
     graph = Graph(flatbuffer)
     found = []
     for operator in graph.operators:
-        if graph.code(operator) not in _WITH_WEIGHTS:
+        if graph.code(operator) not in WITH_WEIGHTS:
             continue
         index = int(operator.inputs[1])
         widened = graph.producer(index)

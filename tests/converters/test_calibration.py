@@ -3,7 +3,8 @@ import pytest
 
 from converters.calibration import CalibrationError, activation_ranges, check_observations
 from converters.export import DeployedPolicy
-from converters.tflite import first_activation, to_float32
+from converters.flatbuffer import Graph
+from converters.tflite import to_float32
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from tfqrl.networks import mlp
 
@@ -17,7 +18,8 @@ NETWORK = mlp(5, (32,), 2, output_gain=1.0)
 
 def ranges(method, observations: np.ndarray = OBSERVATIONS) -> tuple[str, dict[str, tuple[float, float]]]:
     flatbuffer = to_float32(DeployedPolicy(NETWORK, SPEC))
-    return first_activation(flatbuffer), activation_ranges(flatbuffer, observations, method)
+    graph = Graph(flatbuffer)
+    return graph.name(graph.inputs[0]), activation_ranges(flatbuffer, observations, method)
 
 
 def test_ranges_are_the_true_extremes() -> None:
@@ -71,7 +73,8 @@ def test_the_mse_range_errs_less_than_the_extremes() -> None:
             np.where(OBSERVATIONS > 2, np.nan, OBSERVATIONS),
             r"NaN or infinity .* in \d+ of 2000, first in number \d",
         ),
-        ([["a"] * 5] * 200, "not an array of numbers"),
+        ([["a"] * 5] * 200, "they must be real numbers"),
+        (OBSERVATIONS * 1j, "complex64; they must be real numbers"),
         ([[1.0] * 5, [1.0] * 4], "not an array of numbers"),
     ],
 )

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tf_keras as keras
 
 from converters.export import DeployedPolicy
@@ -35,13 +36,18 @@ def test_the_function_is_what_it_was() -> None:
         np.testing.assert_array_equal(weights, kept)
 
 
-def test_elements_that_never_changed_are_left_unscaled_and_said() -> None:
+def test_elements_that_never_changed_are_given_a_deviation_and_said() -> None:
     observations = OBSERVATIONS.copy()
     observations[:, 1], observations[:, 3] = 0.3, -1e4
     _, spec, notes = normalised(network(), SPEC, observations)
     assert spec.normalizer is not None
-    assert spec.normalizer.std[1] == spec.normalizer.std[3] == 1.0
-    assert "constant in calibration, left unscaled: 1, 3." in notes[1]
+    # The first layer's weights on them are no larger than the largest on what changed.
+    kernel = np.abs(network().layers[0].get_weights()[0]).max(axis=1)
+    std = np.array(spec.normalizer.std)
+    largest = max(std[0] * kernel[0], std[2] * kernel[2])
+    assert std[1] == pytest.approx(min(1.0, largest / kernel[1]))
+    assert std[3] == 1.0
+    assert "constant in calibration, whose deviation is a guess: 1, 3." in notes[1]
 
 
 def test_the_clip_lies_beyond_all_that_was_seen() -> None:

@@ -9,16 +9,17 @@ from nets import conv_network, dense_network, filled, observations_for, spec_of
 
 from converters import RECIPES, Recipe, convert
 from converters.calibration import activation_ranges
+from converters.conversion import ConversionError
 from converters.export import DeployedPolicy
 from converters.flatbuffer import Graph, Types
 from converters.quantise import UnsupportedOperationError, activation_scale, quantise
 from converters.tflite import layers, to_float32
 from converters.weights import Grid, GridError, nearest_grid
-from edge.artifact import Normalizer, ObservationSpec
+from edge.artifact import ActionSpec, Normalizer, ObservationSpec
 from edge.errors import UnknownNameError
 from edge.policy import Policy
 
-Dense = keras.layers.Dense
+Dense, Flatten = keras.layers.Dense, keras.layers.Flatten
 
 INTEGER = [name for name, recipe in RECIPES.items() if recipe.weight_bits <= 8 and not recipe.integer_io]
 
@@ -139,7 +140,7 @@ def test_the_grid_of_a_first_layer_that_reads_frames_is_kept() -> None:
     for layer in network.layers:
         if layer.weights:
             kernel, bias = layer.get_weights()
-            grids[layer.name] = nearest_grid(kernel, 4, per_channel=True)
+            grids[layer.name] = nearest_grid(kernel, 4, per_channel=False)
             layer.set_weights([grids[layer.name].weights, bias])
     for name in ("int8", "int8-full", "int4"):
         graph = Graph(convert(network, spec, name, frames, grids=grids).artifact.flatbuffer)
@@ -239,3 +240,128 @@ def test_the_same_conversion_gives_the_same_bytes(name: str) -> None:
     network, spec = dense_network(), spec_of((11,), 3)
     first, second = (convert(network, spec, name, observations_for(network)).artifact for _ in range(2))
     assert first.flatbuffer == second.flatbuffer
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "relu6", "linear"])
+@pytest.mark.parametrize("separate", [False, True], ids=["in the layer", "behind it"])
+@pytest.mark.parametrize("name", ["float32", "int8", "int8-full", "int16x8"])
+def test_bounded_actions_of_every_head_convert(name: str, separate: bool, activation: str) -> None:
+    # TD3, DDPG and SAC end in tanh; the clip to [-1, 1] behind it is an operation of its own, or none.
+    head = [Dense(2, name="last"), keras.layers.Activation(keras.activations.get(activation))]
+    if not separate:
+        head = [Dense(2, activation, name="last")]
+    network = filled(keras.Sequential([keras.Input((4,)), Dense(16, "relu", name="first"), *head]))
+    spec = spec_of((4,), 2, bounded=True)
+    spec = dataclasses.replace(spec, action=ActionSpec((2,), (-3.0, 0.0), (3.0, 1.0)))
+    comparison = convert(network, spec, name, observations_for(network)).comparison
+    assert comparison.relative_action_error < (1e-5 if name == "float32" else 0.03)
+
+
+@pytest.mark.parametrize("name", ["float32", "int8", "int8-full", "int16x8"])
+def test_actions_with_some_bounds_are_the_same_in_float_and_in_integers(name: str) -> None:
+    network = filled(keras.Sequential([keras.Input((4,)), Dense(16, "tanh"), Dense(3, name="last")]))
+    action = ActionSpec((3,), (-2.0, None, 0.0), (3.0, None, None))
+    spec = dataclasses.replace(spec_of((4,), 3), action=action)
+    observations = observations_for(network)
+    raw = np.asarray(network(observations))
+    expected = np.stack([np.clip(raw[:, 0], -1, 1) * 2.5 + 0.5, raw[:, 1], raw[:, 2]], axis=1)
+    np.testing.assert_allclose(DeployedPolicy(network, spec).act(observations), expected, atol=1e-5)
+    policy = convert(network, spec, name, observations).policy()
+    actions = np.stack([policy.act(observation) for observation in observations])
+    # An element without one of its bounds is clipped at the other by the host alone.
+    assert np.abs(actions - expected)[:, :2].mean() < (1e-5 if name == "float32" else 0.05)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_observations_that_are_flattened_first_convert(name: str) -> None:
+    network = filled(keras.Sequential([keras.Input((4, 3)), Flatten(), Dense(16, "relu"), Dense(2, name="last")]))
+    comparison = convert(network, spec_of((4, 3), 2, bounded=True), name, observations_for(network)).comparison
+    assert comparison.mean_action_error < (0.6 if name in ("int2", "int4") else 0.03)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_frames_that_are_flattened_or_pooled_first_keep_their_levels(name: str) -> None:
+    # The division by 255 is then not in the first kernel. Taken for bytes, frames would be one step of 255.
+    frames = np.random.default_rng(0).integers(0, 256, (200, 6, 6, 2), np.uint8)
+    spec = dataclasses.replace(spec_of((6, 6, 2), 2), observation=ObservationSpec((6, 6, 2), (), (), "uint8"))
+    network = filled(keras.Sequential([keras.Input((6, 6, 2)), Flatten(), Dense(16, "relu"), Dense(2, name="last")]))
+    conversion = convert(network, spec, name, frames)
+    actions = DeployedPolicy(network, spec).act(frames)
+    assert (
+        conversion.comparison.mean_action_error < (0.5 if name in ("int2", "int4") else 0.03) * np.abs(actions).mean()
+    )
+
+
+def test_a_layer_in_float_reads_what_has_been_computed() -> None:
+    # Its DEQUANTIZE belongs behind the layer that it reads, not behind the last integer layer that reads the same.
+    inputs = keras.Input((4,))
+    trunk = Dense(8, "relu", name="trunk")(inputs)
+    sum_ = keras.layers.Add()([Dense(2, name="left")(trunk), Dense(2, name="right")(trunk)])
+    network = filled(keras.Model(inputs, sum_))
+    observations = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
+    for layers_in_float in (("left",), ("right",), ()):
+        recipe = dataclasses.replace(RECIPES["int8"], float_layers=layers_in_float)
+        conversion = convert(network, spec_of((4,), 2), recipe, observations)
+        produced = set()
+        graph = Graph(conversion.artifact.flatbuffer)
+        for operator in graph.operators:
+            reads = [int(i) for i in operator.inputs if i >= 0 and not graph.is_constant(i)]
+            assert set(reads) <= produced | set(graph.inputs)
+            produced |= {int(i) for i in operator.outputs}
+        assert max(conversion.artifact.manifest.golden_tolerance) < 1
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("discrete", [False, True])
+def test_constant_policies_convert(name: str, discrete: bool) -> None:
+    network = filled(keras.Sequential([keras.Input((4,)), Dense(8, "relu"), Dense(3, name="last")]))
+    network.layers[-1].set_weights([np.zeros((8, 3)), np.array([0.0, 0.5, 0.1] if discrete else np.zeros(3))])
+    spec = spec_of((4,), 3)
+    if discrete:
+        spec = dataclasses.replace(spec, action=ActionSpec((), (), (), 3))
+    observations = np.random.default_rng(1).normal(size=(200, 4))
+    comparison = convert(network, spec, name, observations).comparison
+    assert comparison.agreement == 1.0 if discrete else comparison.max_action_error < 0.01
+
+
+def test_a_policy_with_one_choice_converts() -> None:
+    network = filled(keras.Sequential([keras.Input((4,)), Dense(1, name="last")]))
+    spec = dataclasses.replace(spec_of((4,), 1), action=ActionSpec((), (), (), 1))
+    assert convert(network, spec, "int8", observations_for(network)).comparison.agreement == 1.0
+
+
+def test_a_large_weight_on_what_never_changes_does_not_make_all_steps_coarse() -> None:
+    network = filled(keras.Sequential([keras.Input((4,)), Dense(16, "tanh"), Dense(2, name="last")]))
+    observations = observations_for(network)
+    observations[:, 2] = 0.25
+    kernel, bias = network.layers[0].get_weights()
+    kernel[2] = 1e4
+    network.layers[0].set_weights([kernel, bias - 0.25 * kernel[2]])
+    for name in ("int8", "int8-full", "int16x8"):
+        assert convert(network, spec_of((4,), 2), name, observations).comparison.mean_action_error < 0.05
+
+
+def test_layers_without_an_integer_kernel_among_others_calibrate_one_observation_at_a_time() -> None:
+    network = keras.Sequential([keras.Input((4,)), Dense(8), keras.layers.LayerNormalization(), Dense(2, name="last")])
+    conversion = convert(filled(network), spec_of((4,), 2), "int8", observations_for(network))
+    assert conversion.comparison.mean_action_error < 0.1
+    assert "Left in float between integer layers" in conversion.artifact.manifest.notes[-1]
+
+
+def test_weights_that_are_not_finite_are_refused_by_every_recipe() -> None:
+    network = filled(keras.Sequential([keras.Input((4,)), Dense(2, name="last")]))
+    network.layers[0].bias.assign([np.nan, 0.0])
+    for name in RECIPES:
+        with pytest.raises(ConversionError, match="The weights of the layer last have NaN or infinity in them"):
+            convert(network, spec_of((4,), 2), name, observations_for(network))
+
+
+def test_a_grid_with_a_scale_an_output_is_refused_where_there_is_one_a_layer() -> None:
+    network = dense_network()
+    grids = {}
+    for layer in network.layers:
+        kernel, bias = layer.get_weights()
+        grids[layer.name] = nearest_grid(kernel, 8, per_channel=True)
+        layer.set_weights([grids[layer.name].weights, bias])
+    with pytest.raises(GridError, match="the layer first has a scale for each output, and this recipe one for a layer"):
+        quantised(network, RECIPES["int8-full"], grids)
