@@ -32,8 +32,8 @@ GOLDEN_PAIRS = 32
 COMPARED_OBSERVATIONS = 5_000
 MAX_FRAMES = 1_000
 
-# With 16-bit activations, for which there is only one set of kernels here to compare, tflite-runtime 2.14 was found to be
-# up to 0.06 % of an action's range away.
+# For 16-bit activations there is only one set of kernels here to compare; tflite-runtime 2.14 was found to be up to 0.06 %
+# of an action's range away.
 INT16_TOLERANCE = 0.002
 
 # Two sets of kernels that differ by more, as a fraction of an action's range, do not compute the same network.

@@ -140,7 +140,7 @@ def test_the_grid_of_a_first_layer_that_reads_frames_is_kept() -> None:
     for layer in network.layers:
         if layer.weights:
             kernel, bias = layer.get_weights()
-            grids[layer.name] = nearest_grid(kernel, 4, per_channel=False)
+            grids[layer.name] = nearest_grid(kernel, 8, per_channel=False)
             layer.set_weights([grids[layer.name].weights, bias])
     for name in ("int8", "int8-full", "int4"):
         graph = Graph(convert(network, spec, name, frames, grids=grids).artifact.flatbuffer)
