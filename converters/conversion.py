@@ -32,7 +32,7 @@ GOLDEN_PAIRS = 32
 COMPARED_OBSERVATIONS = 5_000
 MAX_FRAMES = 1_000
 
-# For 16-bit activations there is only one set of kernels here to compare; tflite-runtime 2.14 was found to be up to 0.06 %
+# For 16-bit activations there is only one set of kernels here to compare; tflite-runtime 2.14 was found up to 0.06 %
 # of an action's range away.
 INT16_TOLERANCE = 0.002
 
