@@ -44,7 +44,7 @@ bench: $(VENV)/bench
 sb3: $(VENV)/test $(VENV)/bench
 	$(BIN)/python -m pytest tests/sb3
 
-recipes: $(VENV)/train
+recipes: $(VENV)/bench
 	for run in examples/policies/*/run; do \
 	    $(BIN)/tfqrl convert $$run --recipe all --episodes 100 --margin 2% --force \
 	        --out $${run%/run} --json results/recipes/$$(basename $${run%/run}).json || exit 1; \

@@ -11,6 +11,8 @@ from nets import conv_network, dense_network, observations_for, spec_of
 
 from converters import RECIPES, convert
 from converters.recipe import LITERT, TFLITE_RUNTIME
+from edge import artifact
+from tfqrl.runs import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,11 +66,12 @@ for path in sys.argv[1:]:
 
 
 def verified(python: Path | str, folder: Path) -> dict[str, str]:
-    """What loading each policy, which replays its golden pairs, gives with this Python."""
-    paths = sorted(folder.glob("*.tflite"))
+    """What loading each policy in a folder, which replays its golden pairs, gives with this Python."""
+    paths = sorted(folder.rglob("*.tflite"))
     command = [str(python), "-c", PROGRAM, *map(str, paths)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
-    return dict(zip([path.stem for path in paths], done.stdout.splitlines(), strict=True))
+    names = [str(path.relative_to(folder).with_suffix("")) for path in paths]
+    return dict(zip(names, done.stdout.splitlines(), strict=True))
 
 
 def test_every_recipe_gives_its_golden_actions_on_litert(policies: Path) -> None:
@@ -86,3 +89,30 @@ def test_tflite_runtime_gives_them_or_refuses(policies: Path, tflite_runtime: Pa
         for kind in ("dense", "conv"):
             name = f"{kind}-{name_of(recipe)}"
             assert found[name].startswith(wanted), f"{name}: {found[name]}"
+
+
+EXAMPLES = ROOT / "examples" / "policies"
+
+
+def test_the_example_policies_are_small_and_whole() -> None:
+    folders = sorted(path.parent for path in EXAMPLES.glob("*/run"))
+    assert len(folders) == 5
+    for folder in folders:
+        names = {path.name.split(".")[0] for path in folder.glob("*.tflite*")}
+        assert names == set(RECIPES), "each recipe is there, or what was rejected"
+        assert {"int8.tflite", "int8-full.tflite"} <= {path.name for path in folder.iterdir()}
+        assert sum(path.stat().st_size for path in (folder / "run").iterdir()) < 300_000
+        assert all(path.stat().st_size < 300_000 for path in folder.glob("*.tflite"))
+        run = Run.open(folder / "run")
+        assert (run.algorithm, run.config["env"]) == ("ppo", folder.name)
+        assert "policy/0" in run.load_checkpoint()
+
+
+@pytest.mark.parametrize("runtime", [LITERT, TFLITE_RUNTIME])
+def test_the_example_policies_load_where_their_rows_say(runtime: str, request: pytest.FixtureRequest) -> None:
+    python = sys.executable if runtime == LITERT else request.getfixturevalue("tflite_runtime")
+    found = verified(python, EXAMPLES)
+    for path in EXAMPLES.rglob("*.tflite"):
+        named = artifact.read(path).manifest.recipe["runtimes"]
+        text = found[str(path.relative_to(EXAMPLES).with_suffix(""))]
+        assert text.startswith("OK") == any(name.startswith(runtime) for name in named), text
