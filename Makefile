@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := edge converters tfqrl tests benchmarks scripts setup.py
 
-.PHONY: demo test fuzz check bench sb3 results virtual-pi clean
+.PHONY: demo test fuzz check bench sb3 recipes results virtual-pi clean
 
 demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo

@@ -14,40 +14,25 @@ import numpy.typing as npt
 import tf_keras as keras
 
 from converters import calibration, recipe, tflite
-from converters.compare import Act, Array, compare_actions, compare_returns, half_range
-from converters.export import DeployedPolicy
+from converters.compare import Act, Array, compare_actions, compare_returns
+from converters.export import DeployedPolicy, ExportError
+from converters.golden import golden_pairs, golden_tolerance, spread
 from converters.normalise import normalised
 from converters.quantise import quantise
 from converters.recipe import Recipe
 from converters.shrink import cut_grid, shrink, summary
 from converters.weights import Grid
 from edge import artifact
-from edge.artifact import Artifact, Golden, Manifest, PolicySpec
-from edge.errors import UnknownNameError, UserError
+from edge.artifact import Artifact, Manifest, PolicySpec
+from edge.errors import UnknownNameError
 from edge.policy import Policy
-
-GOLDEN_PAIRS = 32
 
 # Beyond as many an average says no more; frames are slower to look at.
 COMPARED_OBSERVATIONS = 5_000
 MAX_FRAMES = 1_000
 
-# For 16-bit activations there is only one set of kernels here to compare; tflite-runtime 2.14 was found up to 0.06 %
-# of an action's range away.
-INT16_TOLERANCE = 0.002
-
-# Two sets of kernels that differ by more, as a fraction of an action's range, do not compute the same network.
-KERNELS_AGREE = 0.25
-
-# Float kernels of different runtimes sum in different orders; this fraction of an action's magnitude covers it.
-FLOAT_TOLERANCE = 1e-5
-
 # What a conversion depends on, for the manifest.
 VERSIONS_OF = ("tfqrl", "tensorflow", "tf-keras", "ai-edge-litert", "numpy")
-
-
-class ConversionError(UserError):
-    """A policy that cannot be converted, or whose conversion cannot be trusted."""
 
 
 class Conversion:
@@ -114,9 +99,10 @@ def convert(
 
     Raises:
       UnknownNameError: no such recipe, or no such layer.
-      ExportError: the network does not fit the spec.
+      ExportError: the network does not fit the spec, or has weights that are not finite.
       CalibrationError: the observations will not do.
       UnsupportedOperationError, GridError: see `converters.quantise`.
+      KernelsDisagreeError: see `converters.golden`.
     """
     chosen = recipe.get(chosen) if isinstance(chosen, str) else chosen
     grids = dict(grids or {})
@@ -150,8 +136,8 @@ def convert(
             float_returns = episode_returns(original.act)
         returns = compare_returns(float_returns, episode_returns(converted_act), first_seed, margin)
     actions, plain_actions = converted_act(compared_on), plain_act(compared_on)
-    tolerance = _golden_tolerance(flatbuffer, chosen, spec, actions, plain_actions)
-    golden, left_out = _golden(original, compared_on, converted_act, plain_act, tolerance)
+    tolerance = golden_tolerance(flatbuffer, chosen, spec, actions, plain_actions)
+    golden, left_out = golden_pairs(original, compared_on, converted_act, plain_act, tolerance)
     if left_out:
         more += (f"{left_out} golden pairs were left out: there choices are unclear, or kernels disagree.",)
     manifest = Manifest(
@@ -179,7 +165,7 @@ def _check_network(network: keras.Model, grids: Mapping[str, Grid]) -> None:
             raise UnknownNameError("layer with weights", name, [layer.name for layer in layers])
     for layer in layers:
         if not all(np.isfinite(values).all() for values in layer.get_weights()):
-            raise ConversionError(f"The weights of the layer {layer.name} have NaN or infinity in them.")
+            raise ExportError(f"The weights of the layer {layer.name} have NaN or infinity in them.")
 
 
 def _flatbuffer(
@@ -215,82 +201,3 @@ def _bare(spec: PolicySpec) -> PolicySpec:
 
 def _batched(policy: Policy) -> Act:
     return lambda batch: np.stack([np.asarray(policy.act(observation)) for observation in batch])
-
-
-def _golden(
-    policy: DeployedPolicy, visited: Array, act: Act, plain_act: Act, tolerance: tuple[float, ...]
-) -> tuple[Golden, int]:
-    """Pairs spread over what the policy visited, and cases at the edges; and how many of them were left out."""
-    margin = np.inf
-    if policy.spec.action.discrete:
-        # Where two choices are nearly equal, kernels that round differently may rightly differ: keep to the clear half.
-        margins = _margins(policy, visited)
-        margin = float(np.median(margins))
-        visited = visited[margins >= margin]
-    candidates = np.concatenate([spread(visited, GOLDEN_PAIRS), edge_cases(policy.spec, visited)])
-    actions, plain_actions = act(candidates), plain_act(candidates)
-    # A pair on which the kernels here disagree would prove nothing elsewhere.
-    if policy.spec.action.discrete:
-        kept = (actions == plain_actions) & (_margins(policy, candidates) >= margin)
-    else:
-        difference = np.abs(actions - plain_actions).reshape(len(actions), -1)
-        kept = (difference <= np.array(tolerance)).all(axis=1)
-    if not kept.any():
-        raise ConversionError("The kernels here agree on no golden pair: there is nothing that could prove the policy.")
-    actions = actions[kept].astype(np.int64 if policy.spec.action.discrete else np.float32)
-    return Golden(candidates[kept], actions), int((~kept).sum())
-
-
-def _margins(policy: DeployedPolicy, observations: Array) -> npt.NDArray[np.float32]:
-    """By how much the best choice is better than the second."""
-    logits = np.sort(np.asarray(policy.network(policy.normalize(observations))), axis=-1)
-    if logits.shape[-1] == 1:
-        return np.ones(len(logits), np.float32)
-    return np.asarray(logits[:, -1] - logits[:, -2])
-
-
-def edge_cases(spec: PolicySpec, visited: Array) -> Array:
-    """Observations at the edges: zeros, the bounds (a million, where there are none), the extremes of those visited."""
-    observation = spec.observation
-    if observation.dtype == "uint8":
-        return np.stack([np.full(observation.shape, level, np.uint8) for level in (0, 255)])
-    low, high = (
-        np.array([otherwise if bound is None else bound for bound in bounds], np.float32).reshape(observation.shape)
-        for bounds, otherwise in ((observation.low, -1e6), (observation.high, 1e6))
-    )
-    cases = np.stack([np.zeros_like(low), visited.min(axis=0), visited.max(axis=0), low, high])
-    return np.clip(cases, low, high).astype(np.float32)
-
-
-def _golden_tolerance(
-    flatbuffer: bytes, chosen: Recipe, spec: PolicySpec, actions: Array, plain_actions: Array
-) -> tuple[float, ...]:
-    """How far another runtime's action may lie from a golden one, per action element.
-
-    Kernels round differently, and a step's difference in a hidden layer can be several at the output. So two sets of
-    kernels are compared here, and another runtime is allowed twice their largest difference; at least one step of the
-    output grid (of an integer policy) and float rounding.
-
-    Raises:
-      ConversionError: they differ by so much that one of them must be wrong.
-    """
-    if spec.action.discrete:
-        return (0.0,)
-    magnitude = np.maximum(np.abs(actions).reshape(len(actions), -1).max(axis=0), 1.0)
-    difference = np.abs(actions - plain_actions).reshape(len(actions), -1).max(axis=0)
-    half_ranges = half_range(spec.action)
-    scale = np.maximum(half_ranges, magnitude)
-    if not (difference <= KERNELS_AGREE * scale).all():
-        raise ConversionError(
-            f"Two sets of kernels of the interpreter differ on this model by up to {difference.max():.3g}: one of them "
-            "computes something else. Convert with another recipe, or leave the layers in question in float."
-        )
-    step = (tflite.output_step(flatbuffer) or 0.0) * half_ranges
-    if chosen.activations == "int16":
-        step = INT16_TOLERANCE * scale
-    return tuple(float(value) for value in np.maximum(step, 2 * difference) + FLOAT_TOLERANCE * magnitude)
-
-
-def spread(values: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    """`n` of the values (all, if they are fewer), evenly spaced from the first to the last."""
-    return values[np.linspace(0, len(values) - 1, min(n, len(values))).astype(int)]

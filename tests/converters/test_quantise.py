@@ -9,8 +9,7 @@ from nets import conv_network, dense_network, filled, observations_for, spec_of
 
 from converters import RECIPES, Recipe, convert
 from converters.calibration import activation_ranges
-from converters.conversion import ConversionError
-from converters.export import DeployedPolicy
+from converters.export import DeployedPolicy, ExportError
 from converters.flatbuffer import Graph, Types
 from converters.quantise import UnsupportedOperationError, activation_scale, quantise
 from converters.tflite import layers, to_float32
@@ -352,7 +351,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_recipe() -> None:
     network = filled(keras.Sequential([keras.Input((4,)), Dense(2, name="last")]))
     network.layers[0].bias.assign([np.nan, 0.0])
     for name in RECIPES:
-        with pytest.raises(ConversionError, match="The weights of the layer last have NaN or infinity in them"):
+        with pytest.raises(ExportError, match="The weights of the layer last have NaN or infinity in them"):
             convert(network, spec_of((4,), 2), name, observations_for(network))
 
 
