@@ -209,6 +209,9 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: str, *axes: Any) -> _
 def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> npt.NDArray[Any]:
     if not isinstance(dtype, _DType) or not isinstance(data, (bytes, bytearray)):
         raise ImportPolicyError("an array that is not of plain numbers")
+    # The product of a list and a number is a list of that length.
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+        raise ImportPolicyError("an array with a shape that is none")
     values = np.frombuffer(data, dtype.dtype)
     if values.size != math.prod(shape):
         raise ImportPolicyError("an array with another number of elements than its shape says")

@@ -174,6 +174,8 @@ def test_pickled_code_in_statistics_is_refused_and_not_run(tmp_path: Path) -> No
         (b"\x80\x04K\x01}b.", "a state for something that has none"),
         (b"\x80\x04K\x01Q.", "a reference to something outside"),
         (b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R.", "'O8', which is not of plain numbers"),
+        (b"cnumpy._core.numeric\n_frombuffer\n(C\x04abcdcnumpy\ndtype\nX\2\0\0\0f4\x85R"
+         b"]\x85X\1\0\0\0CtR.", "a shape that is none"),
         (b"", "EOFError"),
         (b"\x80\x04", "EOFError"),
         (b"\x80\xff.", "ValueError"),
@@ -281,13 +283,32 @@ def test_weights_that_are_not_those_of_the_policy_are_refused(
     assert message in str(error.value)
 
 
-def described(*, kind: str = "FloatStorage", offset: int = 0, shape: int = 4, stride: int = 1) -> bytes:
+def described(
+    *, kind: str = "FloatStorage", offset: int = 0, shape: int = 4, stride: int = 1, key: bytes = b"X\1\0\0\x000"
+) -> bytes:
     """A pickle of {"w": a tensor of one dimension}, in the way of torch.save."""
-    reference = b"(X\x07\0\0\0storagectorch\n" + kind.encode() + b"\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+    reference = b"(X\x07\0\0\0storagectorch\n" + kind.encode() + b"\n" + key + b"X\x03\0\0\0cpuK\x04tQ"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + reference
     for number in (struct.pack("<i", offset), struct.pack("<i", shape), struct.pack("<i", stride)):
         tensor += b"J" + number + (b"" if number == struct.pack("<i", offset) and tensor.endswith(b"tQ") else b"\x85")
     return b"\x80\x02}X\x01\0\0\0w" + tensor + b"\x89ccollections\nOrderedDict\n)RtRs."
+
+
+def chained() -> bytes:
+    """A tensor of a tensor: one float repeated to the size of its storage, then read as if that many lay there."""
+
+    def tensor(storage: bytes, *, offset: int, stride: int) -> bytes:
+        numbers = b"K" + bytes([offset]) + b"K\x04\x85K" + bytes([stride]) + b"\x85"
+        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + numbers + b"tR"
+
+    reference = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\4tQ"
+    repeated = tensor(reference, offset=3, stride=0)
+    return b"\x80\x02}X\x01\0\0\0w" + tensor(repeated, offset=0, stride=1) + b"s."
+
+
+def nested_tuple(levels: int) -> bytes:
+    """A pickle's way to a tuple in which each holds the same one twice: short, and endless to print or hash."""
+    return b")" + b"2\x86" * levels
 
 
 def pth_file(description: bytes, storage: bytes = np.arange(4, dtype="<f4").tobytes(), **more: bytes) -> bytes:
@@ -313,6 +334,8 @@ def test_tensors_are_views_of_their_storage() -> None:
         (pth_file(described(shape=2, stride=2**30)), "larger than its storage"),
         (pth_file(described(offset=-1)), "without a proper shape"),
         (pth_file(described(shape=2, stride=-1)), "without a proper shape"),
+        (pth_file(chained()), "a tensor whose storage is none"),
+        (pth_file(described(key=nested_tuple(60))), "a tensor whose storage is none"),
         (pth_file(described(kind="DoubleStorage")), "torch.DoubleStorage, where only float32"),
         (pth_file(described(), byteorder=b"big"), "big-endian"),
         (pth_file(b"\x80\x02]."), "something other than the tensors"),
@@ -324,6 +347,15 @@ def test_tensors_that_are_not_there_are_refused(content: bytes, message: str) ->
     with pytest.raises(ImportPolicyError) as error:
         pth.tensors(content, "it")
     assert message in str(error.value)
+
+
+def test_tensors_that_share_a_storage_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = described().removeprefix(b"\x80\x02}").removesuffix(b"s.")
+    twice = b"\x80\x02}" + one + b"s" + one.replace(b"X\x01\0\0\0w", b"X\x01\0\0\0v") + b"s."
+    assert set(pth.tensors(pth_file(twice), "it")) == {"v", "w"}
+    monkeypatch.setattr(pth, "MAX_BYTES", 31)
+    with pytest.raises(ImportPolicyError, match="more than 0 MiB of tensors"):
+        pth.tensors(pth_file(twice), "it")
 
 
 def test_archives_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
