@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import tempfile
+import zipfile
 from pathlib import Path
 
 from edge.errors import OutputError
@@ -52,6 +53,17 @@ def read_bounded(path: str | Path, max_bytes: int) -> bytes:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
     return Path(path).read_bytes()
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member of an archive, in no more memory than it claims to need.
+
+    Raises:
+      Exception: it is damaged, encrypted, or not of the size that it claims; `zipfile` has a dozen kinds.
+    """
+    # `ZipFile.read` unpacks all that was packed, and then cuts it to the claimed size.
+    with archive.open(info) as file:
+        return file.read(info.file_size + 1)
 
 
 def check_writable(path: str | Path) -> None:

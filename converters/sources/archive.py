@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from converters.sources import ImportPolicyError
-from edge.files import read_bounded
+from edge.files import read_bounded, read_member
 
 # Of all members together, unpacked. The largest model with the Nature CNN and its optimisers has about 100 MiB.
 MAX_BYTES = 512 * 2**20
@@ -73,8 +73,7 @@ class Archive:
                 raise ImportPolicyError(f"{name} in {self._where} claims {info.file_size} bytes: refused.")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ImportPolicyError(f"{name} in {self._where} is compressed in a way that is not supported.")
-            # No more than `file_size` comes out, whatever was packed.
-            return self._file.read(info)
+            return read_member(self._file, info)
         except ImportPolicyError:
             raise
         except Exception as error:

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -373,6 +374,19 @@ def test_archives_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None
     (tmp_path / "large.zip").write_bytes(content)
     with pytest.raises(ImportPolicyError, match=r"claims to unpack to 20.. MiB"):
         sb3.load(tmp_path / "large.zip")
+
+
+def test_an_archive_that_claims_less_than_it_unpacks_to_is_refused_in_little_memory(tmp_path: Path) -> None:
+    n = 256 * 2**20
+    bomb = rewritten("ppo", tmp_path / "bomb.zip", lambda members: members.update({"data": bytes(n)}))
+    bomb.write_bytes(bomb.read_bytes().replace(struct.pack("<I", n), struct.pack("<I", 100)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImportPolicyError, match=r"data in .* cannot be read"):
+            sb3.load(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_names_of_members_lead_nowhere(tmp_path: Path) -> None:
