@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.sources import ImportPolicyError, pickles
+from converters.sources import ImportPolicyError, pickles, shown
 from converters.sources.archive import MAX_BYTES, Archive
 from edge.artifact import FloatArray
 
@@ -41,7 +41,7 @@ def tensors(data: bytes, where: str) -> dict[str, FloatArray]:
     def storage(reference: Any) -> _Storage:
         _, kind, key, _, _ = reference
         if (name := pickles.class_name(kind)) != "torch.FloatStorage":
-            raise ImportPolicyError(f"tensors in a {name[:80]}, where only float32 is supported")
+            raise ImportPolicyError(f"tensors in a {shown(name, 80)}, where only float32 is supported")
         if not isinstance(key, str):
             # A tuple may be nested so that hashing it never ends.
             raise ImportPolicyError("a tensor whose storage is none")

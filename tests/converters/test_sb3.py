@@ -174,7 +174,7 @@ def test_pickled_code_in_statistics_is_refused_and_not_run(tmp_path: Path) -> No
         (b"\x80\x04\x8f.", "KeyError"),  # a set
         (b"\x80\x04K\x01}b.", "a state for something that has none"),
         (b"\x80\x04K\x01Q.", "a reference to something outside"),
-        (b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R.", "'O8', which is not of plain numbers"),
+        (b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R.", "O8, which is not of plain numbers"),
         (b"cnumpy._core.numeric\n_frombuffer\n(C\x04abcdcnumpy\ndtype\nX\2\0\0\0f4\x85R"
          b"]\x85X\1\0\0\0CtR.", "a shape that is none"),
         (b"", "EOFError"),
@@ -232,6 +232,36 @@ def test_settings_that_are_not_supported_are_named(settings: dict[str, Any], tmp
     with pytest.raises(ImportPolicyError, match="not supported") as error:
         sb3.load(path)
     assert f"{name}={value}" in str(error.value)
+
+
+def nested_list(levels: int) -> bytes:
+    """A pickle's way to a list in which each holds the same one twice: short, and endless to print."""
+    return b"]" + b"2\x86" * levels
+
+
+def discrete(**attributes: bytes) -> bytes:
+    """A pickle of a Discrete space with these attributes, themselves pickled."""
+    pairs = b"".join(b"X" + struct.pack("<I", len(name)) + name.encode() + made for name, made in attributes.items())
+    return b"\x80\x02cgymnasium.spaces.discrete\nDiscrete\n)\x81}(" + pairs + b"ub."
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (discrete(n=b"K\x03", start=nested_list(60)), "a choice of 3 actions from a tuple on; from 0 on"),
+        (discrete(n=nested_list(60)), "a choice of a tuple actions from 0 on"),
+        (discrete(n=b"K\x03", start=b"X\2\0\0\0\x1b["), r"actions from '\x1b[' on"),
+        (b"\x80\x02cnumpy\ndtype\n(" + nested_list(60) + b"tR.", "an array of dtype a tuple, which is not of plain"),
+        (b"\x80\x02cgym.spaces\n\x1b[2J\n)\x81.", r"actions in a '\x1b[2J' space"),
+    ],
+)
+def test_what_a_file_says_is_printed_only_if_it_is_short_and_plain(
+    program: bytes, message: str, tmp_path: Path
+) -> None:
+    path = with_data("ppo", tmp_path / "m.zip", lambda data: data.update({"action_space": pickled(program)}))
+    with pytest.raises(ImportPolicyError) as error:
+        sb3.load(path)
+    assert message in str(error.value)
 
 
 def changed_tensors(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
