@@ -264,6 +264,40 @@ def test_what_a_file_says_is_printed_only_if_it_is_short_and_plain(
     assert message in str(error.value)
 
 
+ESCAPE = "\x1b[2J\x1b]0;title\x07"
+
+
+def test_what_a_model_says_of_itself_is_kept_without_control_characters(tmp_path: Path) -> None:
+    def change(members: dict[str, bytes]) -> None:
+        members["_stable_baselines3_version"] = ESCAPE.encode()
+        members["data"] = json.dumps({**json.loads(members["data"]), "num_timesteps": ESCAPE}).encode()
+
+    origin = sb3.load(rewritten("ppo", tmp_path / "m.zip", change)).origin
+    assert origin["stable_baselines3"] == repr(ESCAPE)
+    assert origin["timesteps"] is None
+
+
+def test_names_in_refusals_are_without_control_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [{ESCAPE: 1}, {"activation_fn": ESCAPE}]
+    paths = [
+        with_data("ppo", tmp_path / f"{i}.zip", lambda data, more=more: data["policy_kwargs"].update(more))
+        for i, more in enumerate(settings)
+    ]
+    program = b"ctorch\n" + ESCAPE.encode() + b"\n."
+    paths.append(with_data("ppo", tmp_path / "m.zip", lambda data: data.update({"policy_class": pickled(program)})))
+    for path in paths:
+        with pytest.raises(ImportPolicyError) as error:
+            sb3.load(path)
+        assert str(error.value).isprintable()
+    with pytest.raises(ImportPolicyError) as error:
+        pth.tensors(pth_file(described(key=b"X\x04\0\0\0" + b"\x1b[2J")), "it")
+    assert str(error.value).isprintable()
+    changed_tensors(monkeypatch, lambda tensors: tensors.update({ESCAPE: np.ones(1)}))
+    with pytest.raises(ImportPolicyError) as error:
+        sb3.load(MODELS / "ppo.zip")
+    assert str(error.value).isprintable()
+
+
 def changed_tensors(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
     original = pth.tensors
 
