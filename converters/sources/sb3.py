@@ -200,7 +200,7 @@ def _settings(data: dict[str, Any], path: str | Path) -> dict[str, Any]:
         if name not in _HARMLESS and (allowed is None or not any(value == known for known in allowed)):
             raise ImportPolicyError(
                 f"{path} has a policy with {shown(name)}={shown(str(value), 120)}: not supported. Of activations "
-                "ReLU and Tanh are, of feature extractors FlattenExtractor and NatureCNN; frames must be divided by 255."
+                "ReLU and Tanh are, of extractors FlattenExtractor and NatureCNN; frames must be divided by 255."
             )
     return settings
 

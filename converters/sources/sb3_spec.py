@@ -77,14 +77,16 @@ def normalizer(path: str | Path, observation: ObservationSpec) -> Normalizer | N
         raise ImportPolicyError(f"{path} normalises frames: not supported. Train with norm_obs=False.")
     if mean is None or variance is None or mean.shape != observation.shape or variance.shape != observation.shape:
         raise ImportPolicyError(f"{path} is not of observations of the shape {observation.shape}, as the policy's are.")
-    if not (_positive(clip) and isinstance(epsilon, float) and epsilon >= 0):
+    if not (_number(clip) and clip > 0 and _number(epsilon) and 0 <= epsilon < math.inf):
         raise ImportPolicyError(f"{path} has no proper clip_obs and epsilon.")
     with np.errstate(invalid="ignore"):
         std = np.sqrt(variance.astype(np.float64) + epsilon)
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ImportPolicyError(f"{path} has means or variances that are no finite numbers, or deviations of 0.")
-    return Normalizer(tuple(mean.ravel().tolist()), tuple(std.ravel().tolist()), float(clip))
+    return Normalizer(
+        tuple(mean.ravel().tolist()), tuple(std.ravel().tolist()), float(clip) if clip < math.inf else None
+    )
 
 
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 < value < math.inf
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

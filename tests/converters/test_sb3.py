@@ -496,6 +496,42 @@ def test_statistics_of_another_model_are_refused(tmp_path: Path) -> None:
         sb3.load(MODELS / "ppo.zip", tmp_path / "space.pkl")
 
 
+def statistics(**attributes: bytes) -> bytes:
+    """A pickle of a VecNormalize of three numbers, with these attributes (pickled) in place of its own."""
+    text = {name: b"X" + struct.pack("<I", len(name)) + name.encode() for name in (*attributes, "mean", "var")}
+    array = pickle.dumps(np.ones(3), 4)[11:-1]
+    moments = b"cstable_baselines3.common.running_mean_std\nRunningMeanStd\n)\x81}("
+    moments += text["mean"] + array + text["var"] + array + b"ub"
+    made = {"obs_rms": moments, "clip_obs": b"K\x05", "epsilon": b"K\0", **attributes}
+    pairs = b"".join(b"X" + struct.pack("<I", len(name)) + name.encode() + value for name, value in made.items())
+    return b"\x80\x04cstable_baselines3.common.vec_env.vec_normalize\nVecNormalize\n)\x81}(" + pairs + b"ub."
+
+
+@pytest.mark.parametrize(
+    ("attributes", "clip"),
+    [({}, 5.0), ({"clip_obs": b"G" + struct.pack(">d", np.inf), "epsilon": b"K\x03"}, None)],
+)
+def test_statistics_may_be_without_clipping_and_in_whole_numbers(
+    attributes: dict[str, bytes], clip: float | None, tmp_path: Path
+) -> None:
+    (tmp_path / "s.pkl").write_bytes(statistics(**attributes))
+    normalizer = sb3_spec.normalizer(tmp_path / "s.pkl", load("ppo").spec.observation)
+    assert normalizer is not None
+    assert normalizer.clip == clip
+    assert normalizer.std == ((2.0,) * 3 if attributes else (1.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"clip_obs": b"K\0"}, {"clip_obs": b"G" + struct.pack(">d", np.nan)}, {"epsilon": b"J\xff\xff\xff\xff"},
+     {"epsilon": b"G" + struct.pack(">d", np.inf)}, {"clip_obs": b"N"}, {"epsilon": b"\x88"}],
+)  # fmt: skip
+def test_statistics_without_proper_numbers_are_refused(attributes: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "s.pkl").write_bytes(statistics(**attributes))
+    with pytest.raises(ImportPolicyError, match="no proper clip_obs and epsilon"):
+        sb3_spec.normalizer(tmp_path / "s.pkl", load("ppo").spec.observation)
+
+
 @pytest.mark.parametrize("numpy_module", [b"numpy._core", b"numpy.core"])
 def test_arrays_of_older_and_newer_numpy_are_read(numpy_module: bytes) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
