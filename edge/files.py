@@ -67,18 +67,24 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def check_writable(path: str | Path) -> None:
-    """See whether `path` could be written, before the work whose result it is to hold.
+    """See whether `path` could be written, before the work whose result it is to hold. Nothing is left of the trial.
 
     Raises:
       OutputError: it could not.
     """
     path = Path(path)
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise _cannot_write(path, error) from error
+    finally:
+        for folder in missing:
+            # Somebody else may have put something there.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:
