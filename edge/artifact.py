@@ -413,6 +413,8 @@ def _check_sizes(manifest: Manifest, source: str) -> None:
             )
         if spec.normalizer is not None:
             raise ManifestError(f"The manifest of {source} has a normaliser for frames, which are divided by 255.")
+    if spec.control_rate_hz is not None and not spec.control_rate_hz > 0:
+        raise ManifestError(f"The manifest of {source} has a control rate of {spec.control_rate_hz:g} Hz.")
     # Bytes have bounds of their own.
     n_bounds = 0 if spec.observation.frames else n_observation
     lengths = {

@@ -202,6 +202,8 @@ def test_a_newer_schema_is_refused_with_what_to_do() -> None:
         (lambda m: {**m, "golden_tolerance": [0.1]}, "1 values in golden_tolerance; expected 2"),
         (lambda m: {**m, "golden_tolerance": [float("nan"), 0.1]}, "golden_tolerance"),
         (lambda m: {**m, "golden_tolerance": [10**400, 0.1]}, "golden_tolerance"),
+        (lambda m: {**m, "spec": {**m["spec"], "control_rate_hz": -5.0}}, "a control rate of -5 Hz"),
+        (lambda m: {**m, "spec": {**m["spec"], "control_rate_hz": 0}}, "a control rate of 0 Hz"),
         (lambda m: {**m, "recipe": {}}, "does not name its recipe"),
     ],
 )
