@@ -36,7 +36,7 @@ from edge.errors import (
     TruncatedArtifactError,
     UnknownNameError,
 )
-from edge.files import read_bounded, write_atomically
+from edge.files import read_bounded, read_member, write_atomically
 from edge.records import from_plain, to_json
 
 SCHEMA_VERSION = 2
@@ -358,7 +358,7 @@ def _read_archive(data: bytes, source: str) -> tuple[dict[str, bytes], int]:
                     raise ManifestError(f"{info.filename} in {source} is compressed in a way that tfqrl does not use.")
                 if info.file_size > (MAX_MANIFEST_BYTES if info.filename == MANIFEST else MAX_MEMBER_BYTES):
                     raise ManifestError(f"{info.filename} in {source} claims {info.file_size} bytes: refused.")
-            members = {info.filename: archive.read(info) for info in ours}
+            members = {info.filename: read_member(archive, info) for info in ours}
             return members, min((info.header_offset for info in infos), default=len(data))
     except ArtifactError:
         raise
@@ -413,6 +413,8 @@ def _check_sizes(manifest: Manifest, source: str) -> None:
             )
         if spec.normalizer is not None:
             raise ManifestError(f"The manifest of {source} has a normaliser for frames, which are divided by 255.")
+    if spec.control_rate_hz is not None and not spec.control_rate_hz > 0:
+        raise ManifestError(f"The manifest of {source} has a control rate of {spec.control_rate_hz:g} Hz.")
     # Bytes have bounds of their own.
     n_bounds = 0 if spec.observation.frames else n_observation
     lengths = {
@@ -434,11 +436,12 @@ def _read_golden(data: bytes, manifest: Manifest, source: str) -> Golden:
     spec = manifest.spec
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(info.file_size > MAX_MEMBER_BYTES for info in archive.infolist()):
+            infos = [archive.getinfo(f"{name}.npy") for name in ("observations", "actions")]
+            if any(info.file_size > MAX_MEMBER_BYTES for info in infos):
                 raise ManifestError(f"The golden pairs of {source} claim more than {MAX_MEMBER_BYTES} bytes: refused.")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            # Of a member that is no array, numpy gives the bytes.
-            golden = Golden(np.asarray(arrays["observations"]), np.asarray(arrays["actions"]))
+            # numpy.load would unpack a member that is no array whatever its size.
+            members = [io.BytesIO(read_member(archive, info)) for info in infos]
+        golden = Golden(*(np.lib.format.read_array(member, allow_pickle=False) for member in members))
     except ArtifactError:
         raise
     except Exception as error:

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import tempfile
+import zipfile
 from pathlib import Path
 
 from edge.errors import OutputError
@@ -54,19 +55,36 @@ def read_bounded(path: str | Path, max_bytes: int) -> bytes:
     return Path(path).read_bytes()
 
 
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member of an archive, in no more memory than it claims to need.
+
+    Raises:
+      Exception: it is damaged, encrypted, or not of the size that it claims; `zipfile` has a dozen kinds.
+    """
+    # `ZipFile.read` unpacks all that was packed, and then cuts it to the claimed size.
+    with archive.open(info) as file:
+        return file.read(info.file_size + 1)
+
+
 def check_writable(path: str | Path) -> None:
-    """See whether `path` could be written, before the work whose result it is to hold.
+    """See whether `path` could be written, before the work whose result it is to hold. Nothing is left of the trial.
 
     Raises:
       OutputError: it could not.
     """
     path = Path(path)
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise _cannot_write(path, error) from error
+    finally:
+        for folder in missing:
+            # Somebody else may have put something there.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

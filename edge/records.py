@@ -70,4 +70,5 @@ def _value_from_plain(hint: Any, plain: Any, where: str) -> Any:
                 return number
     if hint in (str, bool, int) and type(plain) is hint:
         return plain
-    raise ValueError(f"{where} is {plain!r}; expected {getattr(hint, '__name__', hint)}.")
+    expected = " or ".join(map(repr, arguments)) if origin is typing.Literal else getattr(hint, "__name__", hint)
+    raise ValueError(f"{where} is {plain!r}; expected {expected}.")

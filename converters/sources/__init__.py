@@ -29,3 +29,15 @@ class ForeignPolicy:
     network: keras.Sequential
     spec: PolicySpec
     origin: dict[str, Any]
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value from a file as it may be printed: short, and without control characters.
+
+    Of what is neither text nor a number only the type is said: a list may hold the same list over and over.
+    """
+    if isinstance(value, str):
+        return value if value.isprintable() and len(value) <= most else repr(value[:most])
+    if value is None or isinstance(value, (bool, int, float)):
+        return str(value)[:most]
+    return f"a {type(value).__name__}"

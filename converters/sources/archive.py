@@ -6,8 +6,8 @@ import io
 import zipfile
 from pathlib import Path
 
-from converters.sources import ImportPolicyError
-from edge.files import read_bounded
+from converters.sources import ImportPolicyError, shown
+from edge.files import read_bounded, read_member
 
 # Of all members together, unpacked. The largest model with the Nature CNN and its optimisers has about 100 MiB.
 MAX_BYTES = 512 * 2**20
@@ -66,16 +66,15 @@ class Archive:
           ImportPolicyError: it is missing, damaged, encrypted, or claims more than `max_bytes`.
         """
         if name not in self.names:
-            raise ImportPolicyError(f"{self._where} lacks {name}: it is not what Stable-Baselines3 saves.")
+            raise ImportPolicyError(f"{self._where} lacks {shown(name)}: it is not what Stable-Baselines3 saves.")
         try:
             info = self._file.getinfo(name)
             if info.file_size > max_bytes:
-                raise ImportPolicyError(f"{name} in {self._where} claims {info.file_size} bytes: refused.")
+                raise ImportPolicyError(f"{shown(name)} in {self._where} claims {info.file_size} bytes: refused.")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ImportPolicyError(f"{name} in {self._where} is compressed in a way that is not supported.")
-            # No more than `file_size` comes out, whatever was packed.
-            return self._file.read(info)
+                raise ImportPolicyError(f"{shown(name)} in {self._where} is compressed in a way that is not supported.")
+            return read_member(self._file, info)
         except ImportPolicyError:
             raise
         except Exception as error:
-            raise ImportPolicyError(f"{name} in {self._where} cannot be read: {error}.") from error
+            raise ImportPolicyError(f"{shown(name)} in {self._where} cannot be read: {error}.") from error

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.sources import ForeignPolicy, ImportPolicyError, onnx_file
+from converters.sources import ForeignPolicy, ImportPolicyError, onnx_file, shown
 from converters.sources.chain import Chain, Vector
 from converters.sources.onnx_file import FLOATS, FLOW, Array, Graph, Step
 from converters.sources.onnx_layout import channels_first, convolution, observation_position
@@ -47,7 +47,7 @@ def load(path: str | Path, spec: PolicySpec, *, output: str | None = None, unit_
         for step in graph.steps:
             reader.take(step)
         network, spec = reader.finish(unit_actions)
-    return ForeignPolicy(network, spec, {**graph.origin, "file": onnx_file.shown(Path(path).name)})
+    return ForeignPolicy(network, spec, {**graph.origin, "file": shown(Path(path).name)})
 
 
 class _Reader:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.sources import ImportPolicyError
+from converters.sources import ImportPolicyError, shown
 from edge.files import read_bounded
 
 # Eight million weights. Protobuf's objects take up to 80 times the bytes that they were in the file.
@@ -101,11 +101,6 @@ def read(path: str | Path, output: str | None = None) -> Graph:
         raise ImportPolicyError(
             f"{path} is not an ONNX model, or a damaged one: {shown(reason, 200)} Export the policy again."
         ) from error
-
-
-def shown(name: str, most: int = 60) -> str:
-    """A name from a file as it may be printed: short, and without control characters."""
-    return name if name.isprintable() and len(name) <= most else repr(name[:most])
 
 
 def _check_bounds(model: Any, source: str) -> None:

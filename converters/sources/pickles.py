@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from converters.sources import ImportPolicyError
+from converters.sources import ImportPolicyError, shown
 
 # Each byte may become an object of some fifty.
 MAX_BYTES = 8 * 2**20
@@ -57,7 +57,7 @@ class _DType:
     def __init__(self, code: str, *flags: Any) -> None:
         if not isinstance(code, str) or code[:1] not in "biuf" or code[1:] not in ("1", "2", "4", "8"):
             # Objects and records are ways for a pickle to point into memory.
-            raise ImportPolicyError(f"an array of dtype {str(code)[:40]!r}, which is not of plain numbers")
+            raise ImportPolicyError(f"an array of dtype {shown(code, 40)}, which is not of plain numbers")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Sequence[Any]) -> None:
@@ -209,6 +209,9 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: str, *axes: Any) -> _
 def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> npt.NDArray[Any]:
     if not isinstance(dtype, _DType) or not isinstance(data, (bytes, bytearray)):
         raise ImportPolicyError("an array that is not of plain numbers")
+    # The product of a list and a number is a list of that length.
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+        raise ImportPolicyError("an array with a shape that is none")
     values = np.frombuffer(data, dtype.dtype)
     if values.size != math.prod(shape):
         raise ImportPolicyError("an array with another number of elements than its shape says")

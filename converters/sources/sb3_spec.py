@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.sources import ImportPolicyError, pickles
+from converters.sources import ImportPolicyError, pickles, shown
 from converters.sources.archive import contents
 from edge.artifact import ActionSpec, Normalizer, ObservationSpec
 
@@ -31,7 +31,7 @@ def action(space: Any, path: str | Path) -> ActionSpec:
         n, start = getattr(space, "n", None), getattr(space, "start", 0)
         if not isinstance(n, int) or n < 1 or start != 0:
             raise ImportPolicyError(
-                f"{path} has a choice of {str(n)[:40]} actions from {str(start)[:40]} on; from 0 on is supported."
+                f"{path} has a choice of {shown(n, 40)} actions from {shown(start, 40)} on; from 0 on is supported."
             )
         return ActionSpec((), (), (), n)
     low, high = _box(space, "actions", path)
@@ -46,7 +46,7 @@ def _box(space: Any, what: str, path: str | Path) -> tuple[npt.NDArray[Any], npt
     low, high = pickles.array(getattr(space, "low", None)), pickles.array(getattr(space, "high", None))
     if _space_name(space) != "box.Box" or low is None or high is None or low.shape != high.shape or not low.size:
         raise ImportPolicyError(
-            f"{path} has {what} in a {_space_name(space)[:80]} space: not supported. Observations must be a Box, "
+            f"{path} has {what} in a {shown(_space_name(space), 80)} space: not supported. Observations must be a Box, "
             "actions a Box or Discrete."
         )
     if np.isnan(low).any() or np.isnan(high).any():
@@ -77,14 +77,16 @@ def normalizer(path: str | Path, observation: ObservationSpec) -> Normalizer | N
         raise ImportPolicyError(f"{path} normalises frames: not supported. Train with norm_obs=False.")
     if mean is None or variance is None or mean.shape != observation.shape or variance.shape != observation.shape:
         raise ImportPolicyError(f"{path} is not of observations of the shape {observation.shape}, as the policy's are.")
-    if not (_positive(clip) and isinstance(epsilon, float) and epsilon >= 0):
+    if not (_number(clip) and clip > 0 and _number(epsilon) and 0 <= epsilon < math.inf):
         raise ImportPolicyError(f"{path} has no proper clip_obs and epsilon.")
     with np.errstate(invalid="ignore"):
         std = np.sqrt(variance.astype(np.float64) + epsilon)
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ImportPolicyError(f"{path} has means or variances that are no finite numbers, or deviations of 0.")
-    return Normalizer(tuple(mean.ravel().tolist()), tuple(std.ravel().tolist()), float(clip))
+    return Normalizer(
+        tuple(mean.ravel().tolist()), tuple(std.ravel().tolist()), float(clip) if clip < math.inf else None
+    )
 
 
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 < value < math.inf
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

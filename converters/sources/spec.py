@@ -49,6 +49,8 @@ def policy_spec(
         raise UsageError(f"Frames have a height, a width and channels; {list(shape)} was given.")
     if not 1 <= actions <= MAX_ACTIONS:
         raise UsageError(f"A policy has 1 to {MAX_ACTIONS} action elements or choices, not {actions}.")
+    if control_rate_hz is not None and not 0 < control_rate_hz < math.inf:
+        raise UsageError(f"{control_rate_hz:g} Hz is no rate of control; give one above 0, or none.")
     unknown = () if frames else (None,) * math.prod(shape)
     seen = ObservationSpec(shape, unknown, unknown, "uint8" if frames else "float32")
     if discrete:

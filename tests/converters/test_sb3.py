@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -173,7 +174,9 @@ def test_pickled_code_in_statistics_is_refused_and_not_run(tmp_path: Path) -> No
         (b"\x80\x04\x8f.", "KeyError"),  # a set
         (b"\x80\x04K\x01}b.", "a state for something that has none"),
         (b"\x80\x04K\x01Q.", "a reference to something outside"),
-        (b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R.", "'O8', which is not of plain numbers"),
+        (b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R.", "O8, which is not of plain numbers"),
+        (b"cnumpy._core.numeric\n_frombuffer\n(C\x04abcdcnumpy\ndtype\nX\2\0\0\0f4\x85R"
+         b"]\x85X\1\0\0\0CtR.", "a shape that is none"),
         (b"", "EOFError"),
         (b"\x80\x04", "EOFError"),
         (b"\x80\xff.", "ValueError"),
@@ -231,6 +234,70 @@ def test_settings_that_are_not_supported_are_named(settings: dict[str, Any], tmp
     assert f"{name}={value}" in str(error.value)
 
 
+def nested_list(levels: int) -> bytes:
+    """A pickle's way to a list in which each holds the same one twice: short, and endless to print."""
+    return b"]" + b"2\x86" * levels
+
+
+def discrete(**attributes: bytes) -> bytes:
+    """A pickle of a Discrete space with these attributes, themselves pickled."""
+    pairs = b"".join(b"X" + struct.pack("<I", len(name)) + name.encode() + made for name, made in attributes.items())
+    return b"\x80\x02cgymnasium.spaces.discrete\nDiscrete\n)\x81}(" + pairs + b"ub."
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (discrete(n=b"K\x03", start=nested_list(60)), "a choice of 3 actions from a tuple on; from 0 on"),
+        (discrete(n=nested_list(60)), "a choice of a tuple actions from 0 on"),
+        (discrete(n=b"K\x03", start=b"X\2\0\0\0\x1b["), r"actions from '\x1b[' on"),
+        (b"\x80\x02cnumpy\ndtype\n(" + nested_list(60) + b"tR.", "an array of dtype a tuple, which is not of plain"),
+        (b"\x80\x02cgym.spaces\n\x1b[2J\n)\x81.", r"actions in a '\x1b[2J' space"),
+    ],
+)
+def test_what_a_file_says_is_printed_only_if_it_is_short_and_plain(
+    program: bytes, message: str, tmp_path: Path
+) -> None:
+    path = with_data("ppo", tmp_path / "m.zip", lambda data: data.update({"action_space": pickled(program)}))
+    with pytest.raises(ImportPolicyError) as error:
+        sb3.load(path)
+    assert message in str(error.value)
+
+
+ESCAPE = "\x1b[2J\x1b]0;title\x07"
+
+
+def test_what_a_model_says_of_itself_is_kept_without_control_characters(tmp_path: Path) -> None:
+    def change(members: dict[str, bytes]) -> None:
+        members["_stable_baselines3_version"] = ESCAPE.encode()
+        members["data"] = json.dumps({**json.loads(members["data"]), "num_timesteps": ESCAPE}).encode()
+
+    origin = sb3.load(rewritten("ppo", tmp_path / "m.zip", change)).origin
+    assert origin["stable_baselines3"] == repr(ESCAPE)
+    assert origin["timesteps"] is None
+
+
+def test_names_in_refusals_are_without_control_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [{ESCAPE: 1}, {"activation_fn": ESCAPE}]
+    paths = [
+        with_data("ppo", tmp_path / f"{i}.zip", lambda data, more=more: data["policy_kwargs"].update(more))
+        for i, more in enumerate(settings)
+    ]
+    program = b"ctorch\n" + ESCAPE.encode() + b"\n."
+    paths.append(with_data("ppo", tmp_path / "m.zip", lambda data: data.update({"policy_class": pickled(program)})))
+    for path in paths:
+        with pytest.raises(ImportPolicyError) as error:
+            sb3.load(path)
+        assert str(error.value).isprintable()
+    with pytest.raises(ImportPolicyError) as error:
+        pth.tensors(pth_file(described(key=b"X\x04\0\0\0" + b"\x1b[2J")), "it")
+    assert str(error.value).isprintable()
+    changed_tensors(monkeypatch, lambda tensors: tensors.update({ESCAPE: np.ones(1)}))
+    with pytest.raises(ImportPolicyError) as error:
+        sb3.load(MODELS / "ppo.zip")
+    assert str(error.value).isprintable()
+
+
 def changed_tensors(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
     original = pth.tensors
 
@@ -281,13 +348,32 @@ def test_weights_that_are_not_those_of_the_policy_are_refused(
     assert message in str(error.value)
 
 
-def described(*, kind: str = "FloatStorage", offset: int = 0, shape: int = 4, stride: int = 1) -> bytes:
+def described(
+    *, kind: str = "FloatStorage", offset: int = 0, shape: int = 4, stride: int = 1, key: bytes = b"X\1\0\0\x000"
+) -> bytes:
     """A pickle of {"w": a tensor of one dimension}, in the way of torch.save."""
-    reference = b"(X\x07\0\0\0storagectorch\n" + kind.encode() + b"\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+    reference = b"(X\x07\0\0\0storagectorch\n" + kind.encode() + b"\n" + key + b"X\x03\0\0\0cpuK\x04tQ"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + reference
     for number in (struct.pack("<i", offset), struct.pack("<i", shape), struct.pack("<i", stride)):
         tensor += b"J" + number + (b"" if number == struct.pack("<i", offset) and tensor.endswith(b"tQ") else b"\x85")
     return b"\x80\x02}X\x01\0\0\0w" + tensor + b"\x89ccollections\nOrderedDict\n)RtRs."
+
+
+def chained() -> bytes:
+    """A tensor of a tensor: one float repeated to the size of its storage, then read as if that many lay there."""
+
+    def tensor(storage: bytes, *, offset: int, stride: int) -> bytes:
+        numbers = b"K" + bytes([offset]) + b"K\x04\x85K" + bytes([stride]) + b"\x85"
+        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + numbers + b"tR"
+
+    reference = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\4tQ"
+    repeated = tensor(reference, offset=3, stride=0)
+    return b"\x80\x02}X\x01\0\0\0w" + tensor(repeated, offset=0, stride=1) + b"s."
+
+
+def nested_tuple(levels: int) -> bytes:
+    """A pickle's way to a tuple in which each holds the same one twice: short, and endless to print or hash."""
+    return b")" + b"2\x86" * levels
 
 
 def pth_file(description: bytes, storage: bytes = np.arange(4, dtype="<f4").tobytes(), **more: bytes) -> bytes:
@@ -313,6 +399,8 @@ def test_tensors_are_views_of_their_storage() -> None:
         (pth_file(described(shape=2, stride=2**30)), "larger than its storage"),
         (pth_file(described(offset=-1)), "without a proper shape"),
         (pth_file(described(shape=2, stride=-1)), "without a proper shape"),
+        (pth_file(chained()), "a tensor whose storage is none"),
+        (pth_file(described(key=nested_tuple(60))), "a tensor whose storage is none"),
         (pth_file(described(kind="DoubleStorage")), "torch.DoubleStorage, where only float32"),
         (pth_file(described(), byteorder=b"big"), "big-endian"),
         (pth_file(b"\x80\x02]."), "something other than the tensors"),
@@ -324,6 +412,15 @@ def test_tensors_that_are_not_there_are_refused(content: bytes, message: str) ->
     with pytest.raises(ImportPolicyError) as error:
         pth.tensors(content, "it")
     assert message in str(error.value)
+
+
+def test_tensors_that_share_a_storage_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = described().removeprefix(b"\x80\x02}").removesuffix(b"s.")
+    twice = b"\x80\x02}" + one + b"s" + one.replace(b"X\x01\0\0\0w", b"X\x01\0\0\0v") + b"s."
+    assert set(pth.tensors(pth_file(twice), "it")) == {"v", "w"}
+    monkeypatch.setattr(pth, "MAX_BYTES", 31)
+    with pytest.raises(ImportPolicyError, match="more than 0 MiB of tensors"):
+        pth.tensors(pth_file(twice), "it")
 
 
 def test_archives_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
@@ -341,6 +438,19 @@ def test_archives_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None
     (tmp_path / "large.zip").write_bytes(content)
     with pytest.raises(ImportPolicyError, match=r"claims to unpack to 20.. MiB"):
         sb3.load(tmp_path / "large.zip")
+
+
+def test_an_archive_that_claims_less_than_it_unpacks_to_is_refused_in_little_memory(tmp_path: Path) -> None:
+    n = 256 * 2**20
+    bomb = rewritten("ppo", tmp_path / "bomb.zip", lambda members: members.update({"data": bytes(n)}))
+    bomb.write_bytes(bomb.read_bytes().replace(struct.pack("<I", n), struct.pack("<I", 100)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImportPolicyError, match=r"data in .* cannot be read"):
+            sb3.load(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_names_of_members_lead_nowhere(tmp_path: Path) -> None:
@@ -384,6 +494,42 @@ def test_statistics_of_another_model_are_refused(tmp_path: Path) -> None:
     (tmp_path / "space.pkl").write_bytes(base64.b64decode(policy_class))
     with pytest.raises(ImportPolicyError, match=r"is not what VecNormalize\.save writes"):
         sb3.load(MODELS / "ppo.zip", tmp_path / "space.pkl")
+
+
+def statistics(**attributes: bytes) -> bytes:
+    """A pickle of a VecNormalize of three numbers, with these attributes (pickled) in place of its own."""
+    text = {name: b"X" + struct.pack("<I", len(name)) + name.encode() for name in (*attributes, "mean", "var")}
+    array = pickle.dumps(np.ones(3), 4)[11:-1]
+    moments = b"cstable_baselines3.common.running_mean_std\nRunningMeanStd\n)\x81}("
+    moments += text["mean"] + array + text["var"] + array + b"ub"
+    made = {"obs_rms": moments, "clip_obs": b"K\x05", "epsilon": b"K\0", **attributes}
+    pairs = b"".join(b"X" + struct.pack("<I", len(name)) + name.encode() + value for name, value in made.items())
+    return b"\x80\x04cstable_baselines3.common.vec_env.vec_normalize\nVecNormalize\n)\x81}(" + pairs + b"ub."
+
+
+@pytest.mark.parametrize(
+    ("attributes", "clip"),
+    [({}, 5.0), ({"clip_obs": b"G" + struct.pack(">d", np.inf), "epsilon": b"K\x03"}, None)],
+)
+def test_statistics_may_be_without_clipping_and_in_whole_numbers(
+    attributes: dict[str, bytes], clip: float | None, tmp_path: Path
+) -> None:
+    (tmp_path / "s.pkl").write_bytes(statistics(**attributes))
+    normalizer = sb3_spec.normalizer(tmp_path / "s.pkl", load("ppo").spec.observation)
+    assert normalizer is not None
+    assert normalizer.clip == clip
+    assert normalizer.std == ((2.0,) * 3 if attributes else (1.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"clip_obs": b"K\0"}, {"clip_obs": b"G" + struct.pack(">d", np.nan)}, {"epsilon": b"J\xff\xff\xff\xff"},
+     {"epsilon": b"G" + struct.pack(">d", np.inf)}, {"clip_obs": b"N"}, {"epsilon": b"\x88"}],
+)  # fmt: skip
+def test_statistics_without_proper_numbers_are_refused(attributes: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "s.pkl").write_bytes(statistics(**attributes))
+    with pytest.raises(ImportPolicyError, match="no proper clip_obs and epsilon"):
+        sb3_spec.normalizer(tmp_path / "s.pkl", load("ppo").spec.observation)
 
 
 @pytest.mark.parametrize("numpy_module", [b"numpy._core", b"numpy.core"])

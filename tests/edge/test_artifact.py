@@ -1,6 +1,8 @@
 import dataclasses
 import io
 import json
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -200,6 +202,8 @@ def test_a_newer_schema_is_refused_with_what_to_do() -> None:
         (lambda m: {**m, "golden_tolerance": [0.1]}, "1 values in golden_tolerance; expected 2"),
         (lambda m: {**m, "golden_tolerance": [float("nan"), 0.1]}, "golden_tolerance"),
         (lambda m: {**m, "golden_tolerance": [10**400, 0.1]}, "golden_tolerance"),
+        (lambda m: {**m, "spec": {**m["spec"], "control_rate_hz": -5.0}}, "a control rate of -5 Hz"),
+        (lambda m: {**m, "spec": {**m["spec"], "control_rate_hz": 0}}, "a control rate of 0 Hz"),
         (lambda m: {**m, "recipe": {}}, "does not name its recipe"),
     ],
 )
@@ -313,6 +317,28 @@ def test_a_member_that_would_fill_the_memory_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(artifact, "MAX_MEMBER_BYTES", 100)
     with pytest.raises(ManifestError, match="claims"):
         artifact.from_bytes(ARM)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_an_archive_that_claims_less_than_it_unpacks_to_is_refused_in_little_memory(inner: bool) -> None:
+    n = 256 * 2**20
+    file, golden = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(golden, "w", zipfile.ZIP_DEFLATED) as archive:
+        # numpy reads a member that is no array whole.
+        archive.writestr("observations.npy", bytes(n if inner else 1))
+    file.write(WHOLE.flatbuffer)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive, zipfile.ZipFile(io.BytesIO(ARM)) as whole:
+        archive.writestr(artifact.MANIFEST, whole.read(artifact.MANIFEST) if inner else bytes(n))
+        small = golden.getvalue().replace(struct.pack("<I", n), struct.pack("<I", 2**23))
+        archive.writestr(artifact.GOLDEN, small, zipfile.ZIP_STORED)
+    data = file.getvalue().replace(struct.pack("<I", n), struct.pack("<I", 100))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtifactError):
+            artifact.from_bytes(data)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def read_or_named_error(data: bytes) -> None:
