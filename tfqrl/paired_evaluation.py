@@ -90,7 +90,7 @@ class Pair:
     Attributes:
       difference: mean of B - A over the pairs, with its 95 % interval.
       margin: differences below this were declared, in advance, to be none.
-      verdict: "equivalent", "different" or "undecided": see `converters.compare.equivalence`.
+      verdict: "equivalent", "better" or "worse" (of B), or "undecided": see `converters.compare.equivalence`.
       verdict_interval: the 90 % interval of the mean difference that decides it.
       along_a, along_b: how far the actions of the two differ on the observations that A, or B, met.
     """
@@ -225,8 +225,10 @@ def evaluation_text(found: Evaluation) -> str:
         {
             "equivalent": f"Equivalent: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies within "
             f"the margin of ±{pair.margin:.4g}.",
-            "different": f"Different: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies beyond the "
-            f"margin of ±{pair.margin:.4g}.",
+            "better": f"B is better: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies above the "
+            f"margin of {pair.margin:.4g}.",
+            "worse": f"B is worse: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies below the "
+            f"margin of -{pair.margin:.4g}.",
             "undecided": f"Not shown to be equivalent: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], "
             f"reaches across the margin of ±{pair.margin:.4g}. More episodes make it narrower.",
         }[pair.verdict],

@@ -57,7 +57,7 @@ def evaluated(path: Path, *words: str) -> tuple[int, Evaluation]:
 
 @pytest.mark.parametrize(
     ("margin", "code", "verdict", "says"),
-    [("0.02", 0, "equivalent", "Equivalent: the 90 % interval"), ("0.005", 1, "different", "Different: the 90 %")],
+    [("0.02", 0, "equivalent", "Equivalent: the 90 % interval"), ("0.005", 1, "worse", "B is worse: the 90 %")],
 )
 def test_a_known_difference_is_judged_by_the_margin(
     folder: Path, tmp_path: Path, margin: str, code: int, verdict: str, says: str, capsys: pytest.CaptureFixture[str]
@@ -97,12 +97,15 @@ def test_where_the_interval_reaches_across_the_margin_nothing_is_shown(
     assert "Not shown to be equivalent" in capsys.readouterr().out
 
 
-def test_a_percentage_is_one_of_the_first_policys_return(folder: Path, tmp_path: Path) -> None:
+def test_a_percentage_is_one_of_the_first_policys_return(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [str(folder / "off.tflite"), str(folder / "exact.tflite"), "--episodes", "3"]
     code, found = evaluated(tmp_path, *words, "--margin", "50%")
     assert found.pair is not None
     assert found.pair.margin == pytest.approx(0.005, rel=1e-3)
-    assert (code, found.pair.verdict) == (1, "different")
+    assert (code, found.pair.verdict) == (1, "better")
+    assert "B is better: the 90 % interval" in capsys.readouterr().out
 
 
 def test_choices_that_differ_are_counted_and_the_first_is_named(
