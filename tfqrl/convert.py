@@ -111,17 +111,16 @@ def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observ
             seed = CALIBRATION_SEED + len(visited)
             visited += evaluate.play(
                 policy.act, env, first_seed=seed, episodes=CALIBRATION_EPISODES, progress=progress
-            )[1]
+            ).observations
     with progress_bar(f"{episodes} episodes of {env} with {run.path}") as progress:
         returns = _returns(policy.act, env, episodes, progress)
     return Original(*shared, np.concatenate(visited), env, returns, margin.beside(float(returns.mean())))
 
 
 def _returns(act: Act, env: str, episodes: int, progress: Callable[[float], None]) -> Array:
-    returns, _ = evaluate.play(
+    return evaluate.play(
         act, env, first_seed=EVALUATION_SEED, episodes=episodes, keep_observations=False, progress=progress
-    )
-    return returns
+    ).returns
 
 
 def read_observations(path: Path) -> Array:

@@ -145,31 +145,41 @@ def evaluate_policies(
     """
     loaded = [candidates.load(path) for path in paths]
     env = candidates.common_env(loaded, env)
-    returns, visited, played = [], [], []
+    paired = len(loaded) == 2
+    returns, along, played = [], [], []
     for candidate in loaded:
         with progress_bar(f"{episodes} episodes of {env} with {candidate.path}") as progress:
-            got, met = play(candidate.act, env, first_seed=first_seed, episodes=episodes, progress=progress)
-        returns.append(got)
-        visited.append(met)
+            got = play(
+                candidate.act,
+                env,
+                first_seed=first_seed,
+                episodes=episodes,
+                keep_observations=paired,
+                progress=progress,
+            )
+        returns.append(got.returns)
+        if paired:
+            a, b = loaded
+            along.append(disagreement(a.act, b.act, got.observations, a.spec.action))
         played.append(
             Played(
                 path=str(candidate.path),
                 name=candidate.name,
                 recipe=candidate.recipe,
                 sha256=candidate.sha256,
-                returns=tuple(got.tolist()),
-                lengths=tuple(len(episode) for episode in met),
-                mean=mean_estimate(got),
+                returns=tuple(got.returns.tolist()),
+                lengths=tuple(got.lengths.tolist()),
+                mean=mean_estimate(got.returns),
             )
         )
+        # Its observations would stay in memory while the next policy plays.
+        del got
     pair = None
-    if len(loaded) == 2:
-        a, b = loaded
+    if paired:
         difference = returns[1] - returns[0]
         limit = margin.beside(float(np.mean(returns[0])))
         verdict, interval = equivalence(difference, limit)
-        along_a, along_b = (disagreement(a.act, b.act, met, a.spec.action) for met in visited)
-        pair = Pair(mean_estimate(difference), limit, verdict, interval, along_a, along_b)
+        pair = Pair(mean_estimate(difference), limit, verdict, interval, *along)
     versions = {package: version(package) for package in VERSIONS_OF}
     return Evaluation(SCHEMA_VERSION, tuple(command), versions, env, first_seed, tuple(played), pair)
 

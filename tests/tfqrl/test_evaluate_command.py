@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,25 @@ def test_a_run_and_its_own_file_are_equivalent_and_one_alone_gives_its_returns(
     assert (code, alone.pair) == (0, None)
     assert alone.policies[0].returns == found.policies[0].returns
     assert "mean return" in capsys.readouterr().out
+
+
+def test_observations_are_kept_only_while_two_are_compared_on_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, off = str(folder / "exact.tflite"), str(folder / "off.tflite")
+    kept: list[int] = []
+    play = paired_evaluation.play
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        played = play(*arguments, **options)
+        kept.append(len(played.observations))
+        return played
+
+    monkeypatch.setattr(paired_evaluation, "play", noting)
+    _, alone = evaluated(tmp_path, exact, "--episodes", "3")
+    assert alone.policies[0].lengths == (1, 1, 1)
+    evaluated(tmp_path, exact, off, "--episodes", "3")
+    assert kept == [0, 3, 3]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
