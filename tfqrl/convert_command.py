@@ -33,7 +33,7 @@ class ConvertCommand:
 
     --recipe all makes a file of every recipe in the folder --out, RECIPE.tflite or RECIPE.tflite.rejected, and one
     table of them, which is also in the folder's comparison.json. It exits with 0 when the table is complete, rejected
-    recipes and all.
+    recipes and all, if any could be made.
 
     Example: tfqrl convert runs/cheetah --recipe int8 --out cheetah.tflite
 
@@ -115,12 +115,14 @@ def main(words: list[str]) -> int:
         margin=margin,
         env=command.env,
         observations=command.observations,
+        logits=command.logits,
+        float_layers=command.float_layers,
     )
     if command.recipe == ALL:
-        rows, rejection = convert_all(policy, recipes, command.out, logits=command.logits), None
+        rows, rejection = convert_all(policy, recipes, command.out), None
     else:
         (recipe,) = recipes
-        conversion = policy.to(recipe, logits=command.logits)
+        conversion = policy.to(recipe)
         path, rejection = save(conversion, recipe, command.out, force=command.force)
         rows = [row(conversion, recipe, path, rejection)]
         print(report.info_text(conversion.artifact, path.stat().st_size))
@@ -129,6 +131,8 @@ def main(words: list[str]) -> int:
         write_atomically(json, to_json(found).encode())
     if command.recipe == ALL:
         print(table_text(found))
+        if all(made.file is None for made in rows):
+            raise UserError("No recipe could be made of this policy. The table says why.")
     if command.target == "edgetpu" and rejection is None:
         print()
         edgetpu_target.compile_for_edgetpu(conversion.artifact, command.out, force=command.force)
