@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from edge.errors import UsageError, UserError
+from edge.errors import UnknownNameError, UsageError, UserError
 from edge.files import check_writable, write_atomically
 from edge.records import to_json
 from tfqrl.options import Margin, check_episodes, import_tensorflow, parse
@@ -87,7 +87,15 @@ def main(words: list[str]) -> int:
     margin = Margin.parse(command.margin)
     import_tensorflow()
 
-    recipes = chosen_recipes(command)
+    from edge import report
+    from tfqrl import edgetpu_target
+    from tfqrl.convert import original, save
+    from tfqrl.recipe_table import RecipeTable, convert_all, row, table_text
+    from tfqrl.runs import Run
+
+    recipes, run = chosen_recipes(command), Run.open(command.run)
+    if command.target == "edgetpu":
+        edgetpu_target.check_command(command.recipe, command.out, force=command.force)
     outputs = [command.out]
     if command.recipe == ALL:
         if command.out.exists() and not command.out.is_dir():
@@ -96,21 +104,13 @@ def main(words: list[str]) -> int:
     for output in outputs:
         if output.exists() and not command.force:
             raise UsageError(f"{output} exists already. Give another --out, or --force to replace it.")
-        check_writable(output)
+    check_writable(outputs[0])
     json = command.out / "comparison.json" if command.recipe == ALL and command.json is None else command.json
     if json is not None:
         check_writable(json)
 
-    from edge import report
-    from tfqrl import edgetpu_target
-    from tfqrl.convert import original, save
-    from tfqrl.recipe_table import RecipeTable, convert_all, row, table_text
-    from tfqrl.runs import Run
-
-    if command.target == "edgetpu":
-        edgetpu_target.check_command(command.recipe, command.out, force=command.force)
     policy = original(
-        Run.open(command.run),
+        run,
         episodes=command.episodes,
         margin=margin,
         env=command.env,
@@ -152,7 +152,9 @@ def chosen_recipes(command: ConvertCommand) -> list[Recipe]:
 
     if command.recipe == ALL:
         return [_adapted(recipe, command) for recipe in recipes.RECIPES.values()]
-    recipe = recipes.get(command.recipe)
+    if command.recipe not in recipes.RECIPES:
+        raise UnknownNameError("recipe", command.recipe, (ALL, *recipes.RECIPES))
+    recipe = recipes.RECIPES[command.recipe]
     for option in _options(command):
         able = [name for name, other in recipes.RECIPES.items() if _has(other, option)]
         if recipe.name not in able:

@@ -307,6 +307,26 @@ def test_options_that_mean_nothing_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["no-such-run"], 1, "no-such-run is not a run"),
+        (["{run}", "--target", "edgetpu"], 2, "The Edge TPU computes with 8-bit integers"),
+        (["{run}", "--recipe", "all", "--target", "edgetpu"], 2, "The Edge TPU computes with 8-bit integers"),
+        (["{run}", "--recipe", "al"], 2, "Unknown recipe 'al'. Did you mean 'all'?"),
+        (["{run}", "--recipe", "xyzzy"], 2, "Unknown recipe 'xyzzy'. Known: all, dynamic-int8, float16,"),
+    ],
+)
+def test_a_refused_command_leaves_no_folder(
+    run: str, words: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word.format(run=run) for word in words]
+    out = tmp_path / "folder" / "policy.tflite"
+    assert cli.main(["convert", *given, "--out", str(out), "--json", str(tmp_path / "other" / "found.json")]) == code
+    assert capsys.readouterr().err.startswith(f"tfqrl: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_table_needs_a_folder(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert cli.main(["convert", run, "--recipe", "all", "--out", str(tmp_path / "file")]) == 2
