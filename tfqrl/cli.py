@@ -21,7 +21,7 @@ from edge.files import check_writable, write_atomically
 from tfqrl import convert_command, evaluate_command, import_command
 from tfqrl.deploy import Options, deploy, rollback
 from tfqrl.device import Device
-from tfqrl.options import import_tensorflow, parse
+from tfqrl.options import import_tensorflow, optional, parse
 from tfqrl.signals import Interrupted, StopRequest
 
 USAGE = """usage: tfqrl {train,import,convert,evaluate,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
@@ -67,7 +67,7 @@ class TrainCommand(Generic[Config]):
     """
 
     config: Config
-    out: Path | None = None
+    out: Annotated[Path | None, optional("RUN")] = None
     resume: bool = False
 
 
@@ -114,7 +114,7 @@ class SignCommand:
 
     policy: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POLICY.tflite")]
     key: Annotated[Path, tyro.conf.arg(metavar="KEY")]
-    out: Annotated[Path | None, tyro.conf.arg(metavar="POLICY.tflite")] = None
+    out: Annotated[Path | None, optional("POLICY.tflite")] = None
     force: bool = False
 
 
@@ -140,7 +140,7 @@ class DemoCommand:
       seed: seed of the training.
     """
 
-    out: Path = Path("demo")
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("demo")
     seed: int = 0
 
 
@@ -163,13 +163,13 @@ class HilServeCommand:
       json: write a report to this file at the end.
     """
 
-    env: str
-    bind: str = "tcp://127.0.0.1:5757"
-    keys: Path = Path("hil-keys")
+    env: Annotated[str, tyro.conf.arg(metavar="ENV")]
+    bind: Annotated[str, tyro.conf.arg(metavar="tcp://HOST:PORT")] = "tcp://127.0.0.1:5757"
+    keys: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("hil-keys")
     seed: int = 0
     realtime: bool = False
-    rate: float | None = None
-    json: Path | None = None
+    rate: Annotated[float | None, optional("HZ")] = None
+    json: Annotated[Path | None, optional("FILE.json")] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +183,7 @@ class HilKeysCommand:
       force: replace those that are there; devices that have them are then no longer let in.
     """
 
-    folder: tyro.conf.Positional[Path] = Path("hil-keys")
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="[FOLDER]")] = Path("hil-keys")
     force: bool = False
 
 

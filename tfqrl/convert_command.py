@@ -11,7 +11,7 @@ import tyro
 from edge.errors import UnknownNameError, UsageError, UserError
 from edge.files import check_writable, write_atomically
 from edge.records import to_json
-from tfqrl.options import Margin, check_episodes, import_tensorflow, parse
+from tfqrl.options import Margin, check_episodes, import_tensorflow, optional, parse
 
 if TYPE_CHECKING:
     from converters.recipe import Recipe
@@ -49,9 +49,9 @@ class ConvertCommand:
       recipe: how to convert: float32, float16, dynamic-int8, int8, int8-full, int16x8, int4, int2 or all.
       target: what it is to run on. With edgetpu, Coral's, it is checked, and compiled if edgetpu_compiler is installed.
       per_tensor: one weight scale a layer rather than one an output.
-      calibration: how activation ranges are taken from observations: min-max, percentile or mse (default: min-max).
+      calibration: how activation ranges are taken from observations (default: min-max).
       calibration_observations: calibrate on this many observations at most (default: 10000).
-      float_layers: names of layers that stay in float.
+      float_layers: names of layers that stay in float (default: none).
       logits: let a discrete policy give its logits instead of a choice.
       observations: a .npy file, (n, *observation shape), episode by episode, to calibrate and compare on instead of
         playing; returns are then not compared.
@@ -60,23 +60,23 @@ class ConvertCommand:
       margin: largest difference of the mean returns that counts as none: a percentage of the float policy's, or a
         return.
       json: write the comparison to this file (with --recipe all: instead of the folder's comparison.json).
-      force: replace existing files.
+      force: replace policies that are there; reports and rejected policies are replaced anyway.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    out: Path
-    recipe: str = "int8"
+    out: Annotated[Path, tyro.conf.arg(metavar="POLICY.tflite")]
+    recipe: Annotated[str, tyro.conf.arg(metavar="RECIPE")] = "int8"
     target: Literal["cpu", "edgetpu"] = "cpu"
     per_tensor: bool = False
-    calibration: Literal["min-max", "percentile", "mse"] | None = None
-    calibration_observations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    float_layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    calibration: Annotated[Literal["min-max", "percentile", "mse"] | None, optional("{min-max,percentile,mse}")] = None
+    calibration_observations: Annotated[int | None, optional("N")] = None
+    float_layers: Annotated[tuple[str, ...], optional("NAME ...")] = ()
     logits: bool = False
-    observations: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
-    env: str | None = None
+    observations: Annotated[Path | None, optional("FILE.npy")] = None
+    env: Annotated[str | None, optional("ENV")] = None
     episodes: int = 20
-    margin: str = "2%"
-    json: Path | None = None
+    margin: Annotated[str, tyro.conf.arg(metavar="MARGIN")] = "2%"
+    json: Annotated[Path | None, optional("FILE.json")] = None
     force: bool = False
 
 

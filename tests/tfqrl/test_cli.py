@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,34 @@ def test_each_command_has_help(command: str, option: str, capsys: pytest.Capture
         cli.main([command, "--help"])
     assert error.value.code == 0
     assert option in capsys.readouterr().out
+
+
+def test_help_says_what_force_does_not_protect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of("convert", monkeypatch, capsys)
+    assert "replace policies that are there; reports and rejected policies are replaced anyway" in text
+
+
+@pytest.mark.parametrize(
+    "command", ["train ppo", "convert", "evaluate", "demo", "deploy", "sign", "hil-serve", "hil-keys"]
+)
+def test_help_gives_one_default_and_the_name_of_what_is_wanted(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(command, monkeypatch, capsys)
+    assert "None" not in text
+    assert "(default: )" not in text
+    assert re.search(r"\(default: [^)]*\)\.? \(default:", text) is None
+    assert re.search(r" (STR|PATH)\b", text) is None
+
+
+def help_of(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The help of a command, as one line without the frames that it is drawn in."""
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
 
 
 def test_train_resume_and_their_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
