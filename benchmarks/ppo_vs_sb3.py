@@ -50,7 +50,7 @@ def train_tfqrl(config: PPOConfig) -> dict[str, Any]:
         times = [(record["elapsed_s"], record["steps"]) for record in run.metrics()]
         curve = [(record["steps"], record["return"]) for record in run.metrics() if "return" in record]
         policy = DeployedPolicy(*agents.load_policy(run))
-        returns, _ = evaluate.play(policy.act, ENV, first_seed=FIRST_SEED, episodes=EPISODES)
+        returns = evaluate.play(policy.act, ENV, first_seed=FIRST_SEED, episodes=EPISODES).returns
     return _result(took_s, times, curve, returns)
 
 
@@ -107,7 +107,7 @@ def train_sb3(config: PPOConfig) -> dict[str, Any]:
         actions, _ = model.predict(env.normalize_obs(observations), deterministic=True)
         return actions
 
-    returns, _ = evaluate.play(act, ENV, first_seed=FIRST_SEED, episodes=EPISODES)
+    returns = evaluate.play(act, ENV, first_seed=FIRST_SEED, episodes=EPISODES).returns
     return _result(took_s, notes.times, notes.curve, returns)
 
 

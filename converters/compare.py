@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 # Actions for a batch of observations, (n, *observation.shape) -> (n, *action.shape).
 Act = Callable[[Array], Array]
 
-Verdict = Literal["equivalent", "different", "undecided"]
+Verdict = Literal["equivalent", "better", "worse", "undecided"]
 
 
 def compare_actions(expected: Array, actual: Array, spec: ActionSpec, returns: Returns | None) -> Comparison:
@@ -75,7 +75,7 @@ def equivalence(difference: Array, margin: float) -> tuple[Verdict, tuple[float,
       margin: at least 0, chosen before the differences were seen.
 
     Returns:
-      "equivalent" if the interval lies within the margin, "different" if it lies wholly beyond it on one side,
+      "equivalent" if the interval lies within the margin, "better" or "worse" if it lies wholly above or below it,
       "undecided" otherwise, which more episodes may change; and the 90 % interval.
     """
     n, mean = len(difference), float(difference.mean())
@@ -83,8 +83,10 @@ def equivalence(difference: Array, margin: float) -> tuple[Verdict, tuple[float,
     low, high = mean - half_width, mean + half_width
     if -margin <= low and high <= margin:
         return "equivalent", (low, high)
-    if high < -margin or low > margin:
-        return "different", (low, high)
+    if low > margin:
+        return "better", (low, high)
+    if high < -margin:
+        return "worse", (low, high)
     return "undecided", (low, high)
 
 

@@ -161,8 +161,8 @@ class Returns:
       difference_mean: mean of converted - float.
       difference_interval: 95 % interval of that mean, by bootstrap over the pairs.
       margin: differences of the mean below this were declared, in advance, to be none; None if no margin was given.
-      verdict: what two one-sided tests at 5 % say of that: "equivalent", "different", or "undecided"; None without a
-        margin.
+      verdict: what two one-sided tests at 5 % say of that: "equivalent"; "better" or "worse" by more than the margin;
+        or "undecided"; None without a margin.
     """
 
     episodes: int
@@ -172,7 +172,7 @@ class Returns:
     difference_mean: float
     difference_interval: tuple[float, float]
     margin: float | None = None
-    verdict: Literal["equivalent", "different", "undecided"] | None = None
+    verdict: Literal["equivalent", "better", "worse", "undecided"] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from edge.loop_report import LoopReport, RunReport
 from edge.stats import Estimate, Histogram, Percentiles
 
 VERDICTS = {
-    "equivalent": "equivalent within {} (two one-sided tests, 5 %)",
-    "different": "different by more than {} (two one-sided tests, 5 %)",
-    "undecided": "undecided: neither within {} nor beyond it (two one-sided tests, 5 %); play more episodes",
+    "equivalent": "equivalent within ±{} (two one-sided tests, 5 %)",
+    "better": "better, by more than {} (two one-sided tests, 5 %)",
+    "worse": "worse, by more than {} (two one-sided tests, 5 %)",
+    "undecided": "undecided: neither within ±{} nor beyond it (two one-sided tests, 5 %); play more episodes",
 }
 PERCENTILE_NAMES = ("p50", "p90", "p99", "p99.9", "max")
 
@@ -87,7 +88,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
             f"return difference     {returns.difference_mean:+.1f}, 95 % interval [{low:+.1f}, {high:+.1f}]",
         ]
         if returns.verdict is not None and returns.margin is not None:
-            lines.append(f"verdict               {VERDICTS[returns.verdict].format(f'±{returns.margin:.4g}')}")
+            lines.append(f"verdict               {VERDICTS[returns.verdict].format(f'{returns.margin:.4g}')}")
     return lines
 
 

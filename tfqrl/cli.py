@@ -15,14 +15,10 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from edge import artifact, signature
 from edge.errors import UnknownNameError, UsageError, UserError
-from edge.files import check_writable, write_atomically
-from tfqrl import convert_command, evaluate_command, import_command
-from tfqrl.deploy import Options, deploy, rollback
-from tfqrl.device import Device
-from tfqrl.options import import_tensorflow, parse
-from tfqrl.signals import Interrupted, StopRequest
+from tfqrl import convert_command, deploy_command, evaluate_command, hil_command, import_command, sign_command
+from tfqrl.options import import_tensorflow, optional, parse
+from tfqrl.signals import Interrupted
 
 USAGE = """usage: tfqrl {train,import,convert,evaluate,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
 
@@ -67,68 +63,8 @@ class TrainCommand(Generic[Config]):
     """
 
     config: Config
-    out: Path | None = None
+    out: Annotated[Path | None, optional("RUN")] = None
     resume: bool = False
-
-
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclasses.dataclass(frozen=True)
-class DeployCommand:
-    """Bring a policy to a device by ssh: install tfqrl there if need be, copy, verify, and make it current.
-
-    Doing it again changes nothing that is as it should be. See docs/deploy.md.
-
-    Example: tfqrl deploy policy.tflite pi@raspberrypi --bench
-
-    Example: tfqrl deploy policy.tflite pi@raspberrypi --extras serial --service --run-options
-    "--plant serial --port /dev/ttyACM0 --failsafe zero"
-
-    Attributes:
-      policy: the policy file.
-      host: the device as ssh takes it.
-      config: what is wanted beyond having the policy there.
-      rollback: only make the version before the current one current again.
-      ssh: the ssh command, with options if need be, such as "ssh -p 2222".
-    """
-
-    policy: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POLICY.tflite")]
-    host: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="HOST")]
-    config: Options = dataclasses.field(default_factory=Options)
-    rollback: bool = False
-    ssh: Annotated[str, tyro.conf.arg(metavar="COMMAND")] = "ssh"
-
-
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclasses.dataclass(frozen=True)
-class SignCommand:
-    """Sign a policy file, in place of any signature that it has. Devices check it with `tfqrl-edge verify --trust`.
-
-    Example: tfqrl sign policy.tflite --key ~/keys/maker
-
-    Attributes:
-      policy: the policy file.
-      key: the private key.
-      out: the file to write (default: the policy file itself).
-      force: replace another file.
-    """
-
-    policy: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POLICY.tflite")]
-    key: Annotated[Path, tyro.conf.arg(metavar="KEY")]
-    out: Annotated[Path | None, tyro.conf.arg(metavar="POLICY.tflite")] = None
-    force: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class SignKeyCommand:
-    """Make a pair of Ed25519 keys: KEY signs and stays secret, KEY.pub goes to the devices.
-
-    Example: tfqrl sign-key ~/keys/maker
-
-    Attributes:
-      key: file of the private key; nothing is replaced.
-    """
-
-    key: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="KEY")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,51 +76,8 @@ class DemoCommand:
       seed: seed of the training.
     """
 
-    out: Path = Path("demo")
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("demo")
     seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class HilServeCommand:
-    """Simulate an environment for a policy that runs on another computer, one at a time, until Ctrl-C.
-
-    Each action steps the simulation once, so that returns are those of `tfqrl-edge run --plant gym`; with --realtime it
-    steps at its own rate. The other end: tfqrl-edge run POLICY --plant hil --connect tcp://HOST:PORT.
-
-    Example: tfqrl hil-serve --env InvertedDoublePendulum-v5 --bind tcp://192.168.1.20:5757
-
-    Attributes:
-      env: the environment.
-      bind: where to listen; only this computer can connect by default, and port * leaves the choice to the system.
-      keys: folder of keys, from `tfqrl hil-keys`. Each public key in it (NAME.key) is let in.
-      seed: of the first episode of each client.
-      realtime: step at the environment's own rate, with the newest action.
-      rate: steps per second, with --realtime (default: the environment's own).
-      json: write a report to this file at the end.
-    """
-
-    env: str
-    bind: str = "tcp://127.0.0.1:5757"
-    keys: Path = Path("hil-keys")
-    seed: int = 0
-    realtime: bool = False
-    rate: float | None = None
-    json: Path | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class HilKeysCommand:
-    """Make CURVE key pairs for a server of hardware in the loop and its client.
-
-    Example: tfqrl hil-keys hil-keys
-
-    Attributes:
-      folder: where to put them.
-      force: replace those that are there; devices that have them are then no longer let in.
-    """
-
-    folder: tyro.conf.Positional[Path] = Path("hil-keys")
-    force: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,12 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "convert": convert_command.main,
         "evaluate": evaluate_command.main,
         "import": import_command.main,
-        "deploy": _deploy,
-        "sign": _sign,
-        "sign-key": _sign_key,
+        "deploy": deploy_command.main,
+        "sign": sign_command.sign,
+        "sign-key": sign_command.sign_key,
         "demo": _demo,
-        "hil-serve": _hil_serve,
-        "hil-keys": _hil_keys,
+        "hil-serve": hil_command.serve,
+        "hil-keys": hil_command.keys,
     }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
@@ -251,87 +144,11 @@ def _train(words: list[str]) -> int:
     return 0
 
 
-def _deploy(words: list[str]) -> int:
-    # Options as the value of an option: joined to it, or each would be taken for one of this command.
-    if "--run-options" in words[:-1]:
-        at = words.index("--run-options")
-        words = [*words[:at], f"--run-options={words[at + 1]}", *words[at + 2 :]]
-    command = parse(DeployCommand, "tfqrl deploy", words, None, Options)
-    device = Device(command.host, command.ssh)
-    if not command.rollback:
-        deploy(command.policy, device, command.config)
-    elif command.config == Options():
-        rollback(command.policy, device)
-    else:
-        raise UsageError(
-            "--rollback goes alone, besides --ssh: it deploys nothing, and bench and service are as before."
-        )
-    return 0
-
-
-def _sign(words: list[str]) -> int:
-    command = parse(SignCommand, "tfqrl sign", words)
-    out = command.out or command.policy
-    if out.exists() and not command.force and not out.samefile(command.policy):
-        raise UsageError(f"{out} exists already. Give another --out, or --force to replace it.")
-    data = artifact.contents(command.policy)
-    artifact.from_bytes(data, str(command.policy))
-    write_atomically(out, signature.sign(data, command.key, str(command.policy)))
-    print(f"Signed: {out}.")
-    return 0
-
-
-def _sign_key(words: list[str]) -> int:
-    command = parse(SignKeyCommand, "tfqrl sign-key", words)
-    public = signature.make_key(command.key)
-    print(f"Made {command.key}, which signs and must stay secret, and {public}, which devices trust.")
-    return 0
-
-
 def _demo(words: list[str]) -> int:
     command = parse(DemoCommand, "tfqrl demo", words)
     from tfqrl.demo import demo
 
     return demo(command.out, command.seed)
-
-
-def _hil_serve(words: list[str]) -> int:
-    command = parse(HilServeCommand, "tfqrl hil-serve", words)
-    from tfqrl.hil import serve
-
-    if command.rate is not None and not command.realtime:
-        raise UsageError("--rate is for --realtime; else each action steps the simulation once.")
-    if command.json is not None:
-        check_writable(command.json)
-    with StopRequest() as stop:
-        serve(
-            command.env,
-            bind=command.bind,
-            keys=command.keys,
-            seed=command.seed,
-            realtime=command.realtime,
-            rate_hz=command.rate,
-            json=command.json,
-            stop=lambda: stop.requested,
-        )
-    return 128 + (stop.signal_number or 0)
-
-
-def _hil_keys(words: list[str]) -> int:
-    command = parse(HilKeysCommand, "tfqrl hil-keys", words)
-    from tfqrl.hil_keys import make_keys
-
-    folder = command.folder
-    files = make_keys(folder, force=command.force)
-    print(
-        f"Made {', '.join(map(str, files))}.\n"
-        "Here, `tfqrl hil-serve` needs server.key_secret and client.key. The device needs the two others; copy them by "
-        "a way that nobody else reads:\n"
-        f"  ssh DEVICE mkdir -p -m 700 hil-keys\n"
-        f"  scp -p {folder}/server.key {folder}/client.key_secret DEVICE:hil-keys/\n"
-        f"then remove {folder}/client.key_secret here, unless the policy runs here too."
-    )
-    return 0
 
 
 def _saved_run(words: list[str], algorithm: str) -> Any:

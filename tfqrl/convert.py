@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import tf_keras as keras
 
+from converters.calibration import check_observations
 from converters.compare import Act, Array, rejection
 from converters.conversion import Conversion, convert
 from converters.export import DeployedPolicy
 from converters.recipe import Recipe
 from edge.artifact import PolicySpec
-from edge.errors import UsageError, UserError
+from edge.errors import UnknownNameError, UsageError, UserError
 from tfqrl import agents, candidates, evaluate
 from tfqrl.options import CALIBRATION_SEED, EVALUATION_SEED, Margin
 from tfqrl.progress import progress_bar
@@ -39,6 +40,7 @@ class Original:
       env: where returns are compared; None for nowhere.
       float_returns: its returns there, (episodes,).
       margin: differences of the mean return that count as none.
+      logits: whether its conversions are to give logits instead of a choice.
     """
 
     network: keras.Model
@@ -49,8 +51,9 @@ class Original:
     env: str | None = None
     float_returns: Array | None = None
     margin: float | None = None
+    logits: bool = False
 
-    def to(self, recipe: Recipe, *, logits: bool = False) -> Conversion:
+    def to(self, recipe: Recipe) -> Conversion:
         """Convert it.
 
         Raises:
@@ -70,7 +73,7 @@ class Original:
             recipe,
             self.observations,
             name=self.name,
-            logits=logits,
+            logits=self.logits,
             episode_returns=None if self.env is None else episode_returns,
             float_returns=self.float_returns,
             first_seed=EVALUATION_SEED,
@@ -79,8 +82,19 @@ class Original:
         )
 
 
-def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observations: Path | None) -> Original:
+def original(
+    run: Run,
+    *,
+    episodes: int,
+    margin: Margin,
+    env: str | None,
+    observations: Path | None,
+    logits: bool = False,
+    float_layers: Sequence[str] = (),
+) -> Original:
     """Load the policy of a run, let it play the episodes that its conversions need, and no more than once.
+
+    What would be wrong with each of its conversions is refused here, before anything is played.
 
     Args:
       run: the run.
@@ -88,17 +102,26 @@ def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observ
       margin: differences of the mean return that count as none.
       env: where to play; None for where it was trained.
       observations: a file of observations to use; then nothing is played.
+      logits: whether the conversions are to give logits.
+      float_layers: layers that they are to keep in float.
 
     Raises:
       RunError: the run has no checkpoint.
-      UserError: the observations cannot be read, or the environment not be played.
+      UserError: the observations cannot be read or will not do, or the environment cannot be played.
+      ExportError: logits of a policy that has none.
+      UnknownNameError: no such layer.
     """
     network, spec = agents.load_policy(run)
+    DeployedPolicy(network, spec, logits=logits)
+    layers = [layer.name for layer in network.layers if layer.weights]
+    for name in float_layers:
+        if name not in layers:
+            raise UnknownNameError("layer with weights", name, layers)
     policy = DeployedPolicy(network, spec)
     candidate = candidates.of_run(run, policy)
     shared = network, spec, candidate.name, {"algorithm": run.algorithm, **run.config}
     if observations is not None:
-        return Original(*shared, read_observations(observations))
+        return Original(*shared, check_observations(read_observations(observations), spec.observation), logits=logits)
     if env is None and candidate.env is None:
         raise UsageError(
             f"{run.path} names no environment in which the policy could be calibrated. Name one with --env ENV, or "
@@ -111,17 +134,16 @@ def original(run: Run, *, episodes: int, margin: Margin, env: str | None, observ
             seed = CALIBRATION_SEED + len(visited)
             visited += evaluate.play(
                 policy.act, env, first_seed=seed, episodes=CALIBRATION_EPISODES, progress=progress
-            )[1]
+            ).observations
     with progress_bar(f"{episodes} episodes of {env} with {run.path}") as progress:
         returns = _returns(policy.act, env, episodes, progress)
-    return Original(*shared, np.concatenate(visited), env, returns, margin.beside(float(returns.mean())))
+    return Original(*shared, np.concatenate(visited), env, returns, margin.beside(float(returns.mean())), logits)
 
 
 def _returns(act: Act, env: str, episodes: int, progress: Callable[[float], None]) -> Array:
-    returns, _ = evaluate.play(
+    return evaluate.play(
         act, env, first_seed=EVALUATION_SEED, episodes=episodes, keep_observations=False, progress=progress
-    )
-    return returns
+    ).returns
 
 
 def read_observations(path: Path) -> Array:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from edge.errors import UsageError, UserError
+from edge.errors import UnknownNameError, UsageError, UserError
 from edge.files import check_writable, write_atomically
 from edge.records import to_json
-from tfqrl.options import Margin, check_episodes, import_tensorflow, parse
+from tfqrl.options import Margin, check_episodes, import_tensorflow, optional, parse
 
 if TYPE_CHECKING:
     from converters.recipe import Recipe
@@ -33,7 +33,7 @@ class ConvertCommand:
 
     --recipe all makes a file of every recipe in the folder --out, RECIPE.tflite or RECIPE.tflite.rejected, and one
     table of them, which is also in the folder's comparison.json. It exits with 0 when the table is complete, rejected
-    recipes and all.
+    recipes and all, if any could be made.
 
     Example: tfqrl convert runs/cheetah --recipe int8 --out cheetah.tflite
 
@@ -49,9 +49,9 @@ class ConvertCommand:
       recipe: how to convert: float32, float16, dynamic-int8, int8, int8-full, int16x8, int4, int2 or all.
       target: what it is to run on. With edgetpu, Coral's, it is checked, and compiled if edgetpu_compiler is installed.
       per_tensor: one weight scale a layer rather than one an output.
-      calibration: how activation ranges are taken from observations: min-max, percentile or mse (default: min-max).
+      calibration: how activation ranges are taken from observations (default: min-max).
       calibration_observations: calibrate on this many observations at most (default: 10000).
-      float_layers: names of layers that stay in float.
+      float_layers: names of layers that stay in float (default: none).
       logits: let a discrete policy give its logits instead of a choice.
       observations: a .npy file, (n, *observation shape), episode by episode, to calibrate and compare on instead of
         playing; returns are then not compared.
@@ -60,23 +60,23 @@ class ConvertCommand:
       margin: largest difference of the mean returns that counts as none: a percentage of the float policy's, or a
         return.
       json: write the comparison to this file (with --recipe all: instead of the folder's comparison.json).
-      force: replace existing files.
+      force: replace policies that are there; reports and rejected policies are replaced anyway.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    out: Path
-    recipe: str = "int8"
+    out: Annotated[Path, tyro.conf.arg(metavar="POLICY.tflite")]
+    recipe: Annotated[str, tyro.conf.arg(metavar="RECIPE")] = "int8"
     target: Literal["cpu", "edgetpu"] = "cpu"
     per_tensor: bool = False
-    calibration: Literal["min-max", "percentile", "mse"] | None = None
-    calibration_observations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    float_layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    calibration: Annotated[Literal["min-max", "percentile", "mse"] | None, optional("{min-max,percentile,mse}")] = None
+    calibration_observations: Annotated[int | None, optional("N")] = None
+    float_layers: Annotated[tuple[str, ...], optional("NAME ...")] = ()
     logits: bool = False
-    observations: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
-    env: str | None = None
+    observations: Annotated[Path | None, optional("FILE.npy")] = None
+    env: Annotated[str | None, optional("ENV")] = None
     episodes: int = 20
-    margin: str = "2%"
-    json: Path | None = None
+    margin: Annotated[str, tyro.conf.arg(metavar="MARGIN")] = "2%"
+    json: Annotated[Path | None, optional("FILE.json")] = None
     force: bool = False
 
 
@@ -87,7 +87,15 @@ def main(words: list[str]) -> int:
     margin = Margin.parse(command.margin)
     import_tensorflow()
 
-    recipes = chosen_recipes(command)
+    from edge import report
+    from tfqrl import edgetpu_target
+    from tfqrl.convert import original, save
+    from tfqrl.recipe_table import RecipeTable, convert_all, row, table_text
+    from tfqrl.runs import Run
+
+    recipes, run = chosen_recipes(command), Run.open(command.run)
+    if command.target == "edgetpu":
+        edgetpu_target.check_command(command.recipe, command.out, force=command.force)
     outputs = [command.out]
     if command.recipe == ALL:
         if command.out.exists() and not command.out.is_dir():
@@ -96,31 +104,25 @@ def main(words: list[str]) -> int:
     for output in outputs:
         if output.exists() and not command.force:
             raise UsageError(f"{output} exists already. Give another --out, or --force to replace it.")
-        check_writable(output)
+    check_writable(outputs[0])
     json = command.out / "comparison.json" if command.recipe == ALL and command.json is None else command.json
     if json is not None:
         check_writable(json)
 
-    from edge import report
-    from tfqrl import edgetpu_target
-    from tfqrl.convert import original, save
-    from tfqrl.recipe_table import RecipeTable, convert_all, row, table_text
-    from tfqrl.runs import Run
-
-    if command.target == "edgetpu":
-        edgetpu_target.check_command(command.recipe, command.out, force=command.force)
     policy = original(
-        Run.open(command.run),
+        run,
         episodes=command.episodes,
         margin=margin,
         env=command.env,
         observations=command.observations,
+        logits=command.logits,
+        float_layers=command.float_layers,
     )
     if command.recipe == ALL:
-        rows, rejection = convert_all(policy, recipes, command.out, logits=command.logits), None
+        rows, rejection = convert_all(policy, recipes, command.out), None
     else:
         (recipe,) = recipes
-        conversion = policy.to(recipe, logits=command.logits)
+        conversion = policy.to(recipe)
         path, rejection = save(conversion, recipe, command.out, force=command.force)
         rows = [row(conversion, recipe, path, rejection)]
         print(report.info_text(conversion.artifact, path.stat().st_size))
@@ -129,6 +131,8 @@ def main(words: list[str]) -> int:
         write_atomically(json, to_json(found).encode())
     if command.recipe == ALL:
         print(table_text(found))
+        if all(made.file is None for made in rows):
+            raise UserError("No recipe could be made of this policy. The table says why.")
     if command.target == "edgetpu" and rejection is None:
         print()
         edgetpu_target.compile_for_edgetpu(conversion.artifact, command.out, force=command.force)
@@ -148,7 +152,9 @@ def chosen_recipes(command: ConvertCommand) -> list[Recipe]:
 
     if command.recipe == ALL:
         return [_adapted(recipe, command) for recipe in recipes.RECIPES.values()]
-    recipe = recipes.get(command.recipe)
+    if command.recipe not in recipes.RECIPES:
+        raise UnknownNameError("recipe", command.recipe, (ALL, *recipes.RECIPES))
+    recipe = recipes.RECIPES[command.recipe]
     for option in _options(command):
         able = [name for name, other in recipes.RECIPES.items() if _has(other, option)]
         if recipe.name not in able:

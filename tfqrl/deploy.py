@@ -28,6 +28,7 @@ from edge.files import check_writable, write_atomically
 from edge.records import from_plain
 from tfqrl import service, wheel
 from tfqrl.device import Device, DeviceError
+from tfqrl.options import optional
 from tfqrl.scripts import BENCH, COPY, INSTALL, PROBE, RESTART, ROLLBACK, SERVICE
 
 OLDEST_PYTHON = (3, 10)
@@ -52,9 +53,9 @@ class Options:
     """
 
     bench: bool = False
-    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    json: Annotated[Path | None, optional("FILE.json")] = None
     service: bool = False
-    run_options: Annotated[str | None, arg(metavar='"OPTIONS"')] = None
+    run_options: Annotated[str | None, optional('"OPTIONS"')] = None
     extras: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="EXTRA")] = ()
     trust: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="KEY.pub")] = ()
 

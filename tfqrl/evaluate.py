@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,22 @@ SIDE_BY_SIDE = 128
 Act = Callable[[Array], Array]
 
 
+@dataclass(frozen=True)
+class Episodes:
+    """Episodes that were played.
+
+    Attributes:
+      returns: (episodes,) float64.
+      lengths: of each episode, in steps, (episodes,) int64.
+      observations: for each episode those acted on, (length, *shape), uint8 for frames and float32 otherwise; none at
+        all if they were not to be kept.
+    """
+
+    returns: Array
+    lengths: Array
+    observations: tuple[Array, ...]
+
+
 def play(
     act: Act,
     env: str,
@@ -32,19 +49,15 @@ def play(
     episodes: int,
     keep_observations: bool = True,
     progress: Callable[[float], None] = lambda fraction: None,
-) -> tuple[Array, list[Array]]:
+) -> Episodes:
     """Play episodes seeded first_seed, first_seed + 1, ..., side by side, so that `act` gets them in batches.
 
     `progress` is told the fraction of the work that is done, 0..1.
 
     Raises:
       UserError: an episode does not end, or the environment gives NaN or infinity.
-
-    Returns:
-      The returns, (episodes,) float64; and for each episode the observations acted on, (length, *shape), uint8 for
-      frames and float32 otherwise; none at all if `keep_observations` is false.
     """
-    returns, visited = np.zeros(episodes), []
+    chunks = []
     for begin in range(0, episodes, SIDE_BY_SIDE):
         end = min(begin + SIDE_BY_SIDE, episodes)
         share = (end - begin) / episodes
@@ -52,11 +65,12 @@ def play(
         def chunk_progress(fraction: float, begin: int = begin, share: float = share) -> None:
             progress(begin / episodes + fraction * share)
 
-        returns[begin:end], observations = _play_together(
-            act, env, first_seed + begin, end - begin, keep_observations, chunk_progress
-        )
-        visited += observations
-    return returns, visited
+        chunks.append(_play_together(act, env, first_seed + begin, end - begin, keep_observations, chunk_progress))
+    return Episodes(
+        np.concatenate([chunk.returns for chunk in chunks]),
+        np.concatenate([chunk.lengths for chunk in chunks]),
+        tuple(episode for chunk in chunks for episode in chunk.observations),
+    )
 
 
 def _play_together(
@@ -66,7 +80,7 @@ def _play_together(
     episodes: int,
     keep_observations: bool,
     progress: Callable[[float], None],
-) -> tuple[Array, list[Array]]:
+) -> Episodes:
     with contextlib.ExitStack() as closing:
         copies = [closing.enter_context(contextlib.closing(envs.make(env))) for _ in range(episodes)]
         dtype = envs.policy_spec(copies[0], None).observation.dtype
@@ -74,7 +88,7 @@ def _play_together(
         limit = getattr(copies[0].spec, "max_episode_steps", None) or np.inf
         observations = [copy.reset(seed=first_seed + i)[0] for i, copy in enumerate(copies)]
         visited: list[list[Array]] = [[] for _ in copies]
-        returns = np.zeros(episodes)
+        returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
         playing = list(range(episodes))
         steps = 0
         while playing:
@@ -87,6 +101,7 @@ def _play_together(
                     visited[i].append(observation)
                 observations[i], reward, terminated, truncated, _ = copies[i].step(action)
                 returns[i] += float(reward)
+                lengths[i] = steps
                 if terminated or truncated:
                     playing.remove(i)
                 elif steps >= MAX_EPISODE_STEPS:
@@ -96,4 +111,4 @@ def _play_together(
             progress(1 - len(playing) / episodes * (1 - min(steps / limit, 1)))
     if not np.isfinite(returns).all():
         raise UserError(f"{env} rewards with NaN or infinity. Its simulation has diverged; check the environment.")
-    return returns, [np.stack(episode) for episode in visited] if keep_observations else []
+    return Episodes(returns, lengths, tuple(np.stack(episode) for episode in visited) if keep_observations else ())

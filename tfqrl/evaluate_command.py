@@ -11,7 +11,7 @@ import tyro
 from edge.errors import UsageError
 from edge.files import check_writable, write_atomically
 from edge.records import to_json
-from tfqrl.options import EVALUATION_SEED, Margin, check_episodes, import_tensorflow, parse
+from tfqrl.options import EVALUATION_SEED, Margin, check_episodes, import_tensorflow, optional, parse
 
 MAX_SEED = 2**53 - 1
 
@@ -37,12 +37,12 @@ class EvaluateCommand:
     """
 
     a: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="A")]
-    b: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[B]")] = None
+    b: Annotated[tyro.conf.Positional[Path | None], optional("[B]")] = None
     episodes: int = 100
-    margin: str = "2%"
-    env: str | None = None
+    margin: Annotated[str, tyro.conf.arg(metavar="MARGIN")] = "2%"
+    env: Annotated[str | None, optional("ENV")] = None
     seed: int = EVALUATION_SEED
-    json: Path | None = None
+    json: Annotated[Path | None, optional("FILE.json")] = None
 
 
 def main(words: list[str]) -> int:

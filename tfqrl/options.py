@@ -94,5 +94,10 @@ def check_episodes(episodes: int) -> None:
         )
 
 
+def optional(metavar: str) -> Any:
+    """An option whose default is None, for `Annotated`; its own help says in words what that means."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 def _origin(kind: Any) -> Any:
     return getattr(kind, "__origin__", kind)

@@ -90,7 +90,7 @@ class Pair:
     Attributes:
       difference: mean of B - A over the pairs, with its 95 % interval.
       margin: differences below this were declared, in advance, to be none.
-      verdict: "equivalent", "different" or "undecided": see `converters.compare.equivalence`.
+      verdict: "equivalent", "better" or "worse" (of B), or "undecided": see `converters.compare.equivalence`.
       verdict_interval: the 90 % interval of the mean difference that decides it.
       along_a, along_b: how far the actions of the two differ on the observations that A, or B, met.
     """
@@ -145,31 +145,41 @@ def evaluate_policies(
     """
     loaded = [candidates.load(path) for path in paths]
     env = candidates.common_env(loaded, env)
-    returns, visited, played = [], [], []
+    paired = len(loaded) == 2
+    returns, along, played = [], [], []
     for candidate in loaded:
         with progress_bar(f"{episodes} episodes of {env} with {candidate.path}") as progress:
-            got, met = play(candidate.act, env, first_seed=first_seed, episodes=episodes, progress=progress)
-        returns.append(got)
-        visited.append(met)
+            got = play(
+                candidate.act,
+                env,
+                first_seed=first_seed,
+                episodes=episodes,
+                keep_observations=paired,
+                progress=progress,
+            )
+        returns.append(got.returns)
+        if paired:
+            a, b = loaded
+            along.append(disagreement(a.act, b.act, got.observations, a.spec.action))
         played.append(
             Played(
                 path=str(candidate.path),
                 name=candidate.name,
                 recipe=candidate.recipe,
                 sha256=candidate.sha256,
-                returns=tuple(got.tolist()),
-                lengths=tuple(len(episode) for episode in met),
-                mean=mean_estimate(got),
+                returns=tuple(got.returns.tolist()),
+                lengths=tuple(got.lengths.tolist()),
+                mean=mean_estimate(got.returns),
             )
         )
+        # Its observations would stay in memory while the next policy plays.
+        del got
     pair = None
-    if len(loaded) == 2:
-        a, b = loaded
+    if paired:
         difference = returns[1] - returns[0]
         limit = margin.beside(float(np.mean(returns[0])))
         verdict, interval = equivalence(difference, limit)
-        along_a, along_b = (disagreement(a.act, b.act, met, a.spec.action) for met in visited)
-        pair = Pair(mean_estimate(difference), limit, verdict, interval, along_a, along_b)
+        pair = Pair(mean_estimate(difference), limit, verdict, interval, *along)
     versions = {package: version(package) for package in VERSIONS_OF}
     return Evaluation(SCHEMA_VERSION, tuple(command), versions, env, first_seed, tuple(played), pair)
 
@@ -225,8 +235,10 @@ def evaluation_text(found: Evaluation) -> str:
         {
             "equivalent": f"Equivalent: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies within "
             f"the margin of ±{pair.margin:.4g}.",
-            "different": f"Different: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies beyond the "
-            f"margin of ±{pair.margin:.4g}.",
+            "better": f"B is better: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies above the "
+            f"margin of {pair.margin:.4g}.",
+            "worse": f"B is worse: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], lies below the "
+            f"margin of -{pair.margin:.4g}.",
             "undecided": f"Not shown to be equivalent: the 90 % interval of the difference, [{low:+.2f}, {high:+.2f}], "
             f"reaches across the margin of ±{pair.margin:.4g}. More episodes make it narrower.",
         }[pair.verdict],

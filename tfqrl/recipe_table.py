@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -99,26 +98,28 @@ def row(conversion: Conversion, recipe: Recipe, path: Path, rejection: str | Non
     )
 
 
-def convert_all(original: Original, recipes: Sequence[Recipe], folder: Path, *, logits: bool) -> list[Row]:
+def convert_all(original: Original, recipes: Sequence[Recipe], folder: Path) -> list[Row]:
     """Make each recipe's file in `folder`, in place of those that are there, and measure them in turns.
 
-    A recipe that cannot be made of this policy, or is rejected, is a row that says so.
+    A recipe that cannot be made of this policy, or is rejected, is a row that says so. One that cannot be made leaves
+    the file that was there.
+
+    Raises:
+      OutputError: a file cannot be written.
     """
     rows = []
     for recipe in recipes:
         path = folder / f"{recipe.name}.tflite"
         try:
-            conversion = original.to(recipe, logits=logits)
-            written, rejection = save(conversion, recipe, path, force=True)
+            conversion = original.to(recipe)
         except UserError as error:
             rows.append(Row(recipe.plain(), failure=str(error)))
-            written = None
-        else:
-            rows.append(row(conversion, recipe, written, rejection))
-        # What an earlier table left under the other names is not in this one.
+            continue
+        written, rejection = save(conversion, recipe, path, force=True)
+        rows.append(row(conversion, recipe, written, rejection))
+        # What an earlier table left under the other name is not in this one.
         for stale in {path, path.with_name(path.name + ".rejected")} - {written}:
-            with contextlib.suppress(FileNotFoundError):
-                stale.unlink()
+            stale.unlink(missing_ok=True)
     return _timed(rows)
 
 

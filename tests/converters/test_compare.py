@@ -35,7 +35,8 @@ def test_pairs_that_all_differ_alike_leave_no_doubt() -> None:
     assert returns.difference_interval == (-3.0, -3.0)
     assert (returns.float_mean, returns.converted_mean) == (4.5, 1.5)
     assert (returns.margin, returns.verdict) == (3.5, "equivalent")
-    assert compare_returns(np.arange(10.0), np.arange(10.0) - 3.0, first_seed=5, margin=2.5).verdict == "different"
+    assert compare_returns(np.arange(10.0), np.arange(10.0) - 3.0, first_seed=5, margin=2.5).verdict == "worse"
+    assert compare_returns(np.arange(10.0), np.arange(10.0) + 3.0, first_seed=5, margin=2.5).verdict == "better"
 
 
 def test_without_a_margin_there_is_no_verdict() -> None:
@@ -46,13 +47,14 @@ def test_without_a_margin_there_is_no_verdict() -> None:
 # The mean of 1, 2, 3 is 2, its standard error 1 / sqrt(3), Student's t (95 %, 2 degrees of freedom) 2.919986: the 90 %
 # interval is 2 +- 1.685854.
 @pytest.mark.parametrize(
-    ("margin", "verdict"),
-    [(3.69, "equivalent"), (3.68, "undecided"), (2.0, "undecided"), (0.32, "undecided"), (0.31, "different")],
-)
+    ("margin", "gain", "loss"),
+    [(3.69, "equivalent", "equivalent"), (3.68, "undecided", "undecided"), (2.0, "undecided", "undecided"),
+     (0.32, "undecided", "undecided"), (0.31, "better", "worse")],
+)  # fmt: skip
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_verdict_is_where_the_90_percent_interval_lies(margin: float, verdict: str, sign: int) -> None:
+def test_the_verdict_is_where_the_90_percent_interval_lies(margin: float, gain: str, loss: str, sign: int) -> None:
     found, interval = equivalence(sign * np.array([1.0, 2.0, 3.0]), margin)
-    assert found == verdict
+    assert found == (gain if sign > 0 else loss)
     assert interval == pytest.approx(sorted((sign * 0.314146, sign * 3.685854)), abs=1e-6)
 
 

@@ -7,16 +7,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import DATA
 
 from edge import artifact, cli
-from edge.artifact import Manifest, Returns
+from edge.artifact import Comparison, Manifest, Returns
 from edge.errors import OutputError
 from edge.loop_report import RunReport
 from edge.policy import Policy
 from edge.records import from_plain
+from edge.report import comparison_lines
 from edge.safety import Cause
 from edge.ticklog import TickLog
 
@@ -86,6 +88,20 @@ def test_info_tells_of_frames_and_of_what_the_conversion_found(
         assert line in text
     assert cli.main(["info", path, "--json"]) == 0
     assert from_plain(Manifest, json.loads(capsys.readouterr().out), "manifest") == manifest
+
+
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [
+        ("better", "better, by more than 93.3 (two one-sided tests, 5 %)"),
+        ("worse", "worse, by more than 93.3 (two one-sided tests, 5 %)"),
+        ("undecided", "undecided: neither within ±93.3 nor beyond it (two one-sided tests, 5 %); play more episodes"),
+    ],
+)
+def test_a_verdict_that_is_not_equivalence_says_which_way(verdict: Any, says: str) -> None:
+    returns = Returns(20, 7, 900.0, 893.5, -6.5, (-9.0, -4.0), 93.3, verdict)
+    lines = comparison_lines(Comparison(100, 0.1, 0.1, None, returns))
+    assert lines[-1] == f"verdict               {says}"
 
 
 def test_a_policy_for_frames_drives_a_plant_that_gives_them_and_no_other(

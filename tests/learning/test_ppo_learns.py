@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import toy_envs  # noqa: F401  (registers the toys)
 
@@ -17,8 +16,7 @@ def mean_return(path: Path, config: PPOConfig, episodes: int = 20) -> float:
     run = Run.create(path, "ppo", config)
     ppo.train(run)
     policy = DeployedPolicy(*agents.load_policy(run))
-    returns, _ = evaluate.play(policy.act, config.env, first_seed=10_000, episodes=episodes)
-    return float(np.mean(returns))
+    return float(evaluate.play(policy.act, config.env, first_seed=10_000, episodes=episodes).returns.mean())
 
 
 # The wrong sign of an advantage, a value that is not learnt, an action that is scaled twice: each costs more than this.

@@ -32,8 +32,7 @@ def deployed(*, logits: bool = False) -> DeployedPolicy:
 
 
 def visited() -> np.ndarray:
-    _, episodes = evaluate.play(toy_envs.Blob.best, ENV, first_seed=0, episodes=2)
-    return np.concatenate(episodes)
+    return np.concatenate(evaluate.play(toy_envs.Blob.best, ENV, first_seed=0, episodes=2).observations)
 
 
 def written(path: Path, flatbuffer: bytes, spec: PolicySpec, act: Callable[[np.ndarray], np.ndarray]) -> Path:
@@ -124,11 +123,11 @@ def test_the_loop_plays_the_episode_that_the_network_plays(file: Path, tmp_path:
     policy = Policy.load(file)
     with GymPlant(ENV, policy.spec, seed=5) as plant:
         report = ControlLoop(policy, plant, clock=FakeClock(), log=tmp_path / "ticks.log").run(duration_s=40 / 15)
-    expected, episodes = evaluate.play(deployed().act, ENV, first_seed=5, episodes=1)
+    expected = evaluate.play(deployed().act, ENV, first_seed=5, episodes=1)
     assert report.failsafes == {}
-    assert plant.returns[0] == expected[0]
+    assert plant.returns[0] == expected.returns[0]
     header, records = ticklog.read(tmp_path / "ticks.log")
-    np.testing.assert_array_equal(records["observation"][: len(episodes[0])], episodes[0])
+    np.testing.assert_array_equal(records["observation"][: expected.lengths[0]], expected.observations[0])
     assert ticklog.replay(policy, header, records).different == 0
 
 

@@ -1,10 +1,10 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import toy_envs  # noqa: F401  (registers the toys)
-from fakes import DATA
 
 from tfqrl import cli
 
@@ -81,6 +81,34 @@ def test_each_command_has_help(command: str, option: str, capsys: pytest.Capture
     assert option in capsys.readouterr().out
 
 
+def test_help_says_what_force_does_not_protect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of("convert", monkeypatch, capsys)
+    assert "replace policies that are there; reports and rejected policies are replaced anyway" in text
+
+
+@pytest.mark.parametrize(
+    "command", ["train ppo", "convert", "evaluate", "demo", "deploy", "sign", "hil-serve", "hil-keys"]
+)
+def test_help_gives_one_default_and_the_name_of_what_is_wanted(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(command, monkeypatch, capsys)
+    assert "None" not in text
+    assert "(default: )" not in text
+    assert re.search(r"\(default: [^)]*\)\.? \(default:", text) is None
+    assert re.search(r" (STR|PATH)\b", text) is None
+
+
+def help_of(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The help of a command, as one line without the frames that it is drawn in."""
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+
+
 def test_train_resume_and_their_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(tmp_path / "run")
     assert cli.main(["train", "ppo", "--env", "Pendulum-v1", *TINY, "--out", run]) == 0
@@ -100,60 +128,6 @@ def test_a_place_that_cannot_be_written_is_an_error_before_training(
     (tmp_path / "file").write_text("")
     assert cli.main(["train", "ppo", "--env", "Pendulum-v1", *TINY, "--out", str(tmp_path / "file" / "run")]) == 1
     assert "Cannot write" in capsys.readouterr().err
-
-
-def test_a_policy_is_signed_with_a_key_made_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from edge import artifact
-    from edge.errors import UnsignedError
-
-    policy, key = tmp_path / "policy.tflite", tmp_path / "maker"
-    policy.write_bytes((DATA / "arm-int8.tflite").read_bytes())
-    assert cli.main(["sign-key", str(key)]) == 0
-    assert f"{key}.pub" in capsys.readouterr().out
-    assert cli.main(["sign", str(policy), "--key", str(key), "--out", str(tmp_path / "signed.tflite")]) == 0
-    assert artifact.read(tmp_path / "signed.tflite", trust=[f"{key}.pub"]).manifest.name == "arm"
-    with pytest.raises(UnsignedError):
-        artifact.read(policy, trust=[f"{key}.pub"])
-    assert cli.main(["sign", str(policy), "--key", str(key)]) == 0
-    assert policy.read_bytes() == (tmp_path / "signed.tflite").read_bytes()
-    assert cli.main(["sign", __file__, "--key", str(key)]) == 1
-    assert cli.main(["sign-key", str(key)]) == 1
-    assert "exists already" in capsys.readouterr().err
-    other = ["sign", str(policy), "--key", str(key), "--out", str(tmp_path / "other.tflite")]
-    (tmp_path / "other.tflite").write_bytes(b"another")
-    assert cli.main(other) == 2
-    assert "or --force to replace it" in capsys.readouterr().err
-    assert (tmp_path / "other.tflite").read_bytes() == b"another"
-    assert cli.main([*other, "--force"]) == 0
-    assert (tmp_path / "other.tflite").read_bytes() == policy.read_bytes()
-    assert (
-        cli.main(["sign", str(policy), "--key", str(key), "--out", f"{tmp_path}/../{tmp_path.name}/{policy.name}"]) == 0
-    )
-
-
-def test_what_was_looked_at_is_what_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge import artifact
-
-    policy, original = tmp_path / "policy.tflite", artifact.from_bytes
-    policy.write_bytes((DATA / "arm-int8.tflite").read_bytes())
-
-    def exchanged(data: bytes, source: str = "policy") -> artifact.Artifact:
-        policy.write_bytes((DATA / "arm-float32.tflite").read_bytes())
-        return original(data, source)
-
-    assert cli.main(["sign-key", str(tmp_path / "maker")]) == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(artifact, "from_bytes", exchanged)
-        assert cli.main(["sign", str(policy), "--key", str(tmp_path / "maker")]) == 0
-    assert artifact.read(policy).flatbuffer == artifact.read(DATA / "arm-int8.tflite").flatbuffer
-
-
-@pytest.mark.parametrize("option", ["--trust", "--extras"])
-def test_an_option_whose_value_got_lost_is_refused(option: str) -> None:
-    for words in ([option], [option, "--bench"]):
-        with pytest.raises(SystemExit) as error:
-            cli.main(["deploy", "policy.tflite", "pi@host", *words])
-        assert error.value.code == 2
 
 
 @pytest.mark.parametrize(("command", "extras"), [("sign", "train"), ("hil-serve", "train,hil"), ("", "train")])

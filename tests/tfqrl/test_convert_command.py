@@ -9,8 +9,10 @@ import toy_envs  # noqa: F401  (registers the toys)
 from untrained import make_run
 
 from converters import recipe
+from converters.export import ExportError
 from converters.recipe import RECIPES, Tolerance
 from edge import artifact
+from edge.errors import OutputError, UserError
 from edge.policy import Policy
 from edge.records import from_plain
 from tfqrl import cli, convert, recipe_table
@@ -45,6 +47,18 @@ def table(path: Path) -> RecipeTable:
 
 def make_strict(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(recipe.RECIPES, name, replace(RECIPES[name], tolerance=STRICT))
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, error: UserError, *names: str) -> None:
+    """Let some recipes fail."""
+    original = convert.convert
+
+    def refusing(network: Any, spec: Any, chosen: recipe.Recipe, *arguments: Any, **options: Any) -> Any:
+        if chosen.name in names:
+            raise error
+        return original(network, spec, chosen, *arguments, **options)
+
+    monkeypatch.setattr(convert, "convert", refusing)
 
 
 def test_a_conversion_says_whether_the_returns_are_equivalent(
@@ -158,16 +172,7 @@ def test_a_table_without_returns_from_observations_and_the_next_in_its_place(
 def test_a_recipe_that_cannot_be_made_is_a_row_that_says_why(
     run: str, observations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from converters.export import ExportError
-
-    original = convert.convert
-
-    def refusing(network: Any, spec: Any, chosen: recipe.Recipe, *arguments: Any, **options: Any) -> Any:
-        if chosen.name == "int8":
-            raise ExportError("The layer swish has no integer kernel.")
-        return original(network, spec, chosen, *arguments, **options)
-
-    monkeypatch.setattr(convert, "convert", refusing)
+    refuse(monkeypatch, ExportError("The layer swish has no integer kernel."), "int8")
     monkeypatch.setattr(recipe, "RECIPES", {name: RECIPES[name] for name in ("float32", "int8")})
     out = tmp_path / "recipes"
     assert cli.main(["convert", run, "--recipe", "all", "--out", str(out), "--observations", observations]) == 0
@@ -175,6 +180,69 @@ def test_a_recipe_that_cannot_be_made_is_a_row_that_says_why(
         None, "The layer swish has no integer kernel."
     ]  # fmt: skip
     assert "int8 was not made: The layer swish has no integer kernel." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--observations", "nan.npy"], 1, "Calibration observations have NaN or infinity in them, in 1 of 300"),
+        (["--logits"], 1, "Only discrete policies have logits"),
+        (["--float-layers", "outptu"], 2, "Unknown layer with weights 'outptu'. Did you mean 'output'?"),
+    ],
+)
+def test_what_no_recipe_could_be_made_of_is_refused_before_files_are_touched(
+    run: str,
+    words: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = np.zeros((300, 3))
+    bad[7, 1] = np.nan
+    np.save("nan.npy", bad)
+    out = tmp_path / "recipes"
+    out.mkdir()
+    before = {out / f"{name}.tflite": name.encode() for name in RECIPES}
+    for path, content in before.items():
+        path.write_bytes(content)
+    monkeypatch.setattr(convert.evaluate, "play", None)  # nothing is played first
+    assert cli.main(["convert", run, "--recipe", "all", "--force", "--out", str(out), *words]) == code
+    assert capsys.readouterr().err.startswith(f"tfqrl: {message}")
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_where_no_recipe_can_be_made_the_command_fails_and_old_files_stay(
+    run: str, observations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recipe, "RECIPES", {name: RECIPES[name] for name in ("float32", "int8")})
+    refuse(monkeypatch, ExportError("The layer swish has no kernel."), "float32", "int8")
+    out = tmp_path / "recipes"
+    out.mkdir()
+    (out / "int8.tflite").write_bytes(b"the one that was there")
+    words = ["--recipe", "all", "--force", "--out", str(out), "--observations", observations]
+    assert cli.main(["convert", run, *words]) == 1
+    captured = capsys.readouterr()
+    assert "int8 was not made: The layer swish has no kernel." in captured.out
+    assert captured.err == "tfqrl: No recipe could be made of this policy. The table says why.\n"
+    assert {path.name for path in out.iterdir()} == {"comparison.json", "int8.tflite"}
+    assert (out / "int8.tflite").read_bytes() == b"the one that was there"
+
+
+def test_a_full_disk_is_no_row_of_the_table(
+    run: str, observations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OutputError("Cannot write float32.tflite: No space left on device.")
+
+    monkeypatch.setattr(artifact, "write", full)
+    out = tmp_path / "recipes"
+    words = ["--recipe", "all", "--out", str(out), "--observations", observations]
+    assert cli.main(["convert", run, *words]) == 1
+    assert capsys.readouterr().err == "tfqrl: Cannot write float32.tflite: No space left on device.\n"
+    assert not (out / "comparison.json").exists()
 
 
 def test_options_become_those_of_the_recipe() -> None:
@@ -195,15 +263,15 @@ def test_options_become_those_of_the_recipe() -> None:
     assert chosen_recipes(ConvertCommand(Path("run"), Path("out"))) == [RECIPES["int8"]]
 
 
-def test_what_was_asked_for_reaches_the_converter(
-    run: str, observations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_asked_for_reaches_the_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, observations = make_run(tmp_path / "run", "CartPole-v1"), str(tmp_path / "observations.npy")
+    np.save(observations, np.random.default_rng(0).uniform(-1, 1, (300, 4)))
     asked: list[Any] = []
     original = convert.convert
 
     def noting(network: Any, spec: Any, chosen: recipe.Recipe, given: Any, *, logits: bool, **options: Any) -> Any:
         asked.append((chosen.calibration, chosen.per_channel, logits, len(given)))
-        return original(network, spec, chosen, given, **options)
+        return original(network, spec, chosen, given, logits=logits, **options)
 
     monkeypatch.setattr(convert, "convert", noting)
     words = ["--calibration", "mse", "--per-tensor", "--logits", "--observations", observations]
@@ -236,6 +304,26 @@ def test_options_that_mean_nothing_are_refused(
 ) -> None:
     assert cli.main(["convert", run, "--out", str(tmp_path / "policy.tflite"), *words]) == 2
     assert capsys.readouterr().err.startswith(f"tfqrl: {message.format(run=run)}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["no-such-run"], 1, "no-such-run is not a run"),
+        (["{run}", "--target", "edgetpu"], 2, "The Edge TPU computes with 8-bit integers"),
+        (["{run}", "--recipe", "all", "--target", "edgetpu"], 2, "The Edge TPU computes with 8-bit integers"),
+        (["{run}", "--recipe", "al"], 2, "Unknown recipe 'al'. Did you mean 'all'?"),
+        (["{run}", "--recipe", "xyzzy"], 2, "Unknown recipe 'xyzzy'. Known: all, dynamic-int8, float16,"),
+    ],
+)
+def test_a_refused_command_leaves_no_folder(
+    run: str, words: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word.format(run=run) for word in words]
+    out = tmp_path / "folder" / "policy.tflite"
+    assert cli.main(["convert", *given, "--out", str(out), "--json", str(tmp_path / "other" / "found.json")]) == code
+    assert capsys.readouterr().err.startswith(f"tfqrl: {message}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -621,3 +621,11 @@ def test_options_that_cannot_be_are_refused(
 ) -> None:
     assert cli.main(["deploy", str(ARM), "localhost", *options]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--trust", "--extras"])
+def test_an_option_whose_value_got_lost_is_refused(option: str) -> None:
+    for words in ([option], [option, "--bench"]):
+        with pytest.raises(SystemExit) as error:
+            cli.main(["deploy", "policy.tflite", "pi@host", *words])
+        assert error.value.code == 2

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def evaluated(path: Path, *words: str) -> tuple[int, Evaluation]:
 
 @pytest.mark.parametrize(
     ("margin", "code", "verdict", "says"),
-    [("0.02", 0, "equivalent", "Equivalent: the 90 % interval"), ("0.005", 1, "different", "Different: the 90 %")],
+    [("0.02", 0, "equivalent", "Equivalent: the 90 % interval"), ("0.005", 1, "worse", "B is worse: the 90 %")],
 )
 def test_a_known_difference_is_judged_by_the_margin(
     folder: Path, tmp_path: Path, margin: str, code: int, verdict: str, says: str, capsys: pytest.CaptureFixture[str]
@@ -97,12 +98,15 @@ def test_where_the_interval_reaches_across_the_margin_nothing_is_shown(
     assert "Not shown to be equivalent" in capsys.readouterr().out
 
 
-def test_a_percentage_is_one_of_the_first_policys_return(folder: Path, tmp_path: Path) -> None:
+def test_a_percentage_is_one_of_the_first_policys_return(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [str(folder / "off.tflite"), str(folder / "exact.tflite"), "--episodes", "3"]
     code, found = evaluated(tmp_path, *words, "--margin", "50%")
     assert found.pair is not None
     assert found.pair.margin == pytest.approx(0.005, rel=1e-3)
-    assert (code, found.pair.verdict) == (1, "different")
+    assert (code, found.pair.verdict) == (1, "better")
+    assert "B is better: the 90 % interval" in capsys.readouterr().out
 
 
 def test_choices_that_differ_are_counted_and_the_first_is_named(
@@ -167,6 +171,25 @@ def test_a_run_and_its_own_file_are_equivalent_and_one_alone_gives_its_returns(
     assert (code, alone.pair) == (0, None)
     assert alone.policies[0].returns == found.policies[0].returns
     assert "mean return" in capsys.readouterr().out
+
+
+def test_observations_are_kept_only_while_two_are_compared_on_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, off = str(folder / "exact.tflite"), str(folder / "off.tflite")
+    kept: list[int] = []
+    play = paired_evaluation.play
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        played = play(*arguments, **options)
+        kept.append(len(played.observations))
+        return played
+
+    monkeypatch.setattr(paired_evaluation, "play", noting)
+    _, alone = evaluated(tmp_path, exact, "--episodes", "3")
+    assert alone.policies[0].lengths == (1, 1, 1)
+    evaluated(tmp_path, exact, off, "--episodes", "3")
+    assert kept == [0, 3, 3]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -14,11 +14,12 @@ import json
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+import tyro
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError, UserError
@@ -27,6 +28,7 @@ from tfqrl.envs import FloatArray, VectorEnv, spec_of
 from tfqrl.losses import clipped_surrogate, generalized_advantages
 from tfqrl.networks import Categorical, DiagonalGaussian, HostNetwork, mlp
 from tfqrl.normalization import RunningMoments
+from tfqrl.options import optional
 from tfqrl.progress import TrainingProgress
 from tfqrl.runs import Run, State, nested, prefixed
 from tfqrl.signals import StopRequest
@@ -61,7 +63,7 @@ class PPOConfig:
       target_return: stop early when the mean return of the last 100 episodes reaches this.
     """
 
-    env: str
+    env: Annotated[str, tyro.conf.arg(metavar="ENV")]
     steps: int = 1_000_000
     seed: int = 0
     num_envs: int = 16
@@ -82,7 +84,7 @@ class PPOConfig:
     observation_clip: float = 10.0
     normalize_reward: bool = True
     checkpoint_period_s: float = 15.0
-    target_return: float | None = None
+    target_return: Annotated[float | None, optional("RETURN")] = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
