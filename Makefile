@@ -49,6 +49,10 @@ recipes: $(VENV)/bench
 	    $(BIN)/tfqrl convert $$run --recipe all --episodes 100 --margin 2% --force \
 	        --out $${run%/run} --json results/recipes/$$(basename $${run%/run}).json || exit 1; \
 	done
+	for recipe in float32 dynamic-int8 int8 int8-full; do \
+	    $(BIN)/tfqrl evaluate examples/policies/HalfCheetah-v5/run examples/policies/HalfCheetah-v5/$$recipe.tflite \
+	        --episodes 200 --seed 3000000 --json results/evaluations/HalfCheetah-v5-$$recipe.json; \
+	done
 
 results: $(VENV)/train
 	$(BIN)/python benchmarks/results_page.py

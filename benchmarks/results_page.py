@@ -40,7 +40,9 @@ def page() -> str:
             "",
             *rollout_section(load("rollout")),
             "",
-            *recipes_section([load(f"recipes/{path.stem}") for path in sorted((RESULTS / "recipes").glob("*.json"))]),
+            *recipes_section(load_all("recipes")),
+            "",
+            *evaluations_section(load_all("evaluations")),
             "",
             *conversion_section(load("conversion")),
             "",
@@ -54,6 +56,11 @@ def load(name: str) -> dict[str, Any]:
     """The data of one measurement."""
     result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return result
+
+
+def load_all(folder: str) -> list[dict[str, Any]]:
+    """The data of measurements of one kind."""
+    return [load(f"{folder}/{path.stem}") for path in sorted((RESULTS / folder).glob("*.json"))]
 
 
 def measured_by(result: dict[str, Any]) -> str:
@@ -252,6 +259,38 @@ def recipe_row(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['act_of_float32']['value']:.2f}",
         "rejected" if row["rejection"] else "ok",
     )
+
+
+def evaluations_section(results: list[dict[str, Any]]) -> list[str]:
+    """A second look, on fresh episodes, at policies of which single episodes fail."""
+    rows = []
+    for result in results:
+        converted, pair = result["policies"][1], result["pair"]
+        returns = converted["returns"]
+        failed = sum(value < converted["mean"]["value"] / 1.25 for value in returns)
+        difference = pair["difference"]
+        rows.append(
+            (
+                "/".join(Path(converted["path"]).parts[-2:]),
+                str(len(returns)),
+                f"{failed / len(returns):.1%}",
+                f"{difference['value']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]",
+                f"{pair['margin']:.1f}",
+                pair["verdict"],
+            )
+        )
+    return [
+        "### Where 100 episodes do not decide",
+        "",
+        "A policy that falls once in fifty episodes, whatever its bits, has an interval wider than the margin as often as "
+        "not: which episodes fail is chance, and differs between two policies that are equally good. So HalfCheetah's "
+        "files, undecided or not above, against the float policy on 200 other episodes (seeds from 3,000,000). Failed: "
+        "returns below four fifths of the mean.",
+        "",
+        *markdown_table(("policy", "episodes", "failed", "difference of return", "margin", "verdict"), rows),
+        "",
+        "Each by `" + " ".join(results[0]["command"]) + "` and its like.",
+    ]
 
 
 def conversion_section(result: dict[str, Any]) -> list[str]:
