@@ -93,9 +93,10 @@ def main(words: list[str]) -> int:
     from tfqrl.recipe_table import RecipeTable, convert_all, row, table_text
     from tfqrl.runs import Run
 
-    recipes, run = chosen_recipes(command), Run.open(command.run)
+    recipes = chosen_recipes(command)
     if command.target == "edgetpu":
         edgetpu_target.check_command(command.recipe, command.out, force=command.force)
+    run = Run.open(command.run)
     outputs = [command.out]
     if command.recipe == ALL:
         if command.out.exists() and not command.out.is_dir():
