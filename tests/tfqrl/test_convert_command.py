@@ -228,7 +228,7 @@ def test_a_policy_of_short_episodes_plays_until_there_is_enough_to_calibrate_on(
         (["--calibration-observations", "0"], "Calibrate on at least 1 observation, not 0."),
         (["--margin", "0"], "--margin takes a percentage of the mean return"),
         (["--episodes", "1"], "--episodes must be at least 2"),
-        (["--env", "CartPole-v1"], "{run} is for observations float32 [3] and actions [1] between [-2.0] and [2.0];"),
+        (["--env", "CartPole-v1"], "{run} is not for CartPole-v1: it observes 3 numbers (-1..1, -1..1, -8..8), the"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(

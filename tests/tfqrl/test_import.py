@@ -100,9 +100,11 @@ def test_the_environment_gives_the_rate_and_must_have_the_policys_spaces(tmp_pat
     ):
         with pytest.raises(UsageError, match=message):
             imported.create_run(tmp_path / "other", other, "toys/Timed-v0")
-    with pytest.raises(UsageError, match=r"acts by one of 4 choices, the environment 2 numbers \(-2\.\.1, 0\.5\.\.7\)"):
+    with pytest.raises(
+        UsageError, match=r"acts by one of 4 choices, the environment by 2 numbers \(-2\.\.1, 0\.5\.\.7\)"
+    ):
         imported.create_run(tmp_path / "other", sb3.load(DATA / "sb3/dqn.zip"), "toys/Arm-v0")
-    with pytest.raises(UsageError, match=r"acts by 2 numbers .* the environment 2 numbers"):
+    with pytest.raises(UsageError, match=r"acts by 2 numbers .* the environment by 2 numbers"):
         imported.create_run(tmp_path / "other", sb3.load(DATA / "sb3/ppo-unbounded.zip"), "toys/Arm-v0")
     assert not (tmp_path / "other").exists()
 

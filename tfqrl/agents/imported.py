@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tf_keras as keras
 
 from converters.sources import ForeignPolicy
 from converters.sources.layers import Layer, build, describe
-from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
+from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl import envs
 from tfqrl.runs import Run, State, nested
@@ -60,36 +59,5 @@ def restore_policy(config: ImportedConfig, state: State) -> tuple[keras.Model, P
 
 def _rate_hz(name: str, spec: PolicySpec) -> float | None:
     theirs = envs.spec_of(name)
-    for what, ours, other in (
-        ("observes", spec.observation, theirs.observation),
-        ("acts by", spec.action, theirs.action),
-    ):
-        if not _same(ours, other):
-            raise UsageError(
-                f"The policy is not for {name}: it {what} {text(ours)}, the environment {text(other)}. "
-                "Give the --env that it was trained in, or none."
-            )
+    envs.check_fits("The policy", spec, name, theirs)
     return theirs.control_rate_hz
-
-
-def _same(a: ObservationSpec | ActionSpec, b: ObservationSpec | ActionSpec) -> bool:
-    kinds = [(space.shape, getattr(space, "n", None), getattr(space, "dtype", None)) for space in (a, b)]
-    return kinds[0] == kinds[1] and all(
-        x is y is None or (x is not None and y is not None and np.isclose(x, y, rtol=1e-5))
-        for x, y in zip((*a.low, *a.high), (*b.low, *b.high))
-    )
-
-
-def text(space: ObservationSpec | ActionSpec) -> str:
-    """What is observed or done, for people."""
-    if isinstance(space, ActionSpec) and space.n is not None:
-        return f"one of {space.n} choices"
-    shape = "x".join(map(str, space.shape))
-    if not space.low:
-        return f"{shape} bytes"
-    bounds = [f"{_bound(a)}..{_bound(b)}" for a, b in zip(space.low, space.high)]
-    return f"{shape} numbers ({', '.join(bounds[:6])}{', ...' if len(bounds) > 6 else ''})"
-
-
-def _bound(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
