@@ -196,6 +196,31 @@ def test_a_damaged_run_is_refused(change: dict, tmp_path: Path) -> None:
         agents.load_policy(Run.open(run.path))
 
 
+DENSE = {"kind": "dense", "units": 8, "activation": "tanh"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": [{**DENSE, "units": None}]}, r"layer 0 \(dense\) has weights of the shape \(2, None\), "),
+        ({"layers": [{**DENSE, "units": 10**12}]}, r"of the shape \(2, 1000000000000\), .* \(2, 8\)"),
+        ({"layers": [DENSE, {**DENSE, "units": 8}]}, r"layer 1 .dense. has weights of the shape \(8, 8\), .* \(8, 2\)"),
+        ({"layers": [{**DENSE, "kernel": [1, 1]}]}, r"layer 0 \(dense\) cannot be"),
+        ({"layers": [{**DENSE, "kind": "conv2d", "kernel": [1, 1]}]}, r"layer 0 \(conv2d\) cannot be"),
+        ({"layers": [DENSE]}, "4 arrays, the layers take 2"),
+        ({"layers": [DENSE, {**DENSE, "units": 2}, DENSE]}, "lacks policy/4"),
+        ({"layers": [{**DENSE, "kind": "lstm"}]}, r"kind is 'lstm'; expected 'dense' or 'conv2d' or"),
+    ],
+)  # fmt: skip
+def test_an_edited_configuration_is_refused_with_what_is_wrong(change: dict, message: str, tmp_path: Path) -> None:
+    run = imported.create_run(tmp_path / "run", foreign(), None)
+    plain = json.loads((run.path / "config.json").read_text())
+    plain["config"].update(change)
+    (run.path / "config.json").write_text(json.dumps(plain))
+    with pytest.raises(RunError, match=message):
+        agents.load_policy(Run.open(run.path))
+
+
 def test_importing_needs_neither_pytorch_nor_stable_baselines3(tmp_path: Path) -> None:
     program = f"""
 import sys

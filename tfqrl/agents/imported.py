@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,54 @@ def create_run(path: str | Path, foreign: ForeignPolicy, env: str | None) -> Run
 
 def restore_policy(config: ImportedConfig, state: State) -> tuple[keras.Model, PolicySpec]:
     """The network of a checkpoint, and its spec."""
+    arrays = nested(state, "policy")
+    _check_layers(config, arrays)
     network = build(config.spec.observation.shape, config.layers)
-    network.set_weights([state[f"policy/{i}"] for i in range(len(nested(state, "policy")))])
+    network.set_weights([arrays[str(i)] for i in range(len(arrays))])
     return network, config.spec
+
+
+def _check_layers(config: ImportedConfig, arrays: State) -> None:
+    """See whether the checkpoint has the layers' weights, before layers of whatever size config.json says are built.
+
+    Raises:
+      ValueError: it does not, or there can be no such layer.
+    """
+    shape, taken = config.spec.observation.shape, 0
+    for i, layer in enumerate(config.layers):
+        place = f"layer {i} ({layer.kind})"
+        if layer.kind == "flatten":
+            shape = (math.prod(shape),)
+        if layer.kind in ("flatten", "activation"):
+            continue
+        convolution = layer.kind == "conv2d"
+        if (
+            convolution != (layer.kernel is not None)
+            or min(layer.strides) < 1
+            or not shape
+            or (convolution and len(shape) != 3)
+        ):
+            raise ValueError(f"{place} cannot be with these settings, behind values of the shape {shape}")
+        kernel = (*(layer.kernel or ()), shape[-1], layer.units)
+        for expected in (kernel, (layer.units,))[: 1 + layer.bias]:
+            if str(taken) not in arrays:
+                raise ValueError(f"it lacks policy/{taken}, of {place}")
+            if arrays[str(taken)].shape != expected:
+                found = arrays[str(taken)].shape
+                raise ValueError(f"{place} has weights of the shape {expected}, the checkpoint some of {found}")
+            taken += 1
+        shape = (*_image(layer, shape), arrays[str(taken - 1)].shape[-1])
+    if len(arrays) != taken:
+        raise ValueError(f"it has {len(arrays)} arrays, the layers take {taken}")
+
+
+def _image(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What stands before the last dimension behind a dense layer or a convolution."""
+    if layer.kernel is None:
+        return shape[:-1]
+    if layer.padding == "same":
+        return tuple(math.ceil(size / stride) for size, stride in zip(shape, layer.strides))
+    return tuple((size - taps) // stride + 1 for size, taps, stride in zip(shape, layer.kernel, layer.strides))
 
 
 def _rate_hz(name: str, spec: PolicySpec) -> float | None:
