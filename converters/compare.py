@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from converters.recipe import RECIPES, Recipe
+from converters.recipe import Recipe
 from edge.artifact import ActionSpec, Comparison, Returns
 from edge.errors import UsageError
 from edge.stats import mean_estimate
@@ -123,8 +123,8 @@ def _cure(recipe: Recipe) -> str:
     if recipe.weight_bits == 16:
         return "What may cure it: --recipe float32, if weights lie beyond what 16-bit floats can hold."
     cures = []
-    if RECIPES[recipe.name].per_channel and not recipe.per_channel:
-        cures.append("per-channel scales (leave out --per-tensor)")
+    if recipe.weight_bits <= 8 and not recipe.per_channel:
+        cures.append("--weight-scales per-channel")
     if recipe.calibrated:
         others = [kind for kind in ("min-max", "percentile", "mse") if kind != recipe.calibration]
         cures.append(f"--calibration {' or '.join(others)}")

@@ -97,7 +97,7 @@ def quantise_layer(
     if grid.scale.ndim and not recipe.per_channel:
         raise GridError(
             f"The grid of the layer {layer} has a scale for each output, and this recipe one for a layer. Convert with "
-            "one scale an output: int8 without --per-tensor, for one."
+            "--weight-scales per-channel."
         )
     bits = grid.bits if recipe.weight_bits < 8 else 8
     if not dense:
@@ -130,9 +130,9 @@ def quantise_layer(
     version = _VERSIONS[graph.code(operator), operands, bits]
     if activations is None:
         operator.builtinOptions.asymmetricQuantizeInputs = dense
-        if dense and len(scale) > 1:
-            # An older kernel would take the first output's scale for all, and err without a word.
-            version = max(version, 12)
+    if dense and len(scale) > 1 and recipe.activations != "int16":
+        # tflite-runtime 2.14 takes the first output's scale for all without a word, or (static, on ARM) crashes.
+        version = max(version, 12)
     graph.set_version(operator, graph.code(operator), version)
 
 

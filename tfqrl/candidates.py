@@ -87,31 +87,12 @@ def common_env(candidates: Sequence[Candidate], asked: str | None) -> str:
             f"{a.path} was trained in {first}, {b.path} in {second}. Name the one to play in with --env ENV."
         )
     env = asked or next(iter(named))
-    made = envs.make(env)
-    spec = envs.policy_spec(made, None)
-    made.close()
+    theirs = envs.spec_of(env)
     for candidate in candidates:
-        if _interface(candidate.spec) != _interface(spec):
-            raise UsageError(
-                f"{candidate.path} is for {_described(candidate.spec)}; {env} has {_described(spec)}. "
-                "Give policies and an environment that fit each other."
-            )
+        envs.check_fits(str(candidate.path), candidate.spec, env, theirs)
     return env
 
 
 def _trained_in(training: dict[str, Any]) -> str | None:
     env = training.get("env")
     return env if isinstance(env, str) and env else None
-
-
-def _interface(spec: PolicySpec) -> tuple[Any, ...]:
-    return spec.observation.shape, spec.observation.dtype, spec.action
-
-
-def _described(spec: PolicySpec) -> str:
-    observation, action = spec.observation, spec.action
-    if action.discrete:
-        actions = f"{action.n} choices"
-    else:
-        actions = f"actions {list(action.shape)} between {list(action.low)} and {list(action.high)}"
-    return f"observations {observation.dtype} {list(observation.shape)} and {actions}"

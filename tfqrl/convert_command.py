@@ -48,7 +48,7 @@ class ConvertCommand:
       out: the policy file to write; with --recipe all, the folder.
       recipe: how to convert: float32, float16, dynamic-int8, int8, int8-full, int16x8, int4, int2 or all.
       target: what it is to run on. With edgetpu, Coral's, it is checked, and compiled if edgetpu_compiler is installed.
-      per_tensor: one weight scale a layer rather than one an output.
+      weight_scales: per-tensor: one scale a layer; per-channel: one an output (default: the recipe's own).
       calibration: how activation ranges are taken from observations (default: min-max).
       calibration_observations: calibrate on this many observations at most (default: 10000).
       float_layers: names of layers that stay in float (default: none).
@@ -67,7 +67,7 @@ class ConvertCommand:
     out: Annotated[Path, tyro.conf.arg(metavar="POLICY.tflite")]
     recipe: Annotated[str, tyro.conf.arg(metavar="RECIPE")] = "int8"
     target: Literal["cpu", "edgetpu"] = "cpu"
-    per_tensor: bool = False
+    weight_scales: Annotated[Literal["per-tensor", "per-channel"] | None, optional("{per-tensor,per-channel}")] = None
     calibration: Annotated[Literal["min-max", "percentile", "mse"] | None, optional("{min-max,percentile,mse}")] = None
     calibration_observations: Annotated[int | None, optional("N")] = None
     float_layers: Annotated[tuple[str, ...], optional("NAME ...")] = ()
@@ -159,7 +159,7 @@ def chosen_recipes(command: ConvertCommand) -> list[Recipe]:
     for option in _options(command):
         able = [name for name, other in recipes.RECIPES.items() if _has(other, option)]
         if recipe.name not in able:
-            name = "per_tensor" if option == "per_channel" else option
+            name = "weight_scales" if option == "per_channel" else option
             raise UsageError(
                 f"The recipe {recipe.name} has no --{name.replace('_', '-')}; that is for {', '.join(able)}."
             )
@@ -168,7 +168,7 @@ def chosen_recipes(command: ConvertCommand) -> list[Recipe]:
 
 def _options(command: ConvertCommand) -> dict[str, Any]:
     given = {
-        "per_channel": False if command.per_tensor else None,
+        "per_channel": None if command.weight_scales is None else command.weight_scales == "per-channel",
         "calibration": command.calibration,
         "calibration_observations": command.calibration_observations,
         "float_layers": command.float_layers or None,

@@ -93,6 +93,42 @@ def spec_of(name: str) -> PolicySpec:
         return policy_spec(env, None)
 
 
+def check_fits(who: str, spec: PolicySpec, name: str, theirs: PolicySpec) -> None:
+    """See whether a policy can act in the environment called `name`, whose spec is `theirs`; `who` names the policy.
+
+    Raises:
+      UsageError: they observe or act otherwise. Bounds of actions may differ as much as float32 rounds them; those of
+        observations change nothing of what a policy does.
+    """
+    ours, acts, other = spec.observation, spec.action, theirs.action
+    bounds = zip((*acts.low, *acts.high), (*other.low, *other.high))
+    if (ours.shape, ours.dtype) != (theirs.observation.shape, theirs.observation.dtype):
+        difference = f"observes {text(ours)}, the environment {text(theirs.observation)}"
+    elif (acts.shape, acts.n) != (other.shape, other.n) or not all(_near(a, b) for a, b in bounds):
+        difference = f"acts by {text(acts)}, the environment by {text(other)}"
+    else:
+        return
+    raise UsageError(f"{who} is not for {name}: it {difference}. Give the --env that it was trained in.")
+
+
+def _near(a: float | None, b: float | None) -> bool:
+    return a is b is None or (a is not None and b is not None and bool(np.isclose(a, b, rtol=1e-5)))
+
+
+def text(space: ObservationSpec | ActionSpec) -> str:
+    """What is observed or done, for people."""
+    if isinstance(space, ActionSpec) and space.n is not None:
+        return f"one of {space.n} choices"
+    shape = "x".join(map(str, space.shape))
+    if not space.low:
+        return f"{shape} bytes"
+    if all(bound is None for bound in (*space.low, *space.high)):
+        return f"{shape} numbers (unbounded)"
+    pairs = [(("" if b is None else f"{b:g}") for b in pair) for pair in zip(space.low, space.high)]
+    bounds = ["..".join(pair) for pair in pairs[:6]]
+    return f"{shape} numbers ({', '.join(bounds)}{', ...' if len(pairs) > 6 else ''})"
+
+
 def control_rate_hz(env: gymnasium.Env[Any, Any]) -> float | None:
     """Control steps per second of simulated time, where the environment has a notion of it."""
     # MuJoCo environments and Pendulum say how long a step is; CartPole calls it tau. The render rate, which others

@@ -149,6 +149,7 @@ def _onnx(words: list[str]) -> int:
 
 def _keep(foreign: ForeignPolicy, out: Path, env: str | None) -> int:
     """Make the run of a policy that was read, and say what it is."""
+    from tfqrl import envs
     from tfqrl.agents import imported
 
     run = imported.create_run(out, foreign, env)
@@ -163,9 +164,9 @@ def _keep(foreign: ForeignPolicy, out: Path, env: str | None) -> int:
         f"Imported: {run.path}\n"
         f"  origin       {', '.join(f'{name} {value}' for name, value in foreign.origin.items())}\n"
         f"  network      {_network_text(imported.describe(foreign.network))}\n"
-        f"  observation  {imported.text(spec.observation)}\n"
+        f"  observation  {envs.text(spec.observation)}\n"
         f"  normaliser   {normalized}\n"
-        f"  action       {imported.text(spec.action)}\n"
+        f"  action       {envs.text(spec.action)}\n"
         f"  environment  {env or 'not named: give --env, or observations to convert it with'}\n"
         f"Convert it with: tfqrl convert {run.path} --recipe int8 --out policy.tflite{observations}"
     )

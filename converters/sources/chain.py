@@ -169,6 +169,11 @@ class Chain:
 
     def _settle(self, place: str, following: Linear | None, *, last: bool = False) -> None:
         """Put what is pending where it belongs, before something that is not elementwise."""
+        if self._clipped_at and self.entries:
+            raise ImportPolicyError(
+                f"{self._clipped_at} does not clip actions to their bounds; between layers only a clip at 0, which is "
+                "Relu, can be represented."
+            )
         if self._clipped_at:
             raise ImportPolicyError(
                 f"{self._clipped_at} is neither a clip of the observation to -c and c nor one to the action bounds: it "
@@ -185,7 +190,10 @@ class Chain:
             before.scale_outputs(*self._channelwise(self._scale, self._shift, before.kernel, place))
         elif following is not None:
             if following.padding == "same" and self._shift.any():
-                raise ImportPolicyError(f"{place} pads with zeros what was shifted before: it cannot be represented.")
+                raise ImportPolicyError(
+                    f"{place} pads with zeros what was shifted before: it cannot be represented. Export it without "
+                    "padding."
+                )
             channels = following.kernel.shape[-2]
             if following.kernel.ndim == 2:
                 following.scale_inputs(self._scale, self._shift)

@@ -9,8 +9,9 @@ weights are put into Keras' order when they meet it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def load(path: str | Path, spec: PolicySpec, *, output: str | None = None, unit_
       ImportPolicyError: the file is damaged, hostile, or not valid ONNX; it has operators that are not supported, or
         not in this order; it does not fit the spec.
     """
-    graph = onnx_file.read(path, output)
+    graph = onnx_file.read(path, [*_Reader.ARRANGING, *_Reader.COMPUTING], output)
     # What overflows is found where the weights are finished.
     with np.errstate(all="ignore"):
         reader = _Reader(graph, spec)
@@ -63,46 +64,20 @@ class _Reader:
 
     def take(self, step: Step) -> None:
         """One more operation."""
-        arranging = {
-            "Identity": lambda step: self.position,
-            "Cast": self._cast,
-            "Flatten": self._flatten,
-            "Reshape": self._reshape,
-            "Squeeze": self._squeeze,
-            "Transpose": lambda step: self.position.transpose(step.attributes.get("perm")),
-            "Unsqueeze": lambda step: np.expand_dims(self.position, _axes(step)),
-        }
-        computing = {
-            "Add": self._elementwise,
-            "ArgMax": self._argmax,
-            "Clip": self._clip,
-            "Conv": self._conv,
-            "Div": self._elementwise,
-            "Gemm": self._gemm,
-            "MatMul": self._matmul,
-            "Mul": self._elementwise,
-            "Relu": lambda step: self.chain.activation("relu", step.place),
-            "Sigmoid": lambda step: self.chain.activation("sigmoid", step.place),
-            "Sub": self._elementwise,
-            "Tanh": lambda step: self.chain.activation("tanh", step.place),
-        }
-        if step.op in arranging:
+        if step.op in self.ARRANGING:
             _constants(step, 1)
             try:
-                self.position = arranging[step.op](step)
+                self.position = self.ARRANGING[step.op](self, step)
             except (ValueError, LookupError) as error:
                 raise ImportPolicyError(f"{step.place} does not fit what it is fed: {error}.") from error
             if self.position.ndim > onnx_file.MAX_RANK:
                 raise ImportPolicyError(f"{step.place} gives {self.position.ndim} dimensions: refused.")
-        elif step.op not in computing:
-            known = ", ".join(sorted([*arranging, *computing]))
-            raise ImportPolicyError(f"{step.place} is not supported. Supported are {known}, and Constant.")
         elif self.chosen_at:
             raise ImportPolicyError(f"{step.place} computes with the choice of {self.chosen_at}: not supported.")
         elif self.in_bytes:
             raise ImportPolicyError(f"{step.place} computes with bytes; cast frames to float first.")
         else:
-            computing[step.op](step)
+            self.COMPUTING[step.op](self, step)
 
     def finish(self, unit_actions: bool) -> tuple[Any, PolicySpec]:
         """The network, and the spec with what the graph said of normalisation."""
@@ -116,6 +91,12 @@ class _Reader:
         if not self.chosen_at and (self.position.reshape(-1) != np.arange(outputs)).any():
             raise ImportPolicyError("The graph's output is rearranged in a way that is not supported.")
         return self.chain.finish(unit_actions=unit_actions)
+
+    def _transpose(self, step: Step) -> Array:
+        return self.position.transpose(step.attributes.get("perm"))
+
+    def _unsqueeze(self, step: Step) -> Array:
+        return np.expand_dims(self.position, _axes(step))
 
     def _cast(self, step: Step) -> Array:
         from onnx import helper
@@ -142,6 +123,9 @@ class _Reader:
     def _squeeze(self, step: Step) -> Array:
         axes = _axes(step)
         return self.position.squeeze(axes) if axes else self.position.squeeze()
+
+    def _activation(self, step: Step) -> None:
+        self.chain.activation(step.op.lower(), step.place)
 
     def _elementwise(self, step: Step) -> None:
         first, second = step.inputs
@@ -251,6 +235,31 @@ class _Reader:
         spread = np.empty(self.position.size)
         spread[self.position.reshape(-1)] = np.broadcast_to(values, shape).reshape(-1)
         return spread
+
+    # Operators that only change where elements lie.
+    ARRANGING: ClassVar[dict[str, Callable[[_Reader, Step], Array]]] = {
+        "Cast": _cast,
+        "Flatten": _flatten,
+        "Identity": lambda self, step: self.position,
+        "Reshape": _reshape,
+        "Squeeze": _squeeze,
+        "Transpose": _transpose,
+        "Unsqueeze": _unsqueeze,
+    }
+    COMPUTING: ClassVar[dict[str, Callable[[_Reader, Step], None]]] = {
+        "Add": _elementwise,
+        "ArgMax": _argmax,
+        "Clip": _clip,
+        "Conv": _conv,
+        "Div": _elementwise,
+        "Gemm": _gemm,
+        "MatMul": _matmul,
+        "Mul": _elementwise,
+        "Relu": _activation,
+        "Sigmoid": _activation,
+        "Sub": _elementwise,
+        "Tanh": _activation,
+    }
 
 
 def _constants(step: Step, least: int, most: int | None = None) -> list[Array]:

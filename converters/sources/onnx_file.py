@@ -7,7 +7,7 @@ The `onnx` package parses and checks; nothing here computes. A file that is host
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from edge.files import read_bounded
 MAX_FILE_BYTES = 32 * 2**20
 MAX_NODES = 1000
 MAX_RANK = 8
+# A tensor is kept again, in 64 bits, wherever it is used, and a small file may use one without end.
+MAX_ELEMENTS = 16 * 2**20
 # From here on operators broadcast as numpy does.
 OLDEST_OPSET = 7
 
@@ -73,12 +75,17 @@ class Graph:
     origin: dict[str, Any]
 
 
-def read(path: str | Path, output: str | None = None) -> Graph:
+def read(path: str | Path, operators: Collection[str], output: str | None = None) -> Graph:
     """The row of operations that leads to `output`, which may be left out if there is only one.
+
+    Args:
+      path: the file.
+      operators: those that may be in the row.
+      output: the name of one of the graph's outputs.
 
     Raises:
       ImportPolicyError: the file cannot be read or is not a valid ONNX model, keeps weights outside, is too large, or
-        there is no single row of operations from one input to the output.
+        there is no single row of these operators from one input to the output.
     """
     try:
         import onnx
@@ -92,7 +99,7 @@ def read(path: str | Path, output: str | None = None) -> Graph:
         model = onnx.ModelProto.FromString(data)
         _check_bounds(model, str(path))
         onnx.checker.check_model(model)
-        return _row(model, str(path), output)
+        return _row(model, str(path), operators, output)
     except ImportPolicyError:
         raise
     except Exception as error:
@@ -142,7 +149,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from attribute.tensors
 
 
-def _row(model: Any, source: str, output: str | None) -> Graph:
+def _row(model: Any, source: str, operators: Collection[str], output: str | None) -> Graph:
     from onnx import helper, numpy_helper
 
     graph = model.graph
@@ -158,6 +165,9 @@ def _row(model: Any, source: str, output: str | None) -> Graph:
         reads = f"{len(entries)} inputs ({', '.join(map(shown, entries[:10]))})" if entries else "no input"
         raise ImportPolicyError(f"{shown(chosen)!r} of {source} depends on {reads}; a policy reads one observation.")
 
+    _check_operators(graph, entries[0], needed, operators)
+    sigmoids = {name for node in graph.node if node.op_type == "Sigmoid" for name in node.output}
+    elements = 0
     flow, constants, steps = entries[0], dict[str, Array](), list[Step]()
     for index, node in enumerate(graph.node):
         if not any(name in needed for name in node.output):
@@ -176,11 +186,19 @@ def _row(model: Any, source: str, output: str | None) -> Graph:
                 values.append(FLOW)
             elif not name or name in constants:
                 values.append(constants[name] if name else None)
+            elif node.op_type == "Mul" and not sigmoids.isdisjoint(node.input):
+                raise ImportPolicyError(
+                    f"{place} multiplies by a Sigmoid, as an activation such as SiLU or GELU does: not supported. Of "
+                    "activations Relu, Tanh and Sigmoid are."
+                )
             else:
                 raise ImportPolicyError(
                     f"{place} reads {shown(name)!r}, which is not what the step before it gives: branches, skipped "
                     "connections and secondary outputs are not supported."
                 )
+        elements += sum(value.size for value in values if isinstance(value, np.ndarray))
+        if elements > MAX_ELEMENTS:
+            raise ImportPolicyError(f"{source} works with more constants than the {MAX_ELEMENTS} that are read.")
         step = Step(
             node.op_type,
             place,
@@ -210,6 +228,21 @@ def _row(model: Any, source: str, output: str | None) -> Graph:
     }
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(entry.elem_type))
     return Graph(shown(entries[0]), shape, dtype, tuple(steps), origin)
+
+
+def _check_operators(graph: Any, entry: str, needed: set[str], operators: Collection[str]) -> None:
+    """Refuse what is not known, before it is refused for standing in a branch, as most of it does."""
+    computed = {entry}
+    for index, node in enumerate(graph.node):
+        if computed.isdisjoint(node.input) or needed.isdisjoint(node.output):
+            continue
+        computed.update(node.output)
+        if node.op_type not in operators:
+            activation = ": it is part of an activation such as GELU" if node.op_type == "Erf" else ""
+            raise ImportPolicyError(
+                f"{_place(node, index, entry)} is not supported{activation}. Supported are "
+                f"{', '.join(sorted(operators))}, and Constant."
+            )
 
 
 def _choose(names: list[str], source: str, output: str | None) -> str:

@@ -97,5 +97,6 @@ def _padding(
         return "same", (same[0], same[1])
     raise ImportPolicyError(
         f"{step.place} pads by {pads[:8]}; only none and what Keras calls 'same', here "
-        f"{[*ahead, *behind]}, can be represented."
+        f"{[*ahead, *behind]}, can be represented. Export it without padding, or with an explicit size "
+        "that these pads fit."
     )

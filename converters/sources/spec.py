@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import UsageError
 
@@ -70,6 +72,9 @@ def _each(bounds: Bounds, actions: int, which: str) -> tuple[float | None, ...]:
         raise UsageError(
             f"{len(given)} {which} bounds were given for {actions} action elements; give one, or {actions}."
         )
+    # Policies compute in float32, and environments keep their bounds in it.
+    with np.errstate(over="ignore"):
+        given = tuple(None if value is None else float(np.float32(value)) for value in given)
     if any(value is not None and not math.isfinite(value) for value in given):
         raise UsageError(f"A {which} bound is not finite; give none where the action is unbounded.")
     return given

@@ -10,7 +10,7 @@ from fakes import DATA
 from onnx import TensorProto
 from onnx_graphs import box, graph, weights, write
 
-from converters.sources import ImportPolicyError
+from converters.sources import ImportPolicyError, onnx_file
 from converters.sources.onnx import load
 from converters.sources.spec import policy_spec
 
@@ -26,7 +26,10 @@ REFUSED = {
     "two computed": ([("MatMul", "x w", "h"), ("Mul", "h h", "y")], TO_TWO,
                      r"Mul \(node 1, fed by 'h'\) joins two computed tensors"),
     "clip in the middle": ([("MatMul", "x w", "h"), ("Clip", "h low high", "t"), ("Tanh", "t", "y")], TO_TWO,
-                           r"Clip \(node 1, fed by 'h'\) is neither a clip"),
+                           r"Clip \(node 1, fed by 'h'\) .*between layers only a clip at 0"),
+    "hidden clip": ([("MatMul", "x w", "h"), ("Clip", "h low high", "t"), ("MatMul", "t v", "y")],
+                    {**TO_TWO, "v": weights(2, 2)},
+                    r"Clip \(node 1, fed by 'h'\) .*between layers only a clip at 0, which is Relu, can be"),
     "other clip": ([("MatMul", "x w", "h"), ("Clip", "h low high", "y")], TO_TWO,
                    r"Clip \(node 1, fed by 'h'\) clips actions to other bounds than the environment's"),
     "lopsided clip in front": ([("Clip", "x low high", "t"), ("MatMul", "t w", "y")], TO_TWO, "cannot be represented"),
@@ -67,10 +70,54 @@ def test_what_cannot_be_represented_is_refused_with_its_place(case: str, tmp_pat
         load(path, box(-2.0, 2.0))
 
 
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([("MatMul", "x w", "h"), ("Sigmoid", "h", "s"), ("Mul", "h s", "y")],
+         r"Mul \(node 2, fed by 's'\) .*an activation such as SiLU or GELU.* Relu, Tanh and Sigmoid are"),
+        ([("MatMul", "x w", "h"), ("Div", "h k", "d"), ("Erf", "d", "e"), ("Add", "e k", "a"), ("Mul", "h a", "y")],
+         r"Erf \(node 2, fed by 'd'\) is not supported: it is part of an activation such as GELU"),
+        ([("MatMul", "x w", "h"), ("ReduceMean", "h", "m"), ("Sub", "h m", "d"), ("Tanh", "d", "y")],
+         r"ReduceMean \(node 1, fed by 'h'\) is not supported. Supported are Add"),
+    ],
+)  # fmt: skip
+def test_an_operator_that_is_not_supported_is_named_although_it_stands_in_a_branch(
+    nodes: list, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ImportPolicyError, match=message):
+        load(write(tmp_path, graph(nodes, TO_TWO)), box(-2.0, 2.0))
+
+
+def test_an_operator_that_the_output_does_not_need_may_be_any(tmp_path: Path) -> None:
+    nodes = [("MatMul", "x w", "y"), ("Softplus", "y", "std")]
+    load(write(tmp_path, graph(nodes, TO_TWO, outputs=("y", "std"))), box(None, None), output="y")
+
+
+def test_weights_that_are_used_again_and_again_are_counted_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    square = {"w": weights(6, 6), "v": weights(5, 6), "i": np.ones((5, 6), np.int8)}
+    again = [("MatMul", "x v", "h0"), *(("MatMul", f"h{i} w", f"h{i + 1}") for i in range(4))]
+    path = write(tmp_path, graph(again, square, outputs=("h4",)))
+    casts = [("Cast", f"c{i}" if i else "i", f"c{i + 1}", {"to": TensorProto.DOUBLE}) for i in range(4)]
+    cast = tmp_path / "cast.onnx"
+    cast.write_bytes(graph([*casts, ("MatMul", "x c4", "y")], square))
+    for name, elements in ((path, 30 + 4 * 36), (cast, 4 * 30 + 30)):
+        monkeypatch.setattr(onnx_file, "MAX_ELEMENTS", elements)
+        load(name, box(None, None, actions=6))
+        monkeypatch.setattr(onnx_file, "MAX_ELEMENTS", elements - 1)
+        with pytest.raises(ImportPolicyError, match="more constants than the"):
+            load(name, box(None, None, actions=6))
+
+
 CONVOLUTIONS = {
     "groups": ({"group": 2}, weights(2, 1, 3, 3), "groups or dilations"),
     "dilations": ({"dilations": [2, 2]}, weights(2, 2, 3, 3), "groups or dilations"),
-    "one-sided pads": ({"pads": [2, 0, 0, 0]}, weights(2, 2, 3, 3), r"pads by \[2, 0, 0, 0\]"),
+    "one-sided pads": (
+        {"pads": [2, 0, 0, 0]},
+        weights(2, 2, 3, 3),
+        r"pads by \[2, 0, 0, 0\].*Export it without padding, or with .*explicit",
+    ),
     "huge pads": ({"pads": [2**40] * 4}, weights(2, 2, 3, 3), "pads by"),
     "huge strides": ({"strides": [2**60, 1]}, weights(2, 2, 3, 3), "has strides of"),
     "too large": ({}, weights(2, 2, 13, 3), r"a kernel of \(13, 3\) for an image of \(12, 12\)"),
@@ -87,6 +134,15 @@ def test_convolutions_that_keras_lacks_are_refused(case: str, tmp_path: Path) ->
     data = graph(nodes, {"k": kernel, "c": np.float32(255)}, inputs=(1, 2, 12, 12))
     with pytest.raises(ImportPolicyError, match=message):
         load(write(tmp_path, data), policy_spec((12, 12, 2), 3, discrete=True, frames=True))
+
+
+def test_a_shift_before_padding_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    nodes = [("Div", "x c", "d"), ("Sub", "d k", "s"), ("Conv", "s v", "h", {"pads": [1, 1, 1, 1]}),
+             ("Flatten", "h", "y")]  # fmt: skip
+    constants = {"c": np.float32(255), "k": np.float32(0.5), "v": weights(1, 2, 3, 3)}
+    path = write(tmp_path, graph(nodes, constants, inputs=(1, 2, 12, 12)))
+    with pytest.raises(ImportPolicyError, match=r"pads with zeros what was shifted before.*Export it without padding"):
+        load(path, policy_spec((12, 12, 2), 144, discrete=True, frames=True))
 
 
 def test_frames_of_unclear_range_are_refused(tmp_path: Path) -> None:

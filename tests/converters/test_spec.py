@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 
 from converters.sources.spec import policy_spec
@@ -15,6 +16,12 @@ def test_what_is_said_of_a_policy_becomes_its_spec() -> None:
     assert policy_spec((3,), 4, discrete=True) == PolicySpec(vector, ActionSpec((), (), (), 4), None, None)
     frames = ObservationSpec((84, 84, 4), (), (), "uint8")
     assert policy_spec((84, 84, 4), 6, discrete=True, frames=True).observation == frames
+
+
+def test_bounds_are_rounded_to_what_the_policy_computes_in() -> None:
+    assert policy_spec((3,), 1, low=-0.4, high=0.4).action.high == (float(np.float32(0.4)),)
+    with pytest.raises(UsageError, match="upper bound is not finite"):
+        policy_spec((3,), 1, high=1e300)
 
 
 @pytest.mark.parametrize(

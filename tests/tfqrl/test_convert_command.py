@@ -247,18 +247,23 @@ def test_a_full_disk_is_no_row_of_the_table(
 
 def test_options_become_those_of_the_recipe() -> None:
     command = ConvertCommand(
-        Path("run"), Path("out"), per_tensor=True, calibration="mse", calibration_observations=500, float_layers=("a",)
+        Path("run"),
+        Path("out"),
+        weight_scales="per-channel",
+        calibration="mse",
+        calibration_observations=500,
+        float_layers=("a",),
     )
     (chosen,) = chosen_recipes(command)
     assert chosen == replace(
-        RECIPES["int8"], per_channel=False, calibration="mse", calibration_observations=500, float_layers=("a",)
+        RECIPES["int8"], per_channel=True, calibration="mse", calibration_observations=500, float_layers=("a",)
     )
     by_name = {chosen.name: chosen for chosen in chosen_recipes(replace(command, recipe="all"))}
     assert list(by_name) == list(RECIPES)
     assert by_name["float32"] == RECIPES["float32"]
-    assert by_name["int4"] == replace(RECIPES["int4"], per_channel=False, float_layers=("a",))
+    assert by_name["int4"] == replace(RECIPES["int4"], per_channel=True, float_layers=("a",))
     assert by_name["int8-full"] == replace(
-        RECIPES["int8-full"], per_channel=False, calibration="mse", calibration_observations=500
+        RECIPES["int8-full"], per_channel=True, calibration="mse", calibration_observations=500
     )
     assert chosen_recipes(ConvertCommand(Path("run"), Path("out"))) == [RECIPES["int8"]]
 
@@ -274,9 +279,9 @@ def test_what_was_asked_for_reaches_the_converter(tmp_path: Path, monkeypatch: p
         return original(network, spec, chosen, given, logits=logits, **options)
 
     monkeypatch.setattr(convert, "convert", noting)
-    words = ["--calibration", "mse", "--per-tensor", "--logits", "--observations", observations]
+    words = ["--calibration", "mse", "--weight-scales", "per-channel", "--logits", "--observations", observations]
     assert cli.main(["convert", run, "--out", str(tmp_path / "policy.tflite"), *words]) == 0
-    assert asked == [("mse", False, True, 300)]
+    assert asked == [("mse", True, True, 300)]
 
 
 def test_a_policy_of_short_episodes_plays_until_there_is_enough_to_calibrate_on(tmp_path: Path) -> None:
@@ -291,12 +296,15 @@ def test_a_policy_of_short_episodes_plays_until_there_is_enough_to_calibrate_on(
     [
         (["--recipe", "float32", "--calibration", "mse"], "The recipe float32 has no --calibration; that is for int8,"),
         (["--recipe", "int4", "--calibration-observations", "9"], "The recipe int4 has no --calibration-observations;"),
-        (["--recipe", "float16", "--per-tensor"], "The recipe float16 has no --per-tensor; that is for dynamic-int8,"),
+        (
+            ["--recipe", "float16", "--weight-scales", "per-tensor"],
+            "The recipe float16 has no --weight-scales; that is for dynamic-int8,",
+        ),
         (["--recipe", "int8-full", "--float-layers", "a"], "The recipe int8-full has no --float-layers; that is for"),
-        (["--calibration-observations", "0"], "Calibrate on at least 1 observation, not 0."),
+        (["--calibration-observations", "0"], "Calibrate on at least 100 observations, not 0."),
         (["--margin", "0"], "--margin takes a percentage of the mean return"),
         (["--episodes", "1"], "--episodes must be at least 2"),
-        (["--env", "CartPole-v1"], "{run} is for observations float32 [3] and actions [1] between [-2.0] and [2.0];"),
+        (["--env", "CartPole-v1"], "{run} is not for CartPole-v1: it observes 3 numbers (-1..1, -1..1, -8..8), the"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(

@@ -1,8 +1,11 @@
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import toy_envs  # noqa: F401  (registers the toys)
 
-from edge.artifact import ObservationSpec
+from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import UnknownNameError, UsageError, UserError
 from tfqrl import envs
 from tfqrl.envs import VectorEnv
@@ -121,3 +124,24 @@ def test_frames_are_bytes_without_bounds_and_not_for_training() -> None:
 def test_a_vector_of_bytes_is_a_vector_of_numbers() -> None:
     spec = envs.policy_spec(envs.make("toys/Bytes-v0"), None)
     assert spec.observation == ObservationSpec((3,), (0.0,) * 3, (255.0,) * 3)
+
+
+def pendulum(**action: Any) -> PolicySpec:
+    unknown = ObservationSpec((3,), (None,) * 3, (None,) * 3)
+    return PolicySpec(unknown, ActionSpec(**{"shape": (1,), "low": (-2.0,), "high": (2.0,), **action}), None, None)
+
+
+def test_a_policy_fits_an_environment_up_to_the_rounding_of_its_bounds() -> None:
+    theirs = envs.spec_of("Pendulum-v1")
+    # Who exported it need not have known the bounds of what it observes.
+    assert None not in theirs.observation.low
+    envs.check_fits("It", pendulum(low=(-2.0000001,)), "Pendulum-v1", theirs)
+    for other, message in (
+        (pendulum(low=(-1.99,)), r"It is not for Pendulum-v1: it acts by 1 numbers \(-1.99..2\), the environment by 1"),
+        (pendulum(high=(None,)), r"acts by 1 numbers \(-2\.\.\), the environment"),
+        (pendulum(shape=(), low=(), high=(), n=3), "acts by one of 3 choices, the environment by 1 numbers"),
+        (replace(pendulum(), observation=ObservationSpec((2,), (None,) * 2, (None,) * 2)),
+         r"observes 2 numbers \(unbounded\), the environment 3 numbers \(-1\.\.1, -1\.\.1, -8\.\.8\)"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            envs.check_fits("It", other, "Pendulum-v1", theirs)

@@ -100,9 +100,11 @@ def test_the_environment_gives_the_rate_and_must_have_the_policys_spaces(tmp_pat
     ):
         with pytest.raises(UsageError, match=message):
             imported.create_run(tmp_path / "other", other, "toys/Timed-v0")
-    with pytest.raises(UsageError, match=r"acts by one of 4 choices, the environment 2 numbers \(-2\.\.1, 0\.5\.\.7\)"):
+    with pytest.raises(
+        UsageError, match=r"acts by one of 4 choices, the environment by 2 numbers \(-2\.\.1, 0\.5\.\.7\)"
+    ):
         imported.create_run(tmp_path / "other", sb3.load(DATA / "sb3/dqn.zip"), "toys/Arm-v0")
-    with pytest.raises(UsageError, match=r"acts by 2 numbers .* the environment 2 numbers"):
+    with pytest.raises(UsageError, match=r"acts by 2 numbers .* the environment by 2 numbers"):
         imported.create_run(tmp_path / "other", sb3.load(DATA / "sb3/ppo-unbounded.zip"), "toys/Arm-v0")
     assert not (tmp_path / "other").exists()
 
@@ -161,7 +163,8 @@ def test_the_command_says_what_it_imported(tmp_path: Path, capsys: pytest.Captur
         (["import", "sb3", str(PPO), "--out", "run", "--env", "Pendlum-v1"], 2, "Did you mean 'Pendulum-v1'?"),
         (["import", "onnx", "x.onnx", "--out", "run", "--obs", "3", "--act", "1", "--rate", "nan"], 2,
          "nan Hz is no rate of control; give one above 0"),
-        (["import", "onnx", "x.onnx", "--out", "run", "--obs", "3", "--act", "1", "--rate", "-5"], 2, "-5 Hz is no "),
+        (["import", "onnx", "x.onnx", "--out", "run", "--obs", "3", "--act", "1", "--rate", "-5"], 2,
+         "-5 Hz is no rate"),
         (["train", "imported"], 2, "Runs of imported policies cannot be trained"),
         (["train", "importd"], 2, "Unknown algorithm 'importd'. "),
     ],
@@ -190,6 +193,31 @@ def test_a_damaged_run_is_refused(change: dict, tmp_path: Path) -> None:
     plain["config"].update(change)
     (run.path / "config.json").write_text(json.dumps(plain))
     with pytest.raises(RunError):
+        agents.load_policy(Run.open(run.path))
+
+
+DENSE = {"kind": "dense", "units": 8, "activation": "tanh"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": [{**DENSE, "units": None}]}, r"layer 0 \(dense\) has weights of the shape \(2, None\), "),
+        ({"layers": [{**DENSE, "units": 10**12}]}, r"of the shape \(2, 1000000000000\), .* \(2, 8\)"),
+        ({"layers": [DENSE, {**DENSE, "units": 8}]}, r"layer 1 .dense. has weights of the shape \(8, 8\), .* \(8, 2\)"),
+        ({"layers": [{**DENSE, "kernel": [1, 1]}]}, r"layer 0 \(dense\) cannot be"),
+        ({"layers": [{**DENSE, "kind": "conv2d", "kernel": [1, 1]}]}, r"layer 0 \(conv2d\) cannot be"),
+        ({"layers": [DENSE]}, "4 arrays, the layers take 2"),
+        ({"layers": [DENSE, {**DENSE, "units": 2}, DENSE]}, "lacks policy/4"),
+        ({"layers": [{**DENSE, "kind": "lstm"}]}, r"kind is 'lstm'; expected 'dense' or 'conv2d' or"),
+    ],
+)  # fmt: skip
+def test_an_edited_configuration_is_refused_with_what_is_wrong(change: dict, message: str, tmp_path: Path) -> None:
+    run = imported.create_run(tmp_path / "run", foreign(), None)
+    plain = json.loads((run.path / "config.json").read_text())
+    plain["config"].update(change)
+    (run.path / "config.json").write_text(json.dumps(plain))
+    with pytest.raises(RunError, match=message):
         agents.load_policy(Run.open(run.path))
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tf_keras as keras
 
 from converters.sources import ForeignPolicy
 from converters.sources.layers import Layer, build, describe
-from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
+from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl import envs
 from tfqrl.runs import Run, State, nested
@@ -53,43 +53,57 @@ def create_run(path: str | Path, foreign: ForeignPolicy, env: str | None) -> Run
 
 def restore_policy(config: ImportedConfig, state: State) -> tuple[keras.Model, PolicySpec]:
     """The network of a checkpoint, and its spec."""
+    arrays = nested(state, "policy")
+    _check_layers(config, arrays)
     network = build(config.spec.observation.shape, config.layers)
-    network.set_weights([state[f"policy/{i}"] for i in range(len(nested(state, "policy")))])
+    network.set_weights([arrays[str(i)] for i in range(len(arrays))])
     return network, config.spec
+
+
+def _check_layers(config: ImportedConfig, arrays: State) -> None:
+    """See whether the checkpoint has the layers' weights, before layers of whatever size config.json says are built.
+
+    Raises:
+      ValueError: it does not, or there can be no such layer.
+    """
+    shape, taken = config.spec.observation.shape, 0
+    for i, layer in enumerate(config.layers):
+        place = f"layer {i} ({layer.kind})"
+        if layer.kind == "flatten":
+            shape = (math.prod(shape),)
+        if layer.kind in ("flatten", "activation"):
+            continue
+        convolution = layer.kind == "conv2d"
+        if (
+            convolution != (layer.kernel is not None)
+            or min(layer.strides) < 1
+            or not shape
+            or (convolution and len(shape) != 3)
+        ):
+            raise ValueError(f"{place} cannot be with these settings, behind values of the shape {shape}")
+        kernel = (*(layer.kernel or ()), shape[-1], layer.units)
+        for expected in (kernel, (layer.units,))[: 1 + layer.bias]:
+            if str(taken) not in arrays:
+                raise ValueError(f"it lacks policy/{taken}, of {place}")
+            if arrays[str(taken)].shape != expected:
+                found = arrays[str(taken)].shape
+                raise ValueError(f"{place} has weights of the shape {expected}, the checkpoint some of {found}")
+            taken += 1
+        shape = (*_image(layer, shape), arrays[str(taken - 1)].shape[-1])
+    if len(arrays) != taken:
+        raise ValueError(f"it has {len(arrays)} arrays, the layers take {taken}")
+
+
+def _image(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What stands before the last dimension behind a dense layer or a convolution."""
+    if layer.kernel is None:
+        return shape[:-1]
+    if layer.padding == "same":
+        return tuple(math.ceil(size / stride) for size, stride in zip(shape, layer.strides))
+    return tuple((size - taps) // stride + 1 for size, taps, stride in zip(shape, layer.kernel, layer.strides))
 
 
 def _rate_hz(name: str, spec: PolicySpec) -> float | None:
     theirs = envs.spec_of(name)
-    for what, ours, other in (
-        ("observes", spec.observation, theirs.observation),
-        ("acts by", spec.action, theirs.action),
-    ):
-        if not _same(ours, other):
-            raise UsageError(
-                f"The policy is not for {name}: it {what} {text(ours)}, the environment {text(other)}. "
-                "Give the --env that it was trained in, or none."
-            )
+    envs.check_fits("The policy", spec, name, theirs)
     return theirs.control_rate_hz
-
-
-def _same(a: ObservationSpec | ActionSpec, b: ObservationSpec | ActionSpec) -> bool:
-    kinds = [(space.shape, getattr(space, "n", None), getattr(space, "dtype", None)) for space in (a, b)]
-    return kinds[0] == kinds[1] and all(
-        x is y is None or (x is not None and y is not None and np.isclose(x, y, rtol=1e-5))
-        for x, y in zip((*a.low, *a.high), (*b.low, *b.high))
-    )
-
-
-def text(space: ObservationSpec | ActionSpec) -> str:
-    """What is observed or done, for people."""
-    if isinstance(space, ActionSpec) and space.n is not None:
-        return f"one of {space.n} choices"
-    shape = "x".join(map(str, space.shape))
-    if not space.low:
-        return f"{shape} bytes"
-    bounds = [f"{_bound(a)}..{_bound(b)}" for a, b in zip(space.low, space.high)]
-    return f"{shape} numbers ({', '.join(bounds[:6])}{', ...' if len(bounds) > 6 else ''})"
-
-
-def _bound(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
