@@ -6,7 +6,7 @@ The last word is the compiler's (`converters.edgetpu_compiler`), whose source is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ai_edge_litert import schema_py_generated as schema
@@ -59,6 +59,8 @@ class StaticReport:
       parameter_bytes: weights and biases of those that will or may run on the Edge TPU.
       cache_bytes: the memory on its chip, which the compiled program shares with them.
       fits_cache: whether the parameters are not larger than that: an estimate.
+      refused: the operation for which the compiler refuses the whole model, and why; None if there is none. Nothing
+        runs on the Edge TPU then.
     """
 
     operations: tuple[OperationReport, ...]
@@ -68,6 +70,7 @@ class StaticReport:
     parameter_bytes: int
     cache_bytes: int
     fits_cache: bool
+    refused: str | None = None
 
 
 def check(flatbuffer: bytes) -> StaticReport:
@@ -79,13 +82,15 @@ def check(flatbuffer: bytes) -> StaticReport:
     Args:
       flatbuffer: a TFLite model of one subgraph, without an archive behind it.
     """
-    reports = []
+    reports: list[OperationReport] = []
+    refused = None
     # By index of tensor: what comes from the Edge TPU's piece; what is in doubt, and what is cut off, and by what.
     from_tpu: set[int] = set()
     doubtful: dict[int, str] = {}
     cut_off: dict[int, str] = {}
     for operation in operations(flatbuffer):
-        verdict, reason = _alone(operation)
+        refusal = _refusal(operation)
+        verdict, reason = ("CPU", refusal) if refusal else _alone(operation)
         inputs = [tensor.index for tensor in operation.inputs if tensor is not None and tensor.data is None]
         outputs = [tensor.index for tensor in operation.outputs]
         layer = operation.outputs[0].name if outputs else ""
@@ -103,6 +108,13 @@ def check(flatbuffer: bytes) -> StaticReport:
         if verdict == "may map":
             doubtful |= dict.fromkeys(outputs, doubted_by or here)
         reports.append(OperationReport(operation.name, layer, verdict, reason, _parameter_bytes(operation)))
+        if refusal and refused is None:
+            refused = f"{here}: {refusal}"
+    if refused is not None:
+        reports = [
+            replace(report, runs_on="CPU", reason=report.reason or "the compiler refuses the model")
+            for report in reports
+        ]
     counts = {kind: sum(report.runs_on == kind for report in reports) for kind in ("TPU", "may map", "CPU")}
     parameter_bytes = sum(report.parameter_bytes for report in reports if report.runs_on != "CPU")
     return StaticReport(
@@ -113,6 +125,7 @@ def check(flatbuffer: bytes) -> StaticReport:
         parameter_bytes,
         CACHE_BYTES,
         parameter_bytes <= CACHE_BYTES,
+        refused,
     )
 
 
@@ -168,13 +181,23 @@ def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -
     )
 
 
+def _refusal(operation: Operation) -> str | None:
+    """Why the compiler refuses a model with this operation; None if it does not."""
+    rule = RULES.get(operation.name)
+    if rule is None:
+        return None
+    if rule.max_version is not None and operation.version > rule.max_version:
+        return f"its version is {operation.version}; the compiler knows up to {rule.max_version}"
+    if any(tensor is not None and tensor.dynamic for tensor in (*operation.inputs, *operation.outputs)):
+        return "it has a dynamic shape"
+    return None
+
+
 def _alone(operation: Operation) -> tuple[Verdict, str]:
     """Where an operation would run if there were no others."""
     rule = RULES.get(operation.name)
     if rule is None:
         return "CPU", "the Edge TPU has no such operation"
-    if rule.max_version is not None and operation.version > rule.max_version:
-        return "CPU", f"its version is {operation.version}; the compiler knows up to {rule.max_version}"
     for find in (_wrong_tensor, *rule.limits):
         reason = find(operation)
         if reason is not None:
@@ -191,8 +214,6 @@ def _wrong_tensor(operation: Operation) -> str | None:
         if tensor is None:
             continue
         role = _role(index, rule) if index < len(operation.inputs) else "activation"
-        if tensor.dynamic:
-            return "it has a dynamic shape; the compiler refuses the whole model"
         if role == "parameter" and tensor.data is None:
             return "its weights or biases are not constant"
         if role == "index" and tensor.data is None:

@@ -126,6 +126,7 @@ def static_text(report: StaticReport) -> str:
             "",
             f"By its published rules the Edge TPU will run {report.tpu} of {len(report.operations)} operations; "
             f"{report.may_map} more may map, and {report.cpu} will run on the processor.",
+            *([] if report.refused is None else [f"The compiler will refuse the model. {report.refused}."]),
             f"Its {size(report.parameter_bytes)} of parameters {room}: an estimate, because the chip's "
             f"{size(report.cache_bytes)} hold the program too.",
         ]

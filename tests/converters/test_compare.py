@@ -131,11 +131,11 @@ def test_a_gain_is_never_rejected() -> None:
     [
         (RECIPES["float32"], ["please report this"], ["--"]),
         (RECIPES["float16"], ["--recipe float32"], ["--calibration"]),
-        (RECIPES["dynamic-int8"], ["--float-layers"], ["--calibration", "--per-tensor", "8-bit weights"]),
-        (replace(RECIPES["dynamic-int8"], per_channel=False), ["leave out --per-tensor"], []),
-        (RECIPES["int8"], ["--calibration percentile or mse", "int16x8", "training"], ["--per-tensor"]),
+        (RECIPES["dynamic-int8"], ["--float-layers"], ["--calibration", "--weight-scales", "8-bit weights"]),
+        (replace(RECIPES["dynamic-int8"], per_channel=False), ["--weight-scales per-channel"], []),
+        (RECIPES["int8"], ["--weight-scales", "--calibration percentile or mse", "int16x8", "training"], []),
         (replace(RECIPES["int8"], calibration="mse"), ["--calibration min-max or percentile"], []),
-        (RECIPES["int8-full"], ["--recipe int8,", "--calibration"], ["--float-layers", "--per-tensor"]),
+        (RECIPES["int8-full"], ["--recipe int8,", "--calibration"], ["--float-layers"]),
         (RECIPES["int4"], ["8-bit weights (--recipe int8)", "training with quantised weights"], ["--calibration"]),
     ],
 )

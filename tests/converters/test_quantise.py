@@ -73,7 +73,7 @@ def test_a_trained_grid_is_written_integer_by_integer(bits: int, packed: int, pe
         layer.set_weights([grids[layer.name].weights, bias])
     # int4 packs, whatever fits each layer; int8 stores the same integers in bytes.
     for name, stored in (("int4", packed), ("int2", packed), ("int8", 8), ("dynamic-int8", 8)):
-        flatbuffer = quantised(network, RECIPES[name], grids)
+        flatbuffer = quantised(network, dataclasses.replace(RECIPES[name], per_channel=per_channel), grids)
         assert [layer.weight_bits for layer in layers(flatbuffer)] == [stored] * 4
         graph = Graph(flatbuffer)
         kernels = [int(o.inputs[1]) for o in graph.operators if graph.operation(o) == "FULLY_CONNECTED"]
@@ -142,7 +142,8 @@ def test_the_grid_of_a_first_layer_that_reads_frames_is_kept() -> None:
             grids[layer.name] = nearest_grid(kernel, 8, per_channel=False)
             layer.set_weights([grids[layer.name].weights, bias])
     for name in ("int8", "int8-full", "int4"):
-        graph = Graph(convert(network, spec, name, frames, grids=grids).artifact.flatbuffer)
+        recipe = dataclasses.replace(RECIPES[name], per_channel=False)
+        graph = Graph(convert(network, spec, recipe, frames, grids=grids).artifact.flatbuffer)
         kernels = [int(o.inputs[1]) for o in graph.operators if graph.operation(o) in ("CONV_2D", "FULLY_CONNECTED")]
         for index, grid in zip(kernels, grids.values(), strict=True):
             np.testing.assert_array_equal(np.moveaxis(graph.constant(index), 0, -1), grid.integers)
