@@ -214,7 +214,7 @@ def recipes_section(results: list[dict[str, Any]]) -> list[str]:
         "The policies in `examples/policies/`, which `tfqrl train ppo` made. Float and converted policy play the same "
         "100 episodes; equivalent: two one-sided t-tests at 5 % within 2 % of the float policy's return, the margin "
         "given in advance. Act: median of one action, all recipes in turns, over that of float32. Rejected: it broke "
-        "the tolerance of its recipe ([converting.md](converting.md)), and no file was kept under its name.",
+        "the tolerance of its recipe ([converting.md](converting.md)) and is kept as `.rejected`.",
     ]
     for result in results:
         returns = result["rows"][0]["comparison"]["returns"]
@@ -282,8 +282,8 @@ def evaluations_section(results: list[dict[str, Any]]) -> list[str]:
     return [
         "### Where 100 episodes do not decide",
         "",
-        "A policy that falls once in fifty episodes, whatever its bits, has an interval wider than the margin as often "
-        "as not: which episodes fail is chance, and differs between two policies that are equally good. So "
+        "A policy that falls in one of a hundred episodes, whatever its bits, may have an interval wider than the margin: "
+        "which episodes fail is chance, and differs between two policies that are equally good. So "
         "HalfCheetah's files, undecided or not above, against the float policy on 200 other episodes (seeds from "
         "3,000,000). Failed: "
         "returns below four fifths of the mean.",
