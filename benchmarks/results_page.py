@@ -282,11 +282,10 @@ def evaluations_section(results: list[dict[str, Any]]) -> list[str]:
     return [
         "### Where 100 episodes do not decide",
         "",
-        "A policy that falls in one of a hundred episodes, whatever its bits, may have an interval wider than the margin: "
-        "which episodes fail is chance, and differs between two policies that are equally good. So "
-        "HalfCheetah's files, undecided or not above, against the float policy on 200 other episodes (seeds from "
-        "3,000,000). Failed: "
-        "returns below four fifths of the mean.",
+        "A policy that falls in one of a hundred episodes, whatever its bits, may have an interval wider than the "
+        "margin: which episodes fail is chance, and differs between two policies that are equally good. So those of "
+        "HalfCheetah, undecided or not above, against the float policy on 200 other episodes (seeds from 3,000,000). "
+        "Failed: returns below four fifths of the mean.",
         "",
         *markdown_table(("policy", "episodes", "failed", "difference of return", "margin", "verdict"), rows),
         "",
