@@ -51,7 +51,7 @@ recipes: $(VENV)/bench
 	done
 	for recipe in float32 dynamic-int8 int8 int8-full; do \
 	    $(BIN)/tfqrl evaluate examples/policies/HalfCheetah-v5/run examples/policies/HalfCheetah-v5/$$recipe.tflite \
-	        --episodes 200 --seed 3000000 --json results/evaluations/HalfCheetah-v5-$$recipe.json || [ $$? -eq 1 ]; \
+	        --episodes 200 --seed 3000000 --json results/evaluations/HalfCheetah-v5-$$recipe.json || [ $$? -eq 1 ] || exit 1; \
 	done
 
 results: $(VENV)/train

@@ -267,7 +267,8 @@ def evaluations_section(results: list[dict[str, Any]]) -> list[str]:
     for result in results:
         converted, pair = result["policies"][1], result["pair"]
         returns = converted["returns"]
-        failed = sum(value < converted["mean"]["value"] / 1.25 for value in returns)
+        mean = converted["mean"]["value"]
+        failed = sum(value < mean - 0.2 * abs(mean) for value in returns)
         difference = pair["difference"]
         rows.append(
             (
@@ -283,9 +284,9 @@ def evaluations_section(results: list[dict[str, Any]]) -> list[str]:
         "### Where 100 episodes do not decide",
         "",
         "A policy that falls in one of a hundred episodes, whatever its bits, may have an interval wider than the "
-        "margin: which episodes fail is chance, and differs between two policies that are equally good. So those of "
-        "HalfCheetah, undecided or not above, against the float policy on 200 other episodes (seeds from 3,000,000). "
-        "Failed: returns below four fifths of the mean.",
+        "margin: which episodes fail is chance, and differs between two policies that are equally good. So those "
+        "again, undecided or not above, against the float policy on other episodes (seeds from "
+        f"{results[0]['first_seed']:,}). Failed: returns lower than the mean by a fifth of it.",
         "",
         *markdown_table(("policy", "episodes", "failed", "difference of return", "margin", "verdict"), rows),
         "",

@@ -54,7 +54,9 @@ def check_observations(observations: npt.ArrayLike, spec: ObservationSpec) -> np
     return array
 
 
-def activation_ranges(flatbuffer: bytes, observations: Array, method: Calibration) -> dict[str, tuple[float, float]]:
+def activation_ranges(
+    flatbuffer: bytes, observations: Array, method: Calibration, bits: int = 8
+) -> dict[str, tuple[float, float]]:
     """The lowest and highest value that each activation is to be able to take, by tensor name.
 
     With "min-max" those are the true extremes over all observations. (Not their moving average, which forgets the rare
@@ -64,6 +66,7 @@ def activation_ranges(flatbuffer: bytes, observations: Array, method: Calibratio
       flatbuffer: a float32 model that takes one observation at a time.
       observations: (n, *observation.shape), as the model takes them.
       method: how the range follows from the values: see `converters.recipe.Recipe`.
+      bits: of an activation, which "mse" weighs the range against.
     """
     # All tensors are to be read after invoke, which the interpreter's memory planner does not allow by itself.
     runner = interpreter.build_for_inspection(flatbuffer)
@@ -96,22 +99,22 @@ def activation_ranges(flatbuffer: bytes, observations: Array, method: Calibratio
                 share = max(1, _KEPT_VALUES * len(batch) // len(observations))
                 kept = found if len(found) <= share else rng.choice(found, share, replace=False)
             values[i].append(np.asarray(kept))
-    return {graph.name(i): _range(np.concatenate(values[i]), method) for i in activations}
+    return {graph.name(i): _range(np.concatenate(values[i]), method, 2**bits - 1) for i in activations}
 
 
-def _range(values: Array, method: Calibration) -> tuple[float, float]:
+def _range(values: Array, method: Calibration, steps: int) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if method == "percentile":
         low, high = (float(v) for v in np.quantile(values, [(1 - _MIDDLE) / 2, (1 + _MIDDLE) / 2]))
     if method == "mse":
         fractions = np.linspace(1.0, 0.2, 41)
-        errors = [_squared_error(values, low * fraction, high * fraction) for fraction in fractions]
+        errors = [_squared_error(values, low * fraction, high * fraction, steps) for fraction in fractions]
         best = float(fractions[int(np.argmin(errors))])
         low, high = low * best, high * best
     return low, high
 
 
-def _squared_error(values: Array, low: float, high: float) -> float:
-    """What 8 bits between the two ends cost, on average."""
-    step = max(max(high, 0.0) - min(low, 0.0), 1e-6) / 255
+def _squared_error(values: Array, low: float, high: float, steps: int) -> float:
+    """What so many steps between the two ends cost, on average."""
+    step = max(max(high, 0.0) - min(low, 0.0), 1e-6) / steps
     return float(np.mean((np.clip(np.rint(values / step) * step, low, high) - values) ** 2))

@@ -123,11 +123,11 @@ def _cure(recipe: Recipe) -> str:
     if recipe.weight_bits == 16:
         return "What may cure it: --recipe float32, if weights lie beyond what 16-bit floats can hold."
     cures = []
-    if recipe.weight_bits <= 8 and not recipe.per_channel:
-        cures.append("--weight-scales per-channel")
     if recipe.calibrated:
         others = [kind for kind in ("min-max", "percentile", "mse") if kind != recipe.calibration]
         cures.append(f"--calibration {' or '.join(others)}")
+    if recipe.weight_bits <= 8 and not recipe.per_channel and not recipe.integer_io:
+        cures.append("--weight-scales per-channel (for ai-edge-litert only)")
     if recipe.integer_io:
         cures.append("--recipe int8, whose input and output are floats")
     else:

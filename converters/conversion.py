@@ -182,7 +182,9 @@ def _flatbuffer(
         return flatbuffer, ()
     ranges = {}
     if chosen.calibrated:
-        ranges = calibration.activation_ranges(flatbuffer, observations, chosen.calibration)
+        ranges = calibration.activation_ranges(
+            flatbuffer, observations, chosen.calibration, 16 if chosen.activations == "int16" else 8
+        )
         if frames:
             # All 256 levels, so that a byte of a frame and a step of an integer are the same.
             ranges |= tflite.frame_ranges(flatbuffer)

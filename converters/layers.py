@@ -93,11 +93,12 @@ def quantise_layer(
     else:
         grid = nearest_grid(kernel, recipe.weight_bits, per_channel=recipe.per_channel)
         if activations is not None:
-            grid = _fitted(grid, kernel, bias, *activations)
+            # Biases of 64 bits, beside 16-bit activations, always have room.
+            grid = _fitted(grid, kernel, bias * (recipe.activations == "int8"), *activations)
     if grid.scale.ndim and not recipe.per_channel:
         raise GridError(
             f"The grid of the layer {layer} has a scale for each output, and this recipe one for a layer. Convert with "
-            "--weight-scales per-channel."
+            "a recipe whose per_channel is true."
         )
     bits = grid.bits if recipe.weight_bits < 8 else 8
     if not dense:

@@ -22,6 +22,17 @@ LITERT_2_BIT = "ai-edge-litert 2.1.5"  # the oldest tried that has the kernels; 
 TFLITE_RUNTIME = "tflite-runtime 2.14"
 
 
+_COMBINATIONS: tuple[tuple[int, Activations], ...] = (
+    (32, "float32"),
+    (16, "float32"),
+    (8, "dynamic-int8"),
+    (4, "dynamic-int8"),
+    (2, "dynamic-int8"),
+    (8, "int8"),
+    (8, "int16"),
+)
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """What a conversion may cost; one that costs more is rejected.
@@ -71,6 +82,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be combined."""
+        if (self.weight_bits, self.activations) not in _COMBINATIONS:
+            raise UsageError(
+                f"{self.weight_bits}-bit weights and {self.activations} activations cannot be combined; these can: "
+                + ", ".join(f"{bits} and {activations}" for bits, activations in _COMBINATIONS)
+                + "."
+            )
         if self.float_layers and (self.weight_bits > 8 or self.integer_io):
             raise UsageError(
                 f"The recipe {self.name} has no float layers to choose: they are for dynamic-int8, int8, int16x8, "
@@ -141,7 +158,7 @@ RECIPES = {
         ),
         Recipe(
             "int8-full",
-            "8-bit integers from input to output, one scale a layer: what the Edge TPU takes",
+            "8-bit integers from input to output, as the Edge TPU wants them",
             weight_bits=8,
             activations="int8",
             integer_io=True,

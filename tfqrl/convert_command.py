@@ -95,7 +95,7 @@ def main(words: list[str]) -> int:
 
     recipes = chosen_recipes(command)
     if command.target == "edgetpu":
-        edgetpu_target.check_command(command.recipe, command.out, force=command.force)
+        edgetpu_target.check_command(command.recipe, command.weight_scales, command.out, force=command.force)
     run = Run.open(command.run)
     outputs = [command.out]
     if command.recipe == ALL:

@@ -46,11 +46,12 @@ def report_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}_edgetpu.json")
 
 
-def check_command(recipe: str, out: Path, *, force: bool) -> None:
+def check_command(recipe: str, weight_scales: str | None, out: Path, *, force: bool) -> None:
     """Refuse, before any work, what would come to nothing.
 
     Raises:
-      UsageError: another recipe than int8-full, or files that are there already and `force` is false.
+      UsageError: another recipe than int8-full, weights with a scale an output, or files that are there already and
+        `force` is false.
       OutputError: files that cannot be written.
     """
     if recipe != RECIPE:
@@ -58,6 +59,8 @@ def check_command(recipe: str, out: Path, *, force: bool) -> None:
             "The Edge TPU computes with 8-bit integers from input to output, so --target edgetpu needs "
             f"--recipe {RECIPE}, not {recipe}."
         )
+    if weight_scales == "per-channel":
+        raise UsageError("The Edge TPU's compiler knows one scale a layer: leave out --weight-scales per-channel.")
     for path in (compiled_path(out), report_path(out)):
         if path.exists() and not force:
             raise UsageError(f"{path} exists already. Give another --out, or --force to replace it.")

@@ -21,6 +21,7 @@ from converters.sources import ImportPolicyError, shown
 
 # Each byte may become an object of some fifty.
 MAX_BYTES = 8 * 2**20
+MAX_DIMENSIONS = 8
 
 # Names in these packages are stood in for.
 KNOWN_PACKAGES = ("stable_baselines3", "gymnasium", "gym", "torch", "numpy")
@@ -213,6 +214,9 @@ def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> npt.NDArray[A
     if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
         raise ImportPolicyError("an array with a shape that is none")
     values = np.frombuffer(data, dtype.dtype)
+    # Before the product, which of many large numbers takes hours.
+    if len(shape) > MAX_DIMENSIONS or not all(0 <= size <= values.size for size in shape):
+        raise ImportPolicyError("an array with a shape that does not fit its elements")
     if values.size != math.prod(shape):
         raise ImportPolicyError("an array with another number of elements than its shape says")
     return values.reshape(shape, order="F" if order == "F" else "C")

@@ -135,7 +135,7 @@ def test_a_gain_is_never_rejected() -> None:
         (replace(RECIPES["dynamic-int8"], per_channel=False), ["--weight-scales per-channel"], []),
         (RECIPES["int8"], ["--weight-scales", "--calibration percentile or mse", "int16x8", "training"], []),
         (replace(RECIPES["int8"], calibration="mse"), ["--calibration min-max or percentile"], []),
-        (RECIPES["int8-full"], ["--recipe int8,", "--calibration"], ["--float-layers"]),
+        (RECIPES["int8-full"], ["--recipe int8,", "--calibration"], ["--float-layers", "--weight-scales"]),
         (RECIPES["int4"], ["8-bit weights (--recipe int8)", "training with quantised weights"], ["--calibration"]),
     ],
 )

@@ -177,6 +177,8 @@ def test_pickled_code_in_statistics_is_refused_and_not_run(tmp_path: Path) -> No
         (b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R.", "O8, which is not of plain numbers"),
         (b"cnumpy._core.numeric\n_frombuffer\n(C\x04abcdcnumpy\ndtype\nX\2\0\0\0f4\x85R"
          b"]\x85X\1\0\0\0CtR.", "a shape that is none"),
+        (b"cnumpy._core.numeric\n_frombuffer\n(C\x04abcdcnumpy\ndtype\nX\2\0\0\0f4\x85R"
+         b"(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ftX\1\0\0\0CtR.", "a shape that does not fit its elements"),
         (b"", "EOFError"),
         (b"\x80\x04", "EOFError"),
         (b"\x80\xff.", "ValueError"),

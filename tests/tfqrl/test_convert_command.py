@@ -89,7 +89,7 @@ def test_a_broken_tolerance_keeps_the_file_under_another_name(
         assert cli.main(words) == 1
         message = capsys.readouterr().err
         assert "tfqrl: The conversion to int8 is rejected: its actions differ" in message
-        assert "What may cure it: --weight-scales per-channel; --calibration percentile or mse" in message
+        assert "What may cure it: --calibration percentile or mse" in message
         assert message.endswith(f"The file is kept as {rejected}.\n")
         assert not out.exists()
         Policy.load(rejected)

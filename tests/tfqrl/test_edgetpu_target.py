@@ -144,8 +144,10 @@ def test_an_older_compiled_policy_does_not_stay_beside_a_new_one(
 def test_files_that_are_there_are_kept_without_force(name: str, out: Path) -> None:
     (out.parent / name).write_text("kept")
     with pytest.raises(UsageError, match=rf"{name} exists already.*--force"):
-        check_command("int8-full", out, force=False)
-    check_command("int8-full", out, force=True)
+        check_command("int8-full", None, out, force=False)
+    check_command("int8-full", None, out, force=True)
+    with pytest.raises(UsageError, match="knows one scale a layer: leave out --weight-scales per-channel"):
+        check_command("int8-full", "per-channel", out, force=True)
     assert (out.parent / name).read_text() == "kept"
 
 
