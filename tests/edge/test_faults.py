@@ -113,6 +113,7 @@ def test_a_folder_of_the_report_that_vanishes_costs_neither_the_printed_report_n
     tmp_path: Path, actions: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "reports"
+    folder.mkdir()
     monkeypatch.setattr(Arm, "reset", lambda env, **options: (shutil.rmtree(folder), folder.touch(), (GOOD, {}))[-1])
     assert cli.main(command(tmp_path, "--json", str(folder / "loop.json"))) == 1
     captured = capsys.readouterr()
