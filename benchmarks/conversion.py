@@ -40,7 +40,11 @@ def main() -> None:
     conditions = Conditions.now()
     network = cheetah.network(HIDDEN)
     calls = {"flatbuffer": lambda: to_float32(DeployedPolicy(network, cheetah.SPEC))}
-    calls |= {name: lambda name=name: convert(network, cheetah.SPEC, name, OBSERVATIONS) for name in RECIPES}
+    calls |= {
+        name: lambda name=name: convert(network, cheetah.SPEC, name, OBSERVATIONS).artifact.flatbuffer
+        for name in RECIPES
+    }
+    model_bytes = {name: len(call()) for name, call in calls.items()}
     times_s: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
@@ -48,18 +52,23 @@ def main() -> None:
             call()
             times_s[name].append(time.perf_counter() - began_s)
     rows = [
-        # The first of all warms up.
-        {"what": name, "seconds": dict(zip(("median", "min", "max"), (np.median(t), min(t), max(t))))}
-        for name, t in ((name, times[1:]) for name, times in times_s.items())
+        {
+            "what": name,
+            "bytes": model_bytes[name],
+            "seconds": dict(zip(("median", "min", "max"), (np.median(t), min(t), max(t)))),
+        }
+        for name, t in times_s.items()
     ]
-    cells = [[row["what"], *(f"{row['seconds'][key]:.2f}" for key in ("median", "min", "max"))] for row in rows]
-    print(table(("", "median s", "min", "max"), cells))
+    cells = [
+        [row["what"], str(row["bytes"]), *(f"{row['seconds'][key]:.2f}" for key in ("median", "min", "max"))]
+        for row in rows
+    ]
+    print(table(("", "bytes", "median s", "min", "max"), cells))
     if options.json:
         result = {
             "commit": provenance.commit(),
             "command": "python benchmarks/conversion.py",
-            "rounds": ROUNDS - 1,
-            "first_s": times_s["flatbuffer"][0],
+            "rounds": ROUNDS,
             "rows": rows,
             "conditions": vars(conditions),
         }
