@@ -10,6 +10,7 @@ converter. Episodes, which `tfqrl convert` plays besides, take what the environm
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -39,11 +40,12 @@ def main() -> None:
     options = parser.parse_args()
     conditions = Conditions.now()
     network = cheetah.network(HIDDEN)
+
+    def converted(name: str) -> bytes:
+        return convert(network, cheetah.SPEC, name, OBSERVATIONS).artifact.flatbuffer
+
     calls = {"flatbuffer": lambda: to_float32(DeployedPolicy(network, cheetah.SPEC))}
-    calls |= {
-        name: lambda name=name: convert(network, cheetah.SPEC, name, OBSERVATIONS).artifact.flatbuffer
-        for name in RECIPES
-    }
+    calls |= {name: functools.partial(converted, name) for name in RECIPES}
     model_bytes = {name: len(call()) for name, call in calls.items()}
     times_s: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
@@ -51,18 +53,12 @@ def main() -> None:
             began_s = time.perf_counter()
             call()
             times_s[name].append(time.perf_counter() - began_s)
+    names = ("median", "min", "max")
     rows = [
-        {
-            "what": name,
-            "bytes": model_bytes[name],
-            "seconds": dict(zip(("median", "min", "max"), (np.median(t), min(t), max(t)))),
-        }
+        {"what": name, "bytes": model_bytes[name], "seconds": dict(zip(names, (np.median(t), min(t), max(t))))}
         for name, t in times_s.items()
     ]
-    cells = [
-        [row["what"], str(row["bytes"]), *(f"{row['seconds'][key]:.2f}" for key in ("median", "min", "max"))]
-        for row in rows
-    ]
+    cells = [[row["what"], str(row["bytes"]), *(f"{row['seconds'][key]:.2f}" for key in names)] for row in rows]
     print(table(("", "bytes", "median s", "min", "max"), cells))
     if options.json:
         result = {

@@ -305,8 +305,8 @@ def conversion_section(result: dict[str, Any]) -> list[str]:
         "",
         f"{measured_by(result)} Seconds, over {result['rounds']} rounds in turns, for a policy 17-256-256-6: all of "
         "`converters.convert`, with calibration on 10,000 observations and comparison on 5,000, but without episodes; "
-        "flatbuffer: TensorFlow's converter alone. Wanted: under 3. Bytes: of the model, its normaliser included, which "
-        "float32 does without here.",
+        "flatbuffer: TensorFlow's converter alone. Wanted: under 3. Bytes: of the model, with a normaliser except "
+        "in float32.",
         "",
         *markdown_table(("", "bytes", "median", "min", "max"), rows),
         "",
