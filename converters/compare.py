@@ -27,14 +27,8 @@ def compare_actions(expected: Array, actual: Array, spec: ActionSpec, returns: R
     if spec.discrete:
         return Comparison(len(actual), None, None, float((expected == actual).mean()), returns)
     error = np.abs(expected.astype(np.float64) - actual.astype(np.float64)).reshape(len(actual), -1)
-    relative = float((error / half_range(spec)).mean())
+    relative = float((error / spec.scaling[1]).mean())
     return Comparison(len(actual), float(error.max()), float(error.mean()), None, returns, relative)
-
-
-def half_range(spec: ActionSpec) -> npt.NDArray[np.float64]:
-    """Half the range between the bounds of each element of a continuous action, flattened; 1 where it has none."""
-    bounds = zip(spec.low, spec.high)
-    return np.array([1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds])
 
 
 def compare_returns(

@@ -63,22 +63,19 @@ class DeployedPolicy(tf.Module):
         if action.discrete:
             return tf.argmax(output, axis=-1, output_type=tf.int32)
         # An element that lacks a bound is not scaled, and not clipped.
-        bounds = [(-1.0, 1.0) if a is None or b is None else (a, b) for a, b in zip(action.low, action.high)]
-        low, high = np.array(bounds, np.float32).reshape(-1, 2).T
-        unbounded = np.array([a is None or b is None for a, b in zip(action.low, action.high)])
-        if unbounded.all():
+        bounded, half_range, middle = action.scaling
+        if not bounded.any():
             return tf.reshape(output, (-1, *action.shape))
-        if unbounded.any():
-            output = tf.where(unbounded, output, tf.clip_by_value(output, -1.0, 1.0))
+        if not bounded.all():
+            output = tf.where(bounded, tf.clip_by_value(output, -1.0, 1.0), output)
         elif self._last_activation() not in ("tanh", "sigmoid"):
             # The converter folds this clip into the layer before it, so that all of an integer output's steps lie
             # between the bounds.
             output = tf.clip_by_value(output, -1.0, 1.0)
-        half_range, middle = (high - low) / 2, (high + low) / 2
         if (half_range != 1.0).any():
-            output = output * half_range
+            output = output * half_range.astype(np.float32)
         if (middle != 0.0).any():
-            output = output + middle
+            output = output + middle.astype(np.float32)
         return tf.reshape(output, (-1, *action.shape))
 
     def _last_activation(self) -> str | None:

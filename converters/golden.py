@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import tflite
-from converters.compare import Act, Array, half_range
+from converters.compare import Act, Array
 from converters.export import DeployedPolicy
 from converters.recipe import Recipe
 from edge.artifact import Golden, PolicySpec
@@ -16,8 +16,8 @@ from edge.errors import UserError
 
 GOLDEN_PAIRS = 32
 
-# For 16-bit activations there is only one set of kernels here to compare; tflite-runtime 2.14 was found up to 0.06 %
-# of an action's range away.
+# For 16-bit activations there is only one set of kernels here to compare; tflite-runtime 2.14's are several of their
+# small steps away.
 INT16_TOLERANCE = 0.002
 
 # Two sets of kernels that differ by more, as a fraction of an action's range, do not compute the same network.
@@ -112,14 +112,14 @@ def golden_tolerance(
         return (0.0,)
     magnitude = np.maximum(np.abs(actions).reshape(len(actions), -1).max(axis=0), 1.0)
     difference = np.abs(actions - plain_actions).reshape(len(actions), -1).max(axis=0)
-    half_ranges = half_range(spec.action)
-    scale = np.maximum(half_ranges, magnitude)
+    _, half_range, _ = spec.action.scaling
+    scale = np.maximum(half_range, magnitude)
     if not (difference <= KERNELS_AGREE * scale).all():
         raise KernelsDisagreeError(
             f"Two sets of kernels of the interpreter differ on this model by up to {difference.max():.3g}: one of them "
             "computes something else. Convert with another recipe, or leave the layers in question in float."
         )
-    step = (tflite.output_step(flatbuffer) or 0.0) * half_ranges
+    step = (tflite.output_step(flatbuffer) or 0.0) * half_range
     if chosen.activations == "int16":
         step = INT16_TOLERANCE * scale
     return tuple(float(value) for value in np.maximum(step, 2 * difference) + FLOAT_TOLERANCE * magnitude)

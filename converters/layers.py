@@ -82,10 +82,11 @@ def quantise_layer(
     bias = graph.constant(bias_index) if bias_index >= 0 else np.zeros(kernel.shape[-1], np.float32)
     if layer in grids:
         grid = grids[layer]
-        if grid.integers.shape == kernel.shape and (grid.weights * _PER_BYTE == kernel).all():
+        fits = grid.integers.shape == kernel.shape
+        if fits and (grid.weights != kernel).any() and (grid.weights * _PER_BYTE == kernel).all():
             # The converter multiplied the first kernel by 1/255, rather than each frame.
             grid = dataclasses.replace(grid, scale=grid.scale * _PER_BYTE)
-        elif grid.integers.shape != kernel.shape or (grid.weights != kernel).any():
+        elif not fits or (grid.weights != kernel).any():
             raise GridError(
                 f"The grid that was given for the layer {layer} is not the grid of its kernel. (A normaliser without a "
                 "clip is multiplied into the first kernel: give it one.)"

@@ -99,6 +99,22 @@ class ActionSpec:
         """Whether an action is the index of a choice."""
         return self.n is not None
 
+    @property
+    def scaling(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """How [-1, 1] becomes an action: middle + half_range * x, for each element, flattened.
+
+        An element that lacks one of its bounds is taken as it is.
+
+        Returns:
+          bounded, half_range, middle: whether both bounds are known; half the range between them, else 1; and its
+          middle, else 0.
+        """
+        bounds = list(zip(self.low, self.high))
+        bounded = np.array([low is not None and high is not None for low, high in bounds], np.bool_)
+        known = [(-1.0, 1.0) if low is None or high is None else (low, high) for low, high in bounds]
+        lows, highs = np.array(known, np.float64).reshape(-1, 2).T
+        return bounded, (highs - lows) / 2, (highs + lows) / 2
+
 
 @dataclass(frozen=True)
 class Normalizer:

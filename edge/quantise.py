@@ -98,17 +98,11 @@ class Dequantiser:
         """
         _check_scale(scale, "output")
         self._tensor = tensor
-        bounds = [
-            (-1.0, 1.0, -math.inf, math.inf) if low is None or high is None else (low, high, low, high)
-            for low, high in zip(spec.low, spec.high)
-        ]
-        low, high, self._low, self._high = (
-            np.array(values, np.float64).reshape(spec.shape) for values in zip(*bounds, strict=True)
-        )
-        half_range, middle = (high - low) / 2, (high + low) / 2
+        bounded, half_range, middle = (values.reshape(spec.shape) for values in spec.scaling)
         self._gain = (half_range * scale).astype(np.float32)
         self._offset = (middle - half_range * scale * zero_point).astype(np.float32)
-        self._low, self._high = self._low.astype(np.float32), self._high.astype(np.float32)
+        self._low = np.where(bounded, middle - half_range, -math.inf).astype(np.float32)
+        self._high = np.where(bounded, middle + half_range, math.inf).astype(np.float32)
 
     def action(self) -> npt.NDArray[np.float32]:
         """The action in the plant's units, within its bounds, in a new array."""

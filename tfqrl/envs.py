@@ -195,10 +195,7 @@ class VectorEnv:
         self._returns = [0.0] * num_envs
         self._lengths = [0] * num_envs
         # As the deployed graph does it: [-1, 1] is scaled where both bounds are known, else taken as it is.
-        bounds = list(zip(self.spec.action.low, self.spec.action.high))
-        self._bounded = np.array([low is not None and high is not None for low, high in bounds])
-        self._middle = np.array([0.0 if low is None or high is None else (high + low) / 2 for low, high in bounds])
-        self._half_range = np.array([1.0 if low is None or high is None else (high - low) / 2 for low, high in bounds])
+        self._bounded, self._half_range, self._middle = self.spec.action.scaling
         threads = min(threads or min(2, len(os.sched_getaffinity(0))), num_envs)
         self._groups = [list(group) for group in np.array_split(np.arange(num_envs), threads)]
         self._pool = ThreadPoolExecutor(max(1, threads - 1), "env")

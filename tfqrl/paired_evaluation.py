@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.compare import Act, Verdict, equivalence, half_range
+from converters.compare import Act, Verdict, equivalence
 from edge import report
 from edge.artifact import ActionSpec
 from edge.stats import Estimate, mean_estimate
@@ -198,7 +198,7 @@ def disagreement(a: Act, b: Act, episodes: Sequence[Array], spec: ActionSpec) ->
             steps, None, None, float(np.concatenate(others).mean()), first if np.isfinite(first) else None
         )
     errors = np.concatenate(
-        [np.abs(mine.astype(np.float64) - yours).reshape(len(mine), -1) / half_range(spec) for mine, yours in pairs]
+        [np.abs(mine.astype(np.float64) - yours).reshape(len(mine), -1) / spec.scaling[1] for mine, yours in pairs]
     )
     return Disagreement(steps, tuple(errors.mean(axis=0).tolist()), tuple(errors.max(axis=0).tolist()), None, None)
 

@@ -220,11 +220,7 @@ class Chain:
 
     def _meet_bounds(self, action: ActionSpec, unit_actions: bool) -> None:
         """From actions in the environment's units to what the deployed policy clips to [-1, 1] and scales."""
-        low = np.array([np.nan if value is None else value for value in action.low])
-        high = np.array([np.nan if value is None else value for value in action.high])
-        bounded = np.isfinite(low) & np.isfinite(high)
-        half_range = np.where(bounded, (high - low) / 2, 1.0)
-        middle = np.where(bounded, (high + low) / 2, 0.0)
+        bounded, half_range, middle = action.scaling
         units = (half_range == 1) & (middle == 0)
         if self.entries[-1] == "tanh" and not self.touched and not units.all() and not unit_actions:
             raise ImportPolicyError(

@@ -109,8 +109,6 @@ def squashed(weighted: Weighted, action: ActionSpec, path: str | Path) -> Weight
 
 def scaled(weighted: Weighted, action: ActionSpec) -> Weighted:
     """The layer with outputs in [-1, 1], from one with outputs in the environment's units that are then clipped."""
-    bounds = [(-1.0, 1.0) if a is None or b is None else (a, b) for a, b in zip(action.low, action.high)]
-    low, high = np.array(bounds).T
-    half_range, middle = (high - low) / 2, (high + low) / 2
+    _, half_range, middle = action.scaling
     kernel, bias = weighted.kernel / half_range, (weighted.bias - middle) / half_range
     return replace(weighted, kernel=kernel.astype(np.float32), bias=bias.astype(np.float32))

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converters.compare import compare_actions, compare_returns, equivalence, half_range, rejection
+from converters.compare import compare_actions, compare_returns, equivalence, rejection
 from converters.recipe import RECIPES, Recipe
 from edge.artifact import ActionSpec, Comparison, Returns
 from edge.errors import UsageError
@@ -20,7 +20,10 @@ def test_action_errors_by_hand() -> None:
 
 
 def test_an_action_without_bounds_is_measured_in_its_own_unit() -> None:
-    np.testing.assert_array_equal(half_range(ActionSpec((3,), (-2.0, None, 0.0), (2.0, 5.0, None))), [2.0, 1.0, 1.0])
+    bounded, half_range, middle = ActionSpec((3,), (-2.0, None, 0.0), (2.0, 5.0, None)).scaling
+    np.testing.assert_array_equal(bounded, [True, False, False])
+    np.testing.assert_array_equal(half_range, [2.0, 1.0, 1.0])
+    np.testing.assert_array_equal(middle, [0.0, 0.0, 0.0])
 
 
 def test_choices_are_compared_by_agreement() -> None:
