@@ -292,6 +292,22 @@ def test_frames_that_are_flattened_or_pooled_first_keep_their_levels(name: str) 
     )
 
 
+@pytest.mark.parametrize("name", ["int8", "int8-full", "int16x8"])
+@pytest.mark.parametrize("make", [conv_network, None], ids=["convolution", "flattened"])
+def test_frames_brighter_than_those_of_calibration_are_not_cut_off(name: str, make) -> None:
+    network = keras.Sequential([keras.Input((20, 20, 3)), Flatten(), Dense(3, name="last")]) if make is None else make()
+    network = filled(network)
+    spec = dataclasses.replace(spec_of((20, 20, 3), 3), observation=ObservationSpec((20, 20, 3), (), (), "uint8"))
+    rng = np.random.default_rng(0)
+    policy = convert(network, spec, name, rng.integers(0, 90, (200, 20, 20, 3), np.uint8)).policy()
+    # Only a little is bright, so that what the layers give stays within what they gave in calibration.
+    frames = rng.integers(0, 60, (50, 20, 20, 3), np.uint8)
+    frames[:, :2, :2] = 255
+    expected = DeployedPolicy(network, spec).act(frames)
+    actions = np.stack([policy.act(frame) for frame in frames])
+    assert np.abs(actions - expected).mean() < 0.05 * np.abs(expected).mean()
+
+
 def test_a_layer_in_float_reads_what_has_been_computed() -> None:
     # Its DEQUANTIZE belongs behind the layer that it reads, not behind the last integer layer that reads the same.
     inputs = keras.Input((4,))
