@@ -21,7 +21,8 @@ from edge.errors import UsageError
 from tfqrl.losses import (
     categorical_cross_entropy,
     categorical_mean,
-    categorical_projection,
+    categorical_support,
+    categorical_td_target,
     deterministic_policy_gradient,
 )
 from tfqrl.networks import HostNetwork, actor, critic, update_target
@@ -82,7 +83,7 @@ class D4PG:
         self.config = config
         self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
         self.critic, self.target_critic = (critic(config, spec, outputs=config.atoms) for _ in range(2))
-        self.support = np.linspace(config.v_min, config.v_max, config.atoms, dtype=np.float32)
+        self.support = categorical_support(config.v_min, config.v_max, config.atoms)
         self.policy_optimizer = adam(config.policy_learning_rate, self.policy.variables)
         self.critic_optimizer = adam(config.critic_learning_rate, self.critic.variables)
         self.variables = {
@@ -119,7 +120,7 @@ class D4PG:
     ) -> Sequence[tf.Tensor]:
         # Critic: the distributional Bellman operator (eq. 4), projected, as the target of a cross-entropy (section 3).
         logits_t = self.target_critic(tf.concat([o_t, self.target_policy(o_t)], axis=-1))
-        target = categorical_projection(r_t, discount_t, tf.nn.softmax(logits_t), self.support)
+        target = categorical_td_target(r_t, discount_t, logits_t, self.support)
         with tf.GradientTape() as tape:
             logits_tm1 = self.critic(tf.concat([o_tm1, a_tm1], axis=-1))
             critic_loss = tf.reduce_mean(categorical_cross_entropy(logits_tm1, target))

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from edge.artifact import PolicySpec
-from tfqrl.losses import double_q_learning, huber, q_learning
+from tfqrl.losses import double_q_learning, huber
 from tfqrl.networks import HostNetwork, as_input, observer, update_target
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
@@ -164,3 +164,8 @@ class DQN:
         network = q_network(config, spec)
         network.set_weights(weights)
         return network
+
+
+def q_network(config: DQNConfig, spec: PolicySpec) -> keras.Sequential:
+    """From normalised observations to the value of each choice."""
+    return observer(config, spec, spec.action.n, output_gain=1.0, seed=config.seed, name="policy")

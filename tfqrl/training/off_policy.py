@@ -60,8 +60,9 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
                 batch.observation = session.normalize(batch.observation)
                 batch.next_observation = session.normalize(batch.next_observation)
                 metrics = agent.update(batch)
+                errors = metrics.pop("td_error", None)
                 if batch.index is not None:
-                    replay.update_priorities(batch.index, metrics.pop("td_error").numpy())
+                    replay.update_priorities(batch.index, errors.numpy())
             session.updated(metrics, state)
         session.finish(state())
 
