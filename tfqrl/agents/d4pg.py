@@ -1,4 +1,4 @@
-"""Distributed distributional deterministic policy gradient (Barth-Maron et al. 2018, arXiv 1804.08617), for Box actions.
+"""Distributed distributional deterministic policy gradient, for Box actions (Barth-Maron et al. 2018, arXiv 1804.08617).
 
 Here with one actor; many actors are the business of ActorQ.
 
