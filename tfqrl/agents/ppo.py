@@ -82,7 +82,7 @@ class PPO:
         self.acting = HostNetwork(self.policy)
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training, (batch, actions) or (batch,) choices, for normalised observations (batch, ...)."""
+        """Actions to take in training, (batch, actions) or (batch,), for normalised observations (batch, ...)."""
         return self.distribution.sample(self.acting(observation), rng)
 
     def refresh(self) -> None:
