@@ -134,7 +134,7 @@ def _train(words: list[str]) -> int:
     config = command.config
     if default is None:
         path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
-        envs.make_for_training(config.env).close()
+        envs.make(config.env).close()
         run = Run.create(path, name, config)
     else:
         _check_unchanged(default.config, config, ("steps", "target_return"))

@@ -1,9 +1,11 @@
 """Networks and the distributions that their outputs parametrise."""
 
+from tfqrl.networks.actor_critic import actor, critic, q_value
 from tfqrl.networks.cnn import nature_cnn
-from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian
+from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
 from tfqrl.networks.host import HostNetwork
 from tfqrl.networks.mlp import mlp
+from tfqrl.networks.observers import as_input, observer
 from tfqrl.networks.target import update_target
 
 __all__ = [
@@ -11,7 +13,13 @@ __all__ = [
     "DiagonalGaussian",
     "HostNetwork",
     "SquashedGaussian",
+    "actor",
+    "as_input",
+    "critic",
+    "distribution_of",
     "mlp",
     "nature_cnn",
+    "observer",
+    "q_value",
     "update_target",
 ]

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from edge.artifact import PolicySpec
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -118,3 +120,8 @@ class SquashedGaussian:
         # Appendix C, with log(1 - tanh(x)^2) in a form that is exact where tanh(x) rounds to 1.
         log_slope = 2.0 * (math.log(2.0) - x - tf.math.softplus(-2.0 * x))
         return tf.tanh(x), tf.reduce_sum(log_normal - log_slope, axis=-1)
+
+
+def distribution_of(spec: PolicySpec) -> Categorical | DiagonalGaussian:
+    """That of an on-policy algorithm's actions, for either kind of them."""
+    return Categorical() if spec.action.discrete else DiagonalGaussian(spec.action.shape[0])
