@@ -3,6 +3,7 @@
 from tfqrl.networks.actor_critic import actor, critic, q_value
 from tfqrl.networks.cnn import nature_cnn
 from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
+from tfqrl.networks.dueling import DuelingOutput, deployable
 from tfqrl.networks.host import HostNetwork
 from tfqrl.networks.mlp import mlp
 from tfqrl.networks.observers import as_input, observer
@@ -11,11 +12,13 @@ from tfqrl.networks.target import update_target
 __all__ = [
     "Categorical",
     "DiagonalGaussian",
+    "DuelingOutput",
     "HostNetwork",
     "SquashedGaussian",
     "actor",
     "as_input",
     "critic",
+    "deployable",
     "distribution_of",
     "mlp",
     "nature_cnn",

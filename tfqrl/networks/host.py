@@ -31,7 +31,7 @@ class HostNetwork:
 
     def refresh(self) -> None:
         """Take over the network's weights."""
-        self._weights = [layer.get_weights() for layer in self._network.layers]
+        self._weights = [(layer.kernel.numpy(), layer.bias.numpy()) for layer in self._network.layers]
 
     def __call__(self, inputs: FloatArray) -> FloatArray:
         """Outputs for (batch, inputs) float32."""
