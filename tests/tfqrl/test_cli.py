@@ -65,6 +65,8 @@ def test_help_needs_no_tensorflow() -> None:
 @pytest.mark.parametrize(
     ("command", "option"),
     [
+        ("train", "--env"),
+        ("zoo", "--json"),
         ("convert", "--out"),
         ("evaluate", "--margin"),
         ("demo", "--out"),
@@ -72,13 +74,19 @@ def test_help_needs_no_tensorflow() -> None:
         ("sign", "--key"),
         ("hil-serve", "--realtime"),
         ("hil-keys", "--force"),
+        ("import", "sb3"),
+        ("sign-key", "KEY"),
     ],
 )
 def test_each_command_has_help(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as error:
-        cli.main([command, "--help"])
-    assert error.value.code == 0
-    assert option in capsys.readouterr().out
+    try:
+        code: object = cli.main([command, "--help"])
+    except SystemExit as error:
+        code = error.code
+    assert code == 0
+    text = capsys.readouterr().out
+    assert option in text
+    assert re.search(rf"(Example:|examples:)\s+tfqrl {command}", text)
 
 
 def test_help_says_what_force_does_not_protect(
@@ -89,7 +97,7 @@ def test_help_says_what_force_does_not_protect(
 
 
 @pytest.mark.parametrize(
-    "command", ["train ppo", "convert", "evaluate", "demo", "deploy", "sign", "hil-serve", "hil-keys"]
+    "command", ["train ppo", "zoo", "convert", "evaluate", "demo", "deploy", "sign", "hil-serve", "hil-keys"]
 )
 def test_help_gives_one_default_and_the_name_of_what_is_wanted(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
