@@ -86,7 +86,7 @@ def main(words: list[str]) -> int:
         command = _parse_with_zoo(name, algorithm.config, words)
         config = command.config
         path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
-        envs.make_for_training(config.env).close()
+        envs.make(config.env, config.env_module).close()
         run = Run.create(path, name, config)
     algorithm.train(run)
     print(f"Trained: {run.path}. Convert it with: tfqrl convert {run.path} --recipe int8 --out policy.tflite")

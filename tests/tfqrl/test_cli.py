@@ -18,7 +18,6 @@ TINY = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "64", "--epochs"
         (["train"], "Name an algorithm: tfqrl train {ppo} --env ENV --out RUN."),
         (["train", "pp"], "Unknown algorithm 'pp'. Did you mean 'ppo'?"),
         (["train", "ppo", "--env", "Hoper-v5"], "Unknown environment 'Hoper-v5'. Did you mean 'Hopper-v5'?"),
-        (["train", "ppo", "--env", "toys/Blob-v0", "--out", "runs/blob"], "toys/Blob-v0 observes frames, (84, 84, 4)"),
         (["train", "ppo", "--env", "X", "--gama", "1"], "Unknown option '--gama'. Did you mean '--gamma'?"),
         (["train", "ppo", "--env", "Pendulum-v1", "--gamma", "2"], "--gamma must lie in 0..1; it was given 2.0."),
         (["train", "ppo", "--resume"], "--resume needs the run's folder: --out RUN."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,13 @@ import tf_keras as keras
 from edge.artifact import PolicySpec
 from edge.errors import UnknownNameError, UsageError
 from edge.records import from_plain
-from tfqrl.agents import imported, ppo
+from tfqrl.agents import imported
+from tfqrl.agents.ddpg import DDPG, DDPGConfig
+from tfqrl.agents.sac import SAC, SACConfig
+from tfqrl.agents.td3 import TD3, TD3Config
 from tfqrl.runs import Run, RunError, State
+from tfqrl.training import off_policy
+from tfqrl.training.session import restore_policy
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,18 @@ class Algorithm:
     restore_policy: Callable[[Any, State], tuple[keras.Model, PolicySpec]]
 
 
+
+def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], agent_type: type[Any]) -> Algorithm:
+    def train(run: Run) -> None:
+        loop(run, from_plain(config_type, run.config, "config"), agent_type)
+
+    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type))
+
+
 ALGORITHMS = {
-    "ppo": Algorithm(ppo.PPOConfig, ppo.train, ppo.restore_policy),
+    "ddpg": _algorithm(off_policy.train, DDPGConfig, DDPG),
+    "td3": _algorithm(off_policy.train, TD3Config, TD3),
+    "sac": _algorithm(off_policy.train, SACConfig, SAC),
     "imported": Algorithm(imported.ImportedConfig, None, imported.restore_policy),
 }
 TRAINABLE = [name for name, algorithm in ALGORITHMS.items() if algorithm.train is not None]

@@ -14,19 +14,37 @@ def mlp(
     outputs: int,
     *,
     activation: str = "tanh",
-    output_gain: float = 1.0,
+    output_activation: str = "linear",
+    output_gain: float | None = 1.0,
+    precision: str = "float32",
     seed: int = 0,
     name: str = "mlp",
 ) -> keras.Model:
-    """A perceptron with a linear output, (batch, inputs) -> (batch, outputs).
+    """A perceptron, (batch, inputs) -> (batch, outputs) float32.
 
     Weights are orthogonal with gain sqrt(2), the output's with `output_gain` (a small one makes the first policy
-    nearly the same in all states: Engstrom et al. 2020, arXiv 2005.12729). `seed` fixes them.
+    nearly the same in all states: Engstrom et al. 2020, arXiv 2005.12729). With `output_gain` None, weights are uniform
+    within +-1 / sqrt(inputs of the layer), which off-policy algorithms were tuned with (Lillicrap et al. 2015, arXiv
+    1509.02971, section 7). `seed` fixes them. `precision` is that of the hidden layers' arithmetic.
     """
+
+    def initializer(layer: int, gain: float) -> keras.initializers.Initializer:
+        if output_gain is None:
+            return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed + layer)
+        return keras.initializers.Orthogonal(gain, seed=seed + layer)
+
+    dtype = "float32" if precision == "float32" else keras.mixed_precision.Policy(f"mixed_{precision}")
     layers: list[keras.layers.Layer] = [keras.Input((inputs,))]
     for i, units in enumerate(hidden):
-        initializer = keras.initializers.Orthogonal(math.sqrt(2), seed=seed + i)
-        layers.append(keras.layers.Dense(units, activation, kernel_initializer=initializer, name=f"hidden_{i}"))
-    initializer = keras.initializers.Orthogonal(output_gain, seed=seed + len(hidden))
-    layers.append(keras.layers.Dense(outputs, kernel_initializer=initializer, name="output"))
+        layers.append(
+            keras.layers.Dense(
+                units, activation, kernel_initializer=initializer(i, math.sqrt(2)), dtype=dtype, name=f"hidden_{i}"
+            )
+        )
+    # Values and actions keep float32's digits: the output layer's arithmetic is a small part of the whole.
+    layers.append(
+        keras.layers.Dense(
+            outputs, output_activation, kernel_initializer=initializer(len(hidden), output_gain or 1.0), name="output"
+        )
+    )
     return keras.Sequential(layers, name=name)

@@ -1,0 +1,268 @@
+"""Several copies of an environment, stepped together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.artifact import PolicySpec
+from edge.errors import UserError
+from tfqrl.envs.names import make
+from tfqrl.envs.spec import policy_spec
+from tfqrl.runs import State
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+# Episodes whose returns a checkpoint keeps, and the actions that there is room for at first.
+EPISODES_KEPT = 100
+ROOM = 1024
+
+
+@dataclass
+class VectorStep:
+    """What a step of all environments gave. The arrays are overwritten by the next step.
+
+    Attributes:
+      observation: (num_envs, *shape) float32, or uint8 of frames, to act on next: the first of a new episode where one
+        has ended.
+      next_observation: of the same shape and dtype, what the action led to: the last of the episode where it has ended.
+      reward: (num_envs,) float32.
+      terminated: (num_envs,) the episode ended in a state without a future.
+      done: (num_envs,) the episode ended, for that reason or because its time was up.
+    """
+
+    observation: npt.NDArray[Any]
+    next_observation: npt.NDArray[Any]
+    reward: FloatArray
+    terminated: BoolArray
+    done: BoolArray
+
+    @classmethod
+    def empty(cls, num_envs: int, spec: PolicySpec) -> VectorStep:
+        """Arrays for the steps of `num_envs` copies of what `spec` describes."""
+        shape, dtype = (num_envs, *spec.observation.shape), spec.observation.dtype
+        reward = np.zeros(num_envs, np.float32)
+        flags = [np.zeros(num_envs, np.bool_) for _ in range(2)]
+        return cls(np.zeros(shape, dtype), np.zeros(shape, dtype), reward, *flags)
+
+
+def make_vector(
+    name: str,
+    num_envs: int,
+    *,
+    seed: int,
+    vec: Literal["threads", "envpool"] = "threads",
+    module: str | None = None,
+) -> VectorEnv:
+    """`num_envs` copies of the environment called `name`; `module` is as in `make`.
+
+    Raises:
+      UsageError: what `make` raises; or EnvPool is asked for and is not installed, or has no such task.
+    """
+    return VectorEnv(name, num_envs, seed=seed, module=module)
+
+
+class VectorEnv:
+    """Several copies of an environment, stepped by threads, each reset as soon as its episode ends.
+
+    MuJoCo releases Python's lock while it simulates, so threads step in parallel, without the copies and the context
+    switches that processes cost (benchmarks/rollout.py).
+
+    Each episode is seeded by (seed, copy, number of the episode) alone, so that an episode can be played again.
+
+    Attributes:
+      num_envs: how many copies.
+      spec: what a policy for it reads and gives.
+      episodes: (return, length) of each episode that has ended, oldest first.
+    """
+
+    def __init__(
+        self, name: str, num_envs: int, *, seed: int, threads: int | None = None, module: str | None = None
+    ) -> None:
+        """Make the copies. The same seed gives the same episodes, whatever the number of threads.
+
+        `threads` counts the one that calls `step`; if None there are two where there are two cores. More contend for
+        Python's lock. `module` is as in `make`.
+        """
+        self._envs = [make(name, module) for _ in range(num_envs)]
+        self._name, self._seed = name, seed
+        self.num_envs = num_envs
+        self.spec = policy_spec(self._envs[0], None)
+        self.episodes: list[tuple[float, int]] = []
+        self._step = VectorStep.empty(num_envs, self.spec)
+        self._numbers = np.full(num_envs, -1, np.int64)
+        self._returns = np.zeros(num_envs, np.float64)
+        self._lengths = np.zeros(num_envs, np.int64)
+        action = self.spec.action
+        # As the environment is given them.
+        self._actions = np.zeros((num_envs, ROOM, *action.shape), np.int64 if action.discrete else np.float32)
+        # As the deployed graph does it: [-1, 1] is scaled where both bounds are known, else taken as it is.
+        self._bounded, self._half_range, self._middle = action.scaling
+        threads = min(threads or min(2, len(os.sched_getaffinity(0))), num_envs)
+        self._groups = [list(group) for group in np.array_split(np.arange(num_envs), threads)]
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), "env")
+
+    def reset(self) -> npt.NDArray[Any]:
+        """Begin a new episode in every copy.
+
+        Returns:
+          The observations, (num_envs, *shape).
+
+        Raises:
+          UserError: the environment returned something else than its space says, or NaN or infinity.
+        """
+        for i in range(self.num_envs):
+            self._begin(i)
+        return self._step.observation
+
+    def step(self, actions: npt.NDArray[Any]) -> VectorStep:
+        """Step every copy.
+
+        Args:
+          actions: (num_envs, *action.shape) float32, where [-1, 1] spans the bounds and what is beyond is clipped
+            (unbounded elements are taken as they are); or (num_envs,) choices.
+
+        Raises:
+          UserError: an environment returned NaN or infinity, or an observation of another shape than its space has.
+        """
+        if not self.spec.action.discrete:
+            actions = self._scale(actions)
+        if self._lengths.max() == self._actions.shape[1]:
+            self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+        for ended in self._in_threads(self._step_group, actions):
+            self.episodes += ended
+        if not np.isfinite(self._step.reward).all() or not np.isfinite(self._step.next_observation).all():
+            raise self._diverged()
+        return self._step
+
+    def state(self) -> State:
+        """Where every copy stands, for a checkpoint: what has been done since the beginning of its episode."""
+        actions = [self._actions[i, :length] for i, length in enumerate(self._lengths)]
+        return {
+            "number": self._numbers.copy(),
+            "return": self._returns.copy(),
+            "length": self._lengths.copy(),
+            "observation": self._step.observation.copy(),
+            "action": np.concatenate(actions),
+            "episodes": np.array(self.episodes[-EPISODES_KEPT:], np.float64).reshape(-1, 2),
+        }
+
+    def restore(self, state: State) -> npt.NDArray[Any]:
+        """Bring every copy to where it stood, by playing its episode again; returns the observations.
+
+        A copy that comes out elsewhere begins a new episode, and a line on stderr says so: its environment is not
+        deterministic.
+        """
+        self._numbers[:] = state["number"]
+        self._returns[:] = state["return"]
+        self._lengths[:] = state["length"]
+        self.episodes = [(float(episode_return), int(length)) for episode_return, length in state["episodes"]]
+        room = ROOM * 2 ** max(0, int(np.ceil(np.log2(max(1, self._lengths.max()) / ROOM))))
+        self._actions = np.zeros((self.num_envs, room, *self._actions.shape[2:]), self._actions.dtype)
+        ends = np.cumsum(self._lengths)
+        for i, end in enumerate(ends):
+            self._actions[i, : self._lengths[i]] = state["action"][end - self._lengths[i] : end]
+        elsewhere = [i for found in self._in_threads(self._replay_group, state["observation"]) for i in found]
+        for i in elsewhere:
+            self._numbers[i] += 1
+            self._begin(i)
+        if elsewhere:
+            print(
+                f"{self._name} is not deterministic: the same seed and actions led elsewhere. {len(elsewhere)} of "
+                f"{self.num_envs} episodes that were under way begin anew.",
+                file=sys.stderr,
+            )
+        return self._step.observation
+
+    def close(self) -> None:
+        """Release the environments and threads."""
+        self._pool.shutdown()
+        for env in self._envs:
+            env.close()
+
+    def _in_threads(self, work: Callable[[list[int], npt.NDArray[Any]], list[T]], argument: Any) -> list[list[T]]:
+        """What `work` returns for each group, with the first group done by this thread."""
+        # Waking another thread for the first group would only cost.
+        others = [self._pool.submit(work, group, argument) for group in self._groups[1:]]
+        try:
+            first = work(self._groups[0], argument)
+        except BaseException:
+            wait(others)  # they write to arrays that are about to be given up
+            raise
+        return [first, *(other.result() for other in others)]
+
+    def _step_group(self, group: list[int], actions: npt.NDArray[Any]) -> list[tuple[float, int]]:
+        out, ended = self._step, []
+        for i in group:
+            observation, reward, terminated, truncated, _ = self._envs[i].step(actions[i])
+            if np.shape(observation) != self.spec.observation.shape:
+                raise self._misshapen(observation)
+            out.next_observation[i] = observation
+            out.reward[i] = reward
+            out.terminated[i] = terminated
+            out.done[i] = terminated or truncated
+            self._actions[i, self._lengths[i]] = actions[i]
+            self._returns[i] += float(reward)
+            self._lengths[i] += 1
+            if out.done[i]:
+                ended.append((float(self._returns[i]), int(self._lengths[i])))
+                self._begin(i)
+            else:
+                out.observation[i] = out.next_observation[i]
+        return ended
+
+    def _replay_group(self, group: list[int], observations: npt.NDArray[Any]) -> list[int]:
+        """Play the episodes that are under way again; returns the copies that came out elsewhere."""
+        elsewhere = []
+        for i in group:
+            observation, _ = self._envs[i].reset(seed=self._episode_seed(i))
+            ended = False
+            for action in self._actions[i, : self._lengths[i]]:
+                observation, _, terminated, truncated, _ = self._envs[i].step(action)
+                ended = terminated or truncated
+                if ended:
+                    break
+            self._step.observation[i] = observation
+            if ended or not np.array_equal(self._step.observation[i], observations[i]):
+                elsewhere.append(i)
+        return elsewhere
+
+    def _begin(self, i: int) -> None:
+        """Begin the next episode of copy `i`."""
+        self._numbers[i] += 1
+        self._returns[i], self._lengths[i] = 0.0, 0
+        observation, _ = self._envs[i].reset(seed=self._episode_seed(i))
+        array = np.asarray(observation)
+        if array.shape != self.spec.observation.shape or not np.can_cast(
+            array.dtype, self._step.observation.dtype, "same_kind"
+        ):
+            raise self._misshapen(observation)
+        self._step.observation[i] = array
+        if not np.isfinite(self._step.observation[i]).all():
+            raise self._diverged()
+
+    def _episode_seed(self, i: int) -> int:
+        return int(np.random.SeedSequence((self._seed, i, int(self._numbers[i]))).generate_state(1)[0])
+
+    def _scale(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        clipped = np.where(self._bounded, np.clip(actions, -1.0, 1.0), actions)
+        return (self._middle + clipped * self._half_range).astype(np.float32)
+
+    def _diverged(self) -> UserError:
+        return UserError(f"{self._name} returned NaN or infinity. Its simulation has diverged; check the environment.")
+
+    def _misshapen(self, observation: Any) -> UserError:
+        array, space = np.asarray(observation), self._envs[0].observation_space
+        return UserError(
+            f"{self._name} returned an observation of shape {array.shape} and type {array.dtype}, but its "
+            f"observation_space says {space.shape} and {space.dtype}. Correct the environment."
+        )

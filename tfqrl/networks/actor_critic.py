@@ -1,0 +1,42 @@
+"""The networks of actor-critic algorithms that learn from vectors off policy."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+from edge.artifact import PolicySpec
+from tfqrl.networks.mlp import mlp
+from tfqrl.training.config import OffPolicyConfig
+
+
+def actor(config: OffPolicyConfig, spec: PolicySpec, outputs: int, output_activation: str = "tanh") -> keras.Sequential:
+    """From normalised observations to `outputs`: (batch, inputs) -> (batch, outputs)."""
+    return _mlp(config, spec.observation.shape[0], outputs, 0, "policy", output_activation)
+
+
+def critic(config: OffPolicyConfig, spec: PolicySpec, number: int = 0, outputs: int = 1) -> keras.Sequential:
+    """From observation and action, side by side, to values; critics of another `number` begin with other weights."""
+    inputs = spec.observation.shape[0] + spec.action.shape[0]
+    return _mlp(config, inputs, outputs, 1000 * (number + 1), f"critic_{number}", "linear")
+
+
+def q_value(critic: keras.Sequential, observation: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+    """A critic's value of (batch, inputs) observations and (batch, actions) actions: (batch,)."""
+    return critic(tf.concat([observation, action], axis=-1))[:, 0]
+
+
+def _mlp(
+    config: OffPolicyConfig, inputs: int, outputs: int, seed: int, name: str, output_activation: str
+) -> keras.Sequential:
+    return mlp(
+        inputs,
+        config.hidden,
+        outputs,
+        activation=config.activation,
+        output_activation=output_activation,
+        output_gain=None,
+        precision=config.precision,
+        seed=config.seed + seed,
+        name=name,
+    )

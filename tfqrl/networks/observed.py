@@ -1,0 +1,1 @@
+"""Networks from observations, of either kind, and what evaluates them on the host."""

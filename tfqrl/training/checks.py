@@ -1,0 +1,43 @@
+"""What an algorithm can be trained on; looked at before anything is built."""
+
+from __future__ import annotations
+
+from edge.artifact import PolicySpec
+from edge.errors import UsageError
+from tfqrl.envs import text
+
+
+def needs_bounded_actions(algorithm: str, spec: PolicySpec) -> None:
+    """Refuse what an algorithm for vectors, with actions in [-1, 1], cannot take.
+
+    Raises:
+      UsageError: the environment has choices, actions without bounds, or observes frames.
+    """
+    if spec.action.discrete:
+        raise UsageError(
+            f"{algorithm} needs actions that are a vector; the environment acts by {text(spec.action)}. Train dqn, a2c "
+            "or ppo there."
+        )
+    if not spec.action.scaling[0].all():
+        raise UsageError(
+            f"{algorithm} needs actions with two bounds each; the environment acts by {text(spec.action)}. Train a2c "
+            "or ppo there, or wrap it with gymnasium.wrappers.RescaleAction."
+        )
+    if spec.observation.frames:
+        raise UsageError(
+            f"{algorithm} learns from vectors; the environment observes {text(spec.observation)}. Train dqn, a2c or ppo "
+            "there."
+        )
+
+
+def needs_choices(algorithm: str, spec: PolicySpec) -> None:
+    """Refuse what an algorithm that values each choice cannot take.
+
+    Raises:
+      UsageError: the environment's actions are a vector.
+    """
+    if not spec.action.discrete:
+        raise UsageError(
+            f"{algorithm} needs a choice of actions; the environment acts by {text(spec.action)}. Train sac, td3, ddpg, "
+            "d4pg, a2c or ppo there."
+        )

@@ -1,0 +1,62 @@
+"""The loop of algorithms that learn from a replay buffer: collect some steps, then make some updates, and again."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.artifact import PolicySpec
+from tfqrl import replay as replays
+from tfqrl.runs import Run, State, nested, prefixed
+from tfqrl.training.config import OffPolicyConfig
+from tfqrl.training.session import Session
+
+Array = npt.NDArray[Any]
+
+
+def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
+    """Train `run` to its configured steps, from its checkpoint if it has one.
+
+    Between two calls of the agent's update, `updates_per_call * update_every` steps are made by one policy; each
+    update draws a batch of its own from all that was seen until then. More updates to a call are faster and let the
+    policy that acts lag behind by as many updates.
+
+    SIGINT and SIGTERM end it after the current call, with a checkpoint; `Interrupted` is then raised.
+    """
+    with Session(run, config, agent_type) as session:
+        env, agent, rng = session.env, session.agent, session.rng
+        replay = replays.make(config, env.spec)
+        replay.restore(nested(session.saved, "replay"))
+
+        def state() -> State:
+            return prefixed("replay", replay.state(with_transitions=config.save_replay))
+
+        observation = session.observation
+        call_steps = config.update_every * config.updates_per_call
+        while session.unfinished:
+            for _ in range(call_steps // config.num_envs):
+                if session.steps < config.learning_starts:
+                    action = random_actions(env.spec, config.num_envs, rng)
+                else:
+                    action = agent.explore(session.normalize(observation), session.steps, rng)
+                session.observed(observation)
+                step = env.step(action)
+                replay.add(observation, action, step)
+                observation = step.observation
+                session.steps += config.num_envs
+            metrics = {}
+            # A resumed run without its replay buffer fills that with the trained policy's steps first.
+            if len(replay) >= config.learning_starts:
+                batch = replay.sample(config.updates_per_call, config.batch_size, rng)
+                metrics = agent.update(batch)
+            session.updated(metrics, state)
+        session.finish(state())
+
+
+def random_actions(spec: PolicySpec, num_envs: int, rng: np.random.Generator) -> Array:
+    """Actions drawn uniformly: (num_envs,) choices, or (num_envs, *shape) float32 in [-1, 1]."""
+    if spec.action.n is not None:
+        return rng.integers(spec.action.n, size=num_envs)
+    return cast(Array, rng.uniform(-1.0, 1.0, (num_envs, *spec.action.shape)).astype(np.float32))

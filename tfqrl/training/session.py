@@ -1,0 +1,234 @@
+"""What a training is beside its algorithm: environments, normaliser, checkpoints, reports, and when to stop."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras as keras
+
+from converters.export import DeployedPolicy
+from edge.artifact import PolicySpec
+from edge.errors import UserError
+from tfqrl import evaluate
+from tfqrl.envs import make_vector, spec_of
+from tfqrl.normalization import RunningMoments
+from tfqrl.options import EVALUATION_SEED
+from tfqrl.progress import TrainingProgress
+from tfqrl.runs import Run, State, nested, prefixed
+from tfqrl.signals import StopRequest
+from tfqrl.training.config import TrainingConfig
+
+Array = npt.NDArray[Any]
+
+# A run's metrics file and curves have about so many points; each costs a millisecond and some kilobytes.
+REPORTS = 1000
+
+# Saving may take this share of the time.
+CHECKPOINT_SHARE = 0.05
+
+
+class Agent(Protocol):
+    """What a session needs to know of an algorithm. `agents/*.py` are such.
+
+    Attributes:
+      variables: everything that a checkpoint has to hold, by name; the policy's network is called "policy".
+    """
+
+    variables: Mapping[str, Sequence[tf.Variable]]
+
+    @staticmethod
+    def deployed(config: Any, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
+        """The network that acts without exploring, with the weights that `variables` calls "policy"."""
+        ...
+
+    def refresh(self) -> None:
+        """Let what acts on the host take over the weights."""
+        ...
+
+
+class Session:
+    """One training from its beginning, or from its checkpoint, to its end.
+
+    Attributes:
+      config: the algorithm's configuration.
+      env: the environments.
+      agent: the algorithm.
+      rng: the source of everything random on the host.
+      observation: what is to be acted on next, (num_envs, *shape).
+      steps: environment steps made, over all copies.
+      saved: the checkpoint that this goes on from; empty at the beginning.
+    """
+
+    def __init__(self, run: Run, config: TrainingConfig, agent_type: Callable[[Any, PolicySpec], Any]) -> None:
+        """Take up `run`.
+
+        Raises:
+          UserError: what making the environments, the agent or reading the checkpoint raises.
+        """
+        self.config = config
+        self._run = run
+        self._agent_type = agent_type
+        self.saved: State = run.load_checkpoint() if run.has_checkpoint() else {}
+        self.env = make_vector(
+            config.env, config.num_envs, seed=config.seed, vec=config.vec, module=config.env_module
+        )
+        try:
+            self.agent = agent_type(config, self.env.spec)
+            self.rng = np.random.default_rng(config.seed)
+            self.steps = 0
+            self._moments = RunningMoments(self.env.spec.observation.shape)
+            if self.saved:
+                self._restore()
+            else:
+                self.observation = self.env.reset()
+        except BaseException:
+            self.env.close()
+            raise
+        self._reported_steps = self._evaluated_steps = self._checkpoint_steps = self.steps
+        self._solved = False
+        run.truncate_metrics(self.steps)
+
+    def __enter__(self) -> Session:
+        with ExitStack() as stack:
+            stack.enter_context(closing(self.env))
+            self._stop = stack.enter_context(StopRequest())
+            self._progress = stack.enter_context(TrainingProgress(self._run, self.config.steps, self.steps))
+            self._checkpointed_s, self._checkpoint_took_s = time.perf_counter(), 0.0
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is more to train, and nobody has asked to stop."""
+        return self.steps < self.config.steps and not self._solved and not self._stop.requested
+
+    def normalize(self, observation: Array) -> Array:
+        """What the networks see of observations, of any leading shape."""
+        if not self.config.normalize_observation:
+            return observation
+        return self._moments.normalize(observation, self.config.observation_clip)
+
+    def observed(self, observations: Array) -> None:
+        """Let the normaliser take in (..., *shape) observations."""
+        if self.config.normalize_observation:
+            self._moments.update(observations.reshape(-1, *self.env.spec.observation.shape))
+
+    def updated(self, metrics: Mapping[str, Any], state: Callable[[], State]) -> None:
+        """To be called after each update of the agent: acts on its new weights, reports, evaluates, saves.
+
+        Args:
+          metrics: what the update reported, scalars by name.
+          state: what a checkpoint has to hold beside the session's own.
+
+        Raises:
+          UserError: the training has diverged.
+        """
+        record = {name: float(value) for name, value in metrics.items()}
+        self._check_finite(record)
+        self.agent.refresh()
+        config, episodes = self.config, self.env.episodes
+        del episodes[:-100]
+        if episodes:
+            record["return"] = float(np.mean([episode_return for episode_return, _ in episodes]))
+            record["episode_steps"] = float(np.mean([length for _, length in episodes]))
+        ends = self.steps >= config.steps
+        if config.evaluate_every and (ends or self._passed(self._evaluated_steps, config.evaluate_every)):
+            self._evaluated_steps = self._reported_steps = self.steps
+            self._progress.report(self.steps, record | self._evaluate())
+        elif ends or self._passed(self._reported_steps, max(1, config.steps // REPORTS)):
+            self._reported_steps = self.steps
+            self._progress.report(self.steps, record)
+        self._solved = (
+            config.target_return is not None and len(episodes) >= 100 and record["return"] >= config.target_return
+        )
+        since_s = time.perf_counter() - self._checkpointed_s
+        if since_s > max(config.checkpoint_period_s, self._checkpoint_took_s / CHECKPOINT_SHARE):
+            self._save(state())
+
+    def finish(self, state: State) -> None:
+        """Save the last checkpoint.
+
+        Raises:
+          Interrupted: a signal asked to stop before the end.
+        """
+        if self.steps > self._checkpoint_steps or not self._run.has_checkpoint():
+            self._save(state)
+        self._stop.raise_if_requested()
+
+    def _passed(self, last_steps: int, every: int) -> bool:
+        return self.steps // every > last_steps // every
+
+    def _evaluate(self) -> dict[str, float]:
+        network, spec = restore_policy(self._agent_type, self.config, self._state())
+        act = DeployedPolicy(network, spec).act
+        episodes = self.config.evaluation_episodes
+        played = evaluate.play(
+            act, self.config.env, first_seed=EVALUATION_SEED, episodes=episodes, keep_observations=False
+        )
+        return {
+            "evaluation_return": float(played.returns.mean()),
+            "evaluation_return_std": float(played.returns.std(ddof=1)) if episodes > 1 else 0.0,
+        }
+
+    def _check_finite(self, record: Mapping[str, float]) -> None:
+        bad = [name for name, value in record.items() if not np.isfinite(value)]
+        # Metrics are computed before the last step of the optimiser, which may be what breaks the policy.
+        if not bad and all(np.isfinite(variable.numpy()).all() for variable in self.agent.variables["policy"]):
+            return
+        for name, variables in self.agent.variables.items():
+            bad += [f"{name}/{v.name}" for v in variables if not np.isfinite(np.asarray(v.numpy(), np.float64)).all()]
+        kept = f"The checkpoint of {self._checkpoint_steps} steps is kept. " if self._run.has_checkpoint() else ""
+        raise UserError(
+            f"The training diverged at {self.steps} steps: the first tensor with NaN or infinity is {bad[0]}. {kept}"
+            "Begin again with smaller learning rates, or another --seed."
+        )
+
+    def _state(self) -> State:
+        state = {"steps": np.array(self.steps), "rng": np.array(json.dumps(self.rng.bit_generator.state))}
+        state |= prefixed("moments", self._moments.state())
+        for name, variables in self.agent.variables.items():
+            state |= {f"{name}/{i}": variable.numpy() for i, variable in enumerate(variables)}
+        return state
+
+    def _save(self, more: State) -> None:
+        began_s = time.perf_counter()
+        self._run.save_checkpoint(self._state() | prefixed("env", self.env.state()) | more)
+        self._checkpointed_s, self._checkpoint_steps = time.perf_counter(), self.steps
+        self._checkpoint_took_s = self._checkpointed_s - began_s
+
+    def _restore(self) -> None:
+        state = self.saved
+        self.steps = int(state["steps"])
+        self.rng.bit_generator.state = json.loads(str(state["rng"]))
+        self._moments.restore(nested(state, "moments"))
+        for name, variables in self.agent.variables.items():
+            for i, variable in enumerate(variables):
+                variable.assign(state[f"{name}/{i}"])
+        self.agent.refresh()
+        self.observation = self.env.restore(nested(state, "env"))
+
+
+def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Sequential, PolicySpec]:
+    """The trained policy network of a checkpoint, and its spec with the normaliser that it was trained with."""
+    spec = spec_of(config.env, config.env_module)
+    weights = nested(state, "policy")
+    network = agent_type.deployed(config, spec, [weights[str(i)] for i in range(len(weights))])
+    if not config.normalize_observation or spec.observation.frames:
+        return network, spec
+    moments = RunningMoments(spec.observation.shape)
+    moments.restore(nested(state, "moments"))
+    return network, replace(spec, normalizer=moments.normalizer(config.observation_clip))
