@@ -15,6 +15,8 @@ from edge.errors import UnknownNameError, UsageError, UserError
 # Far from the seeds that one would train with: the episodes that prove a policy are not those that it learned on.
 CALIBRATION_SEED = 1_000_000
 EVALUATION_SEED = 2_000_000
+# Of the episodes that show how a training goes: what is chosen by them is not proven by them.
+MONITORING_SEED = 4_000_000
 
 MAX_EPISODES = 100_000
 

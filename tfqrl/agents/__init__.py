@@ -14,10 +14,11 @@ from edge.errors import UnknownNameError, UsageError
 from edge.records import from_plain
 from tfqrl.agents import imported
 from tfqrl.agents.ddpg import DDPG, DDPGConfig
+from tfqrl.agents.ppo import PPO, PPOConfig
 from tfqrl.agents.sac import SAC, SACConfig
 from tfqrl.agents.td3 import TD3, TD3Config
 from tfqrl.runs import Run, RunError, State
-from tfqrl.training import off_policy
+from tfqrl.training import off_policy, on_policy
 from tfqrl.training.session import restore_policy
 
 
@@ -45,6 +46,7 @@ def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], ag
 
 
 ALGORITHMS = {
+    "ppo": _algorithm(on_policy.train, PPOConfig, PPO),
     "ddpg": _algorithm(off_policy.train, DDPGConfig, DDPG),
     "td3": _algorithm(off_policy.train, TD3Config, TD3),
     "sac": _algorithm(off_policy.train, SACConfig, SAC),

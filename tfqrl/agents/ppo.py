@@ -20,7 +20,7 @@ import tf_keras as keras
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.losses import clipped_surrogate, generalized_advantages
-from tfqrl.networks import acting_network, distribution_of, from_observations
+from tfqrl.networks import HostNetwork, as_input, distribution_of, observer
 from tfqrl.training.config import OnPolicyConfig, above, at_least
 from tfqrl.training.on_policy import Rollout
 from tfqrl.training.optimizers import adam
@@ -66,7 +66,7 @@ class PPO:
         self.config = config
         self.distribution = distribution_of(spec)
         self.policy = policy_network(config, spec)
-        self.value = from_observations(config, spec, 1, output_gain=1.0, seed=config.seed + 1000, name="value")
+        self.value = observer(config, spec, 1, output_gain=1.0, seed=config.seed + 1000, name="value")
         self.trained = [
             *self.policy.trainable_variables,
             *self.value.trainable_variables,
@@ -79,7 +79,7 @@ class PPO:
             "distribution": self.distribution.variables,
             "optimizer": self.optimizer.variables,
         }
-        self.acting = acting_network(self.policy, spec)
+        self.acting = HostNetwork(self.policy)
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
         """Actions to take in training: (batch, actions) or (batch,) choices, for (batch, ...) normalised observations."""
@@ -121,12 +121,12 @@ class PPO:
         observation, action, next_observation = (
             tf.reshape(x, (-1, *x.shape[2:])) for x in (observation, action, next_observation)
         )
-        value = tf.reshape(self.value(observation), reward.shape)
-        next_value = tf.reshape(self.value(next_observation), reward.shape)
+        value = tf.reshape(self.value(as_input(observation)), reward.shape)
+        next_value = tf.reshape(self.value(as_input(next_observation)), reward.shape)
         advantage = generalized_advantages(value, reward, next_value, terminated, done, config.gamma, config.gae_lambda)
         value_target = tf.reshape(advantage + value, (-1,))
         advantage = tf.reshape(advantage, (-1,))
-        old_log_prob = self.distribution.log_prob(self.policy(observation), action)
+        old_log_prob = self.distribution.log_prob(self.policy(as_input(observation)), action)
 
         def gradient_step(batch: tf.Tensor) -> Sequence[tf.Tensor]:
             rollout = (observation, action, old_log_prob, advantage, value_target)
@@ -148,10 +148,10 @@ class PPO:
         config = self.config
         advantage = (advantage - tf.reduce_mean(advantage)) / (tf.math.reduce_std(advantage) + 1e-8)
         with tf.GradientTape() as tape:
-            output = self.policy(observation)
+            output = self.policy(as_input(observation))
             log_prob = self.distribution.log_prob(output, action)
             policy_loss = clipped_surrogate(log_prob, old_log_prob, advantage, config.clip_range)
-            value_loss = tf.reduce_mean((self.value(observation)[:, 0] - value_target) ** 2)
+            value_loss = tf.reduce_mean((self.value(as_input(observation))[:, 0] - value_target) ** 2)
             entropy = tf.reduce_mean(self.distribution.entropy(output))
             loss = policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, self.trained), config.max_gradient_norm)
@@ -173,4 +173,4 @@ class PPO:
 def policy_network(config: PPOConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to mean actions or logits."""
     outputs = spec.action.n if spec.action.n is not None else spec.action.shape[0]
-    return from_observations(config, spec, outputs, output_gain=0.01, seed=config.seed, name="policy")
+    return observer(config, spec, outputs, output_gain=0.01, seed=config.seed, name="policy")

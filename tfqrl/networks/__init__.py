@@ -2,8 +2,21 @@
 
 from tfqrl.networks.actor_critic import actor, critic, q_value
 from tfqrl.networks.cnn import nature_cnn
-from tfqrl.networks.distributions import Categorical, DiagonalGaussian
+from tfqrl.networks.distributions import Categorical, DiagonalGaussian, distribution_of
 from tfqrl.networks.host import HostNetwork
 from tfqrl.networks.mlp import mlp
+from tfqrl.networks.observers import as_input, observer
 
-__all__ = ["Categorical", "DiagonalGaussian", "HostNetwork", "actor", "critic", "mlp", "nature_cnn", "q_value"]
+__all__ = [
+    "Categorical",
+    "DiagonalGaussian",
+    "HostNetwork",
+    "actor",
+    "as_input",
+    "critic",
+    "distribution_of",
+    "mlp",
+    "nature_cnn",
+    "observer",
+    "q_value",
+]

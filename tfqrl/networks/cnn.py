@@ -13,12 +13,19 @@ MIN_PIXELS = 36
 
 
 def nature_cnn(
-    shape: tuple[int, int, int], outputs: int, *, output_gain: float = 1.0, seed: int = 0, name: str = "nature_cnn"
+    shape: tuple[int, int, int],
+    outputs: int,
+    *,
+    output_gain: float = 1.0,
+    precision: str = "float32",
+    seed: int = 0,
+    name: str = "nature_cnn",
 ) -> keras.Sequential:
     """The network of Mnih et al. 2015 (Nature 518), (batch, *shape) -> (batch, outputs), with a linear output.
 
     `shape` is height, width, channels; 84, 84, 4 there. Frames come divided by 255, float32. Weights are orthogonal
-    with gain sqrt(2), the output's with `output_gain`; `seed` fixes them.
+    with gain sqrt(2), the output's with `output_gain`; `seed` fixes them. `precision` is that of the arithmetic before the
+    output layer.
 
     Raises:
       UsageError: the frames are too small.
@@ -34,14 +41,15 @@ def nature_cnn(
         return keras.initializers.Orthogonal(gain, seed=seed + layer)
 
     layers = keras.layers
+    dtype = "float32" if precision == "float32" else keras.mixed_precision.Policy(f"mixed_{precision}")
     return keras.Sequential(
         [
             keras.Input(shape),
-            layers.Conv2D(32, 8, 4, activation="relu", kernel_initializer=initializer(0), name="conv_0"),
-            layers.Conv2D(64, 4, 2, activation="relu", kernel_initializer=initializer(1), name="conv_1"),
-            layers.Conv2D(64, 3, 1, activation="relu", kernel_initializer=initializer(2), name="conv_2"),
+            layers.Conv2D(32, 8, 4, activation="relu", kernel_initializer=initializer(0), dtype=dtype, name="conv_0"),
+            layers.Conv2D(64, 4, 2, activation="relu", kernel_initializer=initializer(1), dtype=dtype, name="conv_1"),
+            layers.Conv2D(64, 3, 1, activation="relu", kernel_initializer=initializer(2), dtype=dtype, name="conv_2"),
             layers.Flatten(name="flatten"),
-            layers.Dense(512, "relu", kernel_initializer=initializer(3), name="hidden"),
+            layers.Dense(512, "relu", kernel_initializer=initializer(3), dtype=dtype, name="hidden"),
             layers.Dense(outputs, kernel_initializer=initializer(4), name="output"),
         ],
         name=name,

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from edge.artifact import PolicySpec
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -69,3 +71,8 @@ class Categorical:
         """Entropy in nats: (batch, choices) -> (batch,)."""
         log_p = tf.nn.log_softmax(logits)
         return -tf.reduce_sum(tf.exp(log_p) * log_p, axis=-1)
+
+
+def distribution_of(spec: PolicySpec) -> Categorical | DiagonalGaussian:
+    """That of an on-policy algorithm's actions, for either kind of them."""
+    return Categorical() if spec.action.discrete else DiagonalGaussian(spec.action.shape[0])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.artifact import PolicySpec
-from tfqrl import replay as replays
+from tfqrl.replay import NStep, UniformReplay
 from tfqrl.runs import Run, State, nested, prefixed
 from tfqrl.training.config import OffPolicyConfig
 from tfqrl.training.session import Session
@@ -27,13 +27,18 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
     """
     with Session(run, config, agent_type) as session:
         env, agent, rng = session.env, session.agent, session.rng
-        replay = replays.make(config, env.spec)
-        replay.restore(nested(session.saved, "replay"))
+        windows = NStep(config.num_envs, config.n_step, config.gamma)
+        replay = UniformReplay(config.replay_size, env.spec)
+        if session.saved:
+            windows.restore(nested(session.saved, "windows"))
+        if config.save_replay and session.saved:
+            replay.restore(nested(session.saved, "replay"))
 
         def state() -> State:
-            return prefixed("replay", replay.state(with_transitions=config.save_replay))
+            kept = prefixed("replay", replay.state()) if config.save_replay else {}
+            return prefixed("windows", windows.state()) | kept
 
-        observation = session.observation
+        observation = session.observation.copy()
         call_steps = config.update_every * config.updates_per_call
         while session.unfinished:
             for _ in range(call_steps // config.num_envs):
@@ -43,13 +48,15 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
                     action = agent.explore(session.normalize(observation), session.steps, rng)
                 session.observed(observation)
                 step = env.step(action)
-                replay.add(observation, action, step)
-                observation = step.observation
+                replay.extend(windows.add(observation, action, step))
+                observation = step.observation.copy()
                 session.steps += config.num_envs
             metrics = {}
             # A resumed run without its replay buffer fills that with the trained policy's steps first.
             if len(replay) >= config.learning_starts:
                 batch = replay.sample(config.updates_per_call, config.batch_size, rng)
+                batch.observation = session.normalize(batch.observation)
+                batch.next_observation = session.normalize(batch.next_observation)
                 metrics = agent.update(batch)
             session.updated(metrics, state)
         session.finish(state())

@@ -21,7 +21,7 @@ from edge.errors import UserError
 from tfqrl import evaluate
 from tfqrl.envs import make_vector, spec_of
 from tfqrl.normalization import RunningMoments
-from tfqrl.options import EVALUATION_SEED
+from tfqrl.options import MONITORING_SEED
 from tfqrl.progress import TrainingProgress
 from tfqrl.runs import Run, State, nested, prefixed
 from tfqrl.signals import StopRequest
@@ -177,7 +177,7 @@ class Session:
         act = DeployedPolicy(network, spec).act
         episodes = self.config.evaluation_episodes
         played = evaluate.play(
-            act, self.config.env, first_seed=EVALUATION_SEED, episodes=episodes, keep_observations=False
+            act, self.config.env, first_seed=MONITORING_SEED, episodes=episodes, keep_observations=False
         )
         return {
             "evaluation_return": float(played.returns.mean()),

@@ -1,1 +1,0 @@
-"""Networks from observations, of either kind, and what evaluates them on the host."""
