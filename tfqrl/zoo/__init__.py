@@ -4,7 +4,8 @@
     HalfCheetah-v5:
       num_envs: 64
 
-Keys are those of the algorithm's configuration. Comments in the files say where the values come from.
+Keys are those of the algorithm's configuration; an environment without any is one that the defaults are known to suit.
+Comments in the files say where the values come from.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def environments(algorithm: str) -> dict[str, Overrides]:
 
 
 def tuned(algorithm: str, env: str) -> Overrides:
-    """What differs from the defaults of `algorithm` in the environment called `env`; empty if that is not tuned.
+    """What differs from the defaults of `algorithm` in the environment called `env`; empty if nothing does, or it is not tuned.
 
     Raises:
       UnknownNameError: there is no such algorithm.
@@ -54,6 +55,8 @@ def tuned(algorithm: str, env: str) -> Overrides:
 
 def text(overrides: Mapping[str, Any]) -> str:
     """Values for people, by the names of their options."""
+    if not overrides:
+        return "nothing: they suit it"
     return ", ".join(_option_text(key.replace("_", "-"), value) for key, value in overrides.items())
 
 
