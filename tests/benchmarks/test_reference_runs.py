@@ -1,4 +1,5 @@
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -67,7 +68,7 @@ def test_a_curve_keeps_at_most_100_points_and_the_last() -> None:
     kept = thinned(curve)
     assert len(kept) <= 100
     assert kept[-1] == (1002, 1002.0)
-    assert len({b[0] - a[0] for a, b in zip(kept, kept[1:])}) == 1
+    assert len({b[0] - a[0] for a, b in itertools.pairwise(kept)}) == 1
     assert thinned(curve[:100]) == curve[:100]
     assert thinned([]) == []
 
@@ -92,7 +93,7 @@ def test_a_run_that_was_begun_is_resumed_with_its_own_options(tmp_path: Path) ->
 
 
 def test_a_training_becomes_a_result_once_and_goes_on_after_kill_9(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     runs, results = folders
     # The first command of the first attempt dies as it begins to train.
@@ -100,12 +101,11 @@ def test_a_training_becomes_a_result_once_and_goes_on_after_kill_9(
            "Run.append_metrics = lambda *a: (old(*a), os.kill(os.getpid(), signal.SIGKILL)); " \
            "import sys; from tfqrl.cli import main; sys.exit(main(sys.argv[1:]))"  # fmt: skip
     with monkeypatch.context() as patched:
-        patched.setattr(
-            reference_runs, "commands", lambda job, folder: [["-c", kill, *commands(job, folder)[0][2:]]]
-        )
+        patched.setattr(reference_runs, "commands", lambda job, folder: [["-c", kill, *commands(job, folder)[0][2:]]])
         killed = Runner([TINY], runs, results)
         killed.run(1)
     assert killed.failed == [TINY.name]
+    assert "ended with exit code -9." in capfd.readouterr().out, (runs / f"{TINY.name}.log").read_text()
     assert (runs / TINY.name / "config.json").exists()
     assert list(results.iterdir()) == []
 
