@@ -2,15 +2,17 @@
 
 from tfqrl.networks.actor_critic import actor, critic, q_value
 from tfqrl.networks.cnn import nature_cnn
-from tfqrl.networks.distributions import Categorical, DiagonalGaussian, distribution_of
+from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
 from tfqrl.networks.host import HostNetwork
 from tfqrl.networks.mlp import mlp
 from tfqrl.networks.observers import as_input, observer
+from tfqrl.networks.target import update_target
 
 __all__ = [
     "Categorical",
     "DiagonalGaussian",
     "HostNetwork",
+    "SquashedGaussian",
     "actor",
     "as_input",
     "critic",
@@ -19,4 +21,5 @@ __all__ = [
     "nature_cnn",
     "observer",
     "q_value",
+    "update_target",
 ]

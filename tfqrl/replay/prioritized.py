@@ -18,21 +18,23 @@ _EPSILON = 1e-6
 class PrioritizedReplay(UniformReplay):
     """Proportional prioritised replay (Schaul et al. 2015, arXiv 1511.05952, algorithm 1)."""
 
-    def __init__(self, capacity: int, spec: PolicySpec, alpha: float) -> None:
+    def __init__(self, capacity: int, spec: PolicySpec, alpha: float, beta: float) -> None:
         """Room for `capacity` transitions of a policy with `spec`.
 
-        `alpha`, 0..1, is how much priorities matter: at 0 sampling is uniform.
+        `alpha`, 0..1, is how much priorities matter: at 0 sampling is uniform. `beta`, 0..1, is how far weights make up
+        for that: at 1 wholly. The paper lets it rise to 1; here it stays, as in Rainbow's later implementations.
         """
         super().__init__(capacity, spec)
         assert 0 <= alpha <= 1
-        self._alpha = alpha
+        assert 0 <= beta <= 1
+        self._alpha, self._beta = alpha, beta
         # Priorities are kept raised to alpha. New transitions get the largest there ever was, but not until it is
         # needed: the tree takes many at once at hardly more than the price of one.
         self._priorities = SumTree(capacity)
         self._largest = 1.0
         self._prioritized = 0
 
-    def sample(self, updates: int, batch_size: int, rng: np.random.Generator, *, beta: float) -> Transitions:
+    def sample(self, updates: int, batch_size: int, rng: np.random.Generator) -> Transitions:
         """Transitions with leading dimensions (updates, batch_size), with `weight` and `index`.
 
         Each batch is stratified: one transition from each of `batch_size` equal parts of the sum of priorities.
@@ -41,8 +43,8 @@ class PrioritizedReplay(UniformReplay):
           updates: batches.
           batch_size: transitions in each.
           rng: what draws them.
-          beta: 0..1, how far weights make up for the priorities; at 1 wholly. The paper lets it rise to 1. The largest
-            weight of a batch is 1.
+
+        The largest weight of a batch is 1.
         """
         assert len(self) > 0
         self._prioritize_new()
@@ -51,7 +53,7 @@ class PrioritizedReplay(UniformReplay):
         transitions = self._take(rows)
         priority = self._priorities[rows]
         # (size * probability) ** -beta over its largest: size and sum of priorities cancel.
-        transitions.weight = np.float32((priority.min(axis=1, keepdims=True) / priority) ** beta)
+        transitions.weight = np.float32((priority.min(axis=1, keepdims=True) / priority) ** self._beta)
         newest = self._added - 1
         transitions.index = newest - (newest - rows) % self._capacity
         return transitions
