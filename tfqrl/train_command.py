@@ -67,12 +67,12 @@ def main(words: list[str]) -> int:
     if words and words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
+    if not words or words[0].startswith("-"):
+        raise UsageError(f"Name an algorithm: tfqrl train {{{','.join(zoo.algorithms())}}} --env ENV --out RUN.")
     import_tensorflow()
     from tfqrl import agents, envs
     from tfqrl.runs import Run
 
-    if not words or words[0].startswith("-"):
-        raise UsageError(f"Name an algorithm: tfqrl train {{{','.join(agents.TRAINABLE)}}} --env ENV --out RUN.")
     name, words = words[0], words[1:]
     agents.check_trainable(name)
     algorithm = agents.get(name)

@@ -15,7 +15,7 @@ TINY = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "64", "--epochs"
     ("words", "message"),
     [
         (["trian"], "Unknown command 'trian'. Did you mean 'train'?"),
-        (["train"], "Name an algorithm: tfqrl train {ppo} --env ENV --out RUN."),
+        (["train"], "Name an algorithm: tfqrl train {"),
         (["train", "pp"], "Unknown algorithm 'pp'. Did you mean 'ppo'?"),
         (["train", "ppo", "--env", "Hoper-v5"], "Unknown environment 'Hoper-v5'. Did you mean 'Hopper-v5'?"),
         (["train", "ppo", "--env", "X", "--gama", "1"], "Unknown option '--gama'. Did you mean '--gamma'?"),

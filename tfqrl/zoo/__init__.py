@@ -45,7 +45,7 @@ def environments(algorithm: str) -> dict[str, Overrides]:
 
 
 def tuned(algorithm: str, env: str) -> Overrides:
-    """What differs from the defaults of `algorithm` in the environment called `env`; empty where it is not tuned too.
+    """What differs from the defaults of `algorithm` in the environment called `env`; empty where nothing does.
 
     Raises:
       UnknownNameError: there is no such algorithm.
