@@ -39,7 +39,6 @@ class Algorithm:
     restore_policy: Callable[[Any, State], tuple[keras.Model, PolicySpec]]
 
 
-
 def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], agent_type: type[Any]) -> Algorithm:
     def train(run: Run) -> None:
         loop(run, from_plain(config_type, run.config, "config"), agent_type)

@@ -1,6 +1,6 @@
-"""Distributed distributional deterministic policy gradient (Barth-Maron et al. 2018, arXiv 1804.08617), for Box actions.
+"""Distributed distributional deterministic policy gradient (Barth-Maron et al. 2018, arXiv 1804.08617).
 
-Here with one actor; many actors are the business of ActorQ.
+For Box actions; here with one actor: many actors are the business of ActorQ.
 
 Read it from the top: configuration, the networks, `_update`, which is one gradient step (algorithm 1 of the paper).
 """
