@@ -37,6 +37,8 @@ from edge.records import to_json
 HERE = Path(__file__).parent
 EPISODES, FIRST_SEED = 20, 2_000_000
 CURVE_POINTS = 100
+# In training.
+EVALUATIONS = 20
 OURS = "tfqrl"
 ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 SCHEMA_VERSION = 1
@@ -89,7 +91,10 @@ def commands(job: Job, folder: Path) -> list[list[str]]:
     options = ["--env", job.env, "--steps", str(job.steps), "--seed", str(job.seed), "--out", str(folder)]
     if job.library != OURS:
         return [[str(HERE / "sb3_training.py"), job.algorithm, *options]]
-    if (folder / "config.json").exists():
+    # So that a run that was cut short ends as it would have otherwise; memories of frames take gigabytes.
+    memory = [] if job.algorithm in ("ppo", "a2c") or job.env.startswith("ale:") else ["--save-replay"]
+    options += ["--evaluate-every", str(job.steps // EVALUATIONS), *memory]
+    if (folder / "checkpoint.npz").exists():
         options = ["--out", str(folder), "--resume"]
     evaluation = ["--episodes", str(EPISODES), "--seed", str(FIRST_SEED), "--json", f"{folder}.evaluation.json"]
     return [
