@@ -94,7 +94,7 @@ def commands(job: Job, folder: Path) -> list[list[str]]:
     # So that a run that was cut short ends as it would have otherwise; memories of frames take gigabytes.
     memory = [] if job.algorithm in ("ppo", "a2c") or job.env.startswith("ale:") else ["--save-replay"]
     options += ["--evaluate-every", str(job.steps // EVALUATIONS), *memory]
-    if (folder / "checkpoint.npz").exists():
+    if (folder / "config.json").exists():
         options = ["--out", str(folder), "--resume"]
     evaluation = ["--episodes", str(EPISODES), "--seed", str(FIRST_SEED), "--json", f"{folder}.evaluation.json"]
     return [
