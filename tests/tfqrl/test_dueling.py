@@ -1,12 +1,18 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from ai_edge_litert.interpreter import Interpreter
 
+from converters.export import DeployedPolicy
+from converters.tflite import to_float32
 from edge.errors import UsageError
+from tfqrl import agents
 from tfqrl.networks import HostNetwork, deployable, mlp, nature_cnn
+from tfqrl.runs import Run
 
 ACTIONS, FRAME = 5, (40, 36, 2)
 
@@ -147,7 +153,13 @@ def test_bfloat16_leaves_the_values_float32(make: Callable[..., keras.Sequential
     inputs = observations(network)
     assert network(inputs).dtype == tf.float32
     np.testing.assert_allclose(network(inputs), exact(inputs), atol=0.05)
-    np.testing.assert_allclose(deployable(network)(inputs), network(inputs), atol=1e-5)
+
+
+@every_network
+def test_what_was_trained_in_bfloat16_is_deployed_in_float32(make: Callable[..., keras.Sequential]) -> None:
+    plain, exact = deployable(make(precision="bfloat16")), make()
+    assert {layer.compute_dtype for layer in plain.layers} == {"float32"}
+    np.testing.assert_allclose(plain(observations(plain)), exact(observations(plain)), atol=1e-5)
 
 
 def test_the_streams_have_the_widths_that_were_asked_for() -> None:
@@ -160,3 +172,28 @@ def test_the_streams_have_the_widths_that_were_asked_for() -> None:
 def test_without_a_hidden_layer_there_are_no_streams() -> None:
     with pytest.raises(UsageError, match="two streams from its last hidden layer on: give it at least one"):
         mlp(4, (), 2, dueling=True)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_policy_with_two_streams_is_trained_and_converted(precision: str, tmp_path: Path) -> None:
+    dqn = agents.get("dqn")
+    config = dqn.config(
+        env="CartPole-v1",
+        dueling=True,
+        precision=precision,
+        hidden=(8,),
+        steps=128,
+        learning_starts=32,
+        replay_size=128,
+    )
+    run = Run.create(tmp_path / "run", "dqn", config)
+    dqn.train(run)
+    network, spec = agents.load_policy(run)
+    assert [layer.units for layer in network.layers] == [16, 2]
+    interpreter = Interpreter(model_content=to_float32(DeployedPolicy(network, spec, logits=True)))
+    interpreter.allocate_tensors()
+    observation = np.float32([[0.1, -0.2, 0.03, 0.4]])
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], observation)
+    interpreter.invoke()
+    values = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(values, network(observation), atol=1e-5)

@@ -168,4 +168,6 @@ class DQN:
 
 def q_network(config: DQNConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to the value of each choice."""
-    return observer(config, spec, spec.action.n, output_gain=1.0, seed=config.seed, name="policy")
+    return observer(
+        config, spec, spec.action.n, output_gain=1.0, dueling=config.dueling, seed=config.seed, name="policy"
+    )

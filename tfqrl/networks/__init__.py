@@ -2,8 +2,9 @@
 
 from tfqrl.networks.actor_critic import actor, critic, q_value
 from tfqrl.networks.cnn import nature_cnn
+from tfqrl.networks.deployable import deployable
 from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
-from tfqrl.networks.dueling import DuelingOutput, deployable
+from tfqrl.networks.dueling import DuelingOutput
 from tfqrl.networks.host import HostNetwork
 from tfqrl.networks.mlp import mlp
 from tfqrl.networks.observers import as_input, observer

@@ -20,6 +20,7 @@ from edge.artifact import PolicySpec
 from edge.errors import UserError
 from tfqrl import evaluate
 from tfqrl.envs import make_vector, spec_of
+from tfqrl.networks import deployable
 from tfqrl.normalization import RunningMoments
 from tfqrl.options import MONITORING_SEED
 from tfqrl.progress import TrainingProgress
@@ -224,7 +225,7 @@ def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Se
     """The trained policy network of a checkpoint, and its spec with the normaliser that it was trained with."""
     spec = spec_of(config.env, config.env_module)
     weights = nested(state, "policy")
-    network = agent_type.deployed(config, spec, [weights[str(i)] for i in range(len(weights))])
+    network = deployable(agent_type.deployed(config, spec, [weights[str(i)] for i in range(len(weights))]))
     if not config.normalize_observation or spec.observation.frames:
         return network, spec
     moments = RunningMoments(spec.observation.shape)
