@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def test_frames_are_four_grey_ones_with_the_newest_last() -> None:
     # At the beginning there is only one frame.
     for channel in range(3):
         np.testing.assert_array_equal(frames[0][..., channel], frames[0][..., 3])
-    for before, after in zip(frames, frames[1:]):
+    for before, after in itertools.pairwise(frames):
         np.testing.assert_array_equal(before[..., 1:], after[..., :3])
     assert not np.array_equal(frames[-1][..., 2], frames[-1][..., 3])
 
@@ -38,12 +40,12 @@ def test_actions_stick_hold_for_four_frames_and_wait_at_the_beginning() -> None:
     ale = env.unwrapped.ale
     assert ale.getFloat("repeat_action_probability") == pytest.approx(0.25)
     waited = set()
-    for seed in range(40):
+    for seed in range(12):
         env.reset(seed=seed)
         waited.add(ale.getEpisodeFrameNumber())
     assert min(waited) >= 1
     assert max(waited) <= 30
-    assert len(waited) > 10
+    assert len(waited) > 5
     before = ale.getEpisodeFrameNumber()
     env.step(0)
     assert ale.getEpisodeFrameNumber() == before + 4

@@ -19,11 +19,8 @@ def test_names_are_those_of_the_suite_underscores_and_all() -> None:
     ):
         spec = envs.spec_of(name)
         assert (spec.observation.shape, spec.observation.dtype) == ((size,), "float32")
-        assert (spec.action.shape, spec.action.low, spec.action.high) == (
-            (actions,),
-            (-1.0,) * actions,
-            (1.0,) * actions,
-        )
+        assert (spec.action.shape, spec.action.low) == ((actions,), (-1.0,) * actions)
+        assert spec.action.high == (1.0,) * actions
         assert spec.control_rate_hz == rate_hz
 
 
@@ -79,10 +76,9 @@ def test_a_discount_of_0_is_termination(
 def test_a_simulation_that_diverges_is_told_in_a_sentence() -> None:
     env = DmcEnv("cheetah", "run")
     env.reset(seed=0)
+    env._env.physics.data.qvel[:] = 1e12
     with pytest.raises(UserError, match="The simulation of dmc:cheetah-run has diverged"):
-        for _ in range(10):
-            env._env.physics.data.qvel[:] = 1e12
-            env.step(np.zeros(6))
+        env.step(np.zeros(6))
 
 
 def test_no_screen_is_needed_and_nothing_is_said() -> None:

@@ -1,4 +1,5 @@
 import io
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -34,7 +35,6 @@ class Chance(toy_envs.Count):
         return observation + np.random.default_rng().uniform(size=2), *rest
 
 
-gymnasium.register("toys/Liar-v0", Liar)
 gymnasium.register("toys/Chance-v0", Chance)
 gymnasium.register("toys/Long-v0", toy_envs.Count, kwargs={"limit": 5000})
 
@@ -115,9 +115,19 @@ def test_an_environment_that_returns_nan_is_stopped() -> None:
         env.step(action)
 
 
-def register_liar(name: str, **settings: Any) -> str:
-    gymnasium.register(name, Liar, kwargs=settings)
-    return name
+@pytest.fixture
+def register() -> Iterator[Callable[..., str]]:
+    """Registers a class under a name for one test; returns the name."""
+    names = []
+
+    def register(name: str, kind: type[gymnasium.Env], **settings: Any) -> str:
+        gymnasium.register(name, kind, kwargs=settings)
+        names.append(name)
+        return name
+
+    yield register
+    for name in names:
+        del gymnasium.registry[name]
 
 
 @pytest.mark.parametrize(
@@ -131,15 +141,17 @@ def register_liar(name: str, **settings: Any) -> str:
         (np.array([np.inf, 0.0]), "returned NaN or infinity"),
     ],
 )
-def test_an_environment_that_does_not_keep_to_its_space_is_refused_at_the_start(given: Any, message: str) -> None:
-    name = register_liar("toys/LiesAtOnce-v0", since=0, given=given)
+def test_an_environment_that_does_not_keep_to_its_space_is_refused_at_the_start(
+    given: Any, message: str, register: Callable[..., str]
+) -> None:
+    name = register("toys/LiesAtOnce-v0", Liar, since=0, given=given)
     with pytest.raises(UserError, match=message):
         VectorEnv(name, 1, seed=0).reset()
 
 
 @pytest.mark.parametrize("given", [np.zeros(1), np.zeros((1, 2)), 0.5, [0.0, 0.0, 0.0]])
-def test_an_environment_whose_shape_changes_later_is_stopped(given: Any) -> None:
-    name = register_liar("toys/LiesLater-v0", since=3, given=given)
+def test_an_environment_whose_shape_changes_later_is_stopped(given: Any, register: Callable[..., str]) -> None:
+    name = register("toys/LiesLater-v0", Liar, since=3, given=given)
     env = VectorEnv(name, 2, seed=0)
     env.reset()
     env.step(np.zeros((2, 2), np.float32))
@@ -157,14 +169,14 @@ def test_frames_are_bytes_in_and_out() -> None:
     np.testing.assert_array_equal(step.next_observation[..., :3], before[..., 1:])
 
 
-def test_frames_that_are_not_bytes_are_refused() -> None:
+def test_frames_that_are_not_bytes_are_refused(register: Callable[..., str]) -> None:
     class Floats(toy_envs.Blob):
         def look(self) -> Any:
             return super().look() / 255
 
-    gymnasium.register("toys/Floats-v0", Floats)
+    name = register("toys/Floats-v0", Floats)
     with pytest.raises(UserError, match=r"type float64, but its observation_space says \(84, 84, 4\) and uint8"):
-        VectorEnv("toys/Floats-v0", 1, seed=0).reset()
+        VectorEnv(name, 1, seed=0).reset()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +191,7 @@ def test_frames_that_are_not_bytes_are_refused() -> None:
         ("dmc:ball_in_cup-catch", 100, 950),
         ("dmc:lqr-lqr_2_1", 100, 100),
         ("ale:Pong-v5", 90, 60),
-        ("ale:Breakout-v5", 90, 300),
+        ("ale:Breakout-v5", 90, 200),
         ("toys/Blob-v0", 50, 50),
         ("toys/Long-v0", 2500, 10),
     ],
