@@ -13,6 +13,7 @@ from edge.artifact import PolicySpec
 from edge.errors import UnknownNameError, UsageError
 from edge.records import from_plain
 from tfqrl.agents import imported
+from tfqrl.agents.a2c import A2C, A2CConfig
 from tfqrl.agents.ddpg import DDPG, DDPGConfig
 from tfqrl.agents.ppo import PPO, PPOConfig
 from tfqrl.agents.sac import SAC, SACConfig
@@ -37,7 +38,6 @@ class Algorithm:
     restore_policy: Callable[[Any, State], tuple[keras.Model, PolicySpec]]
 
 
-
 def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], agent_type: type[Any]) -> Algorithm:
     def train(run: Run) -> None:
         loop(run, from_plain(config_type, run.config, "config"), agent_type)
@@ -46,6 +46,7 @@ def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], ag
 
 
 ALGORITHMS = {
+    "a2c": _algorithm(on_policy.train, A2CConfig, A2C),
     "ppo": _algorithm(on_policy.train, PPOConfig, PPO),
     "ddpg": _algorithm(off_policy.train, DDPGConfig, DDPG),
     "td3": _algorithm(off_policy.train, TD3Config, TD3),
