@@ -14,7 +14,9 @@ from edge.errors import UnknownNameError, UsageError
 from edge.records import from_plain
 from tfqrl.agents import imported
 from tfqrl.agents.a2c import A2C, A2CConfig
+from tfqrl.agents.d4pg import D4PG, D4PGConfig
 from tfqrl.agents.ddpg import DDPG, DDPGConfig
+from tfqrl.agents.dqn import DQN, DQNConfig
 from tfqrl.agents.ppo import PPO, PPOConfig
 from tfqrl.agents.sac import SAC, SACConfig
 from tfqrl.agents.td3 import TD3, TD3Config
@@ -47,9 +49,11 @@ def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], ag
 
 ALGORITHMS = {
     "a2c": _algorithm(on_policy.train, A2CConfig, A2C),
+    "dqn": _algorithm(off_policy.train, DQNConfig, DQN),
     "ppo": _algorithm(on_policy.train, PPOConfig, PPO),
     "ddpg": _algorithm(off_policy.train, DDPGConfig, DDPG),
     "td3": _algorithm(off_policy.train, TD3Config, TD3),
+    "d4pg": _algorithm(off_policy.train, D4PGConfig, D4PG),
     "sac": _algorithm(off_policy.train, SACConfig, SAC),
     "imported": Algorithm(imported.ImportedConfig, None, imported.restore_policy),
 }

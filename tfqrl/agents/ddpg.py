@@ -39,8 +39,8 @@ class DDPGConfig(OffPolicyConfig):
       tau: how far the targets move at each update.
     """
 
-    policy_learning_rate: float = 3e-4
-    critic_learning_rate: float = 3e-4
+    policy_learning_rate: float = 1e-3
+    critic_learning_rate: float = 1e-3
     exploration_noise: float = 0.1
     tau: float = 0.005
 

@@ -1,9 +1,9 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), for Box and Discrete actions.
 
 Read it from the top: configuration, the networks, `_update` with its gradient steps.
-Details follow "The 37 Implementation Details of PPO" (Huang et al. 2022) with two deviations: the observation normaliser
-is fixed during a rollout (see training/on_policy.py); and values and probabilities of a rollout are computed in one
-batch when it is complete, since acting needs neither.
+Details follow "The 37 Implementation Details of PPO" (Huang et al. 2022) with two deviations: the observation
+normaliser is fixed during a rollout (see training/on_policy.py); and values and probabilities of a rollout are computed
+in one batch when it is complete, since acting needs neither.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class PPO:
         self.acting = acting_network(self.policy, spec)
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training: (batch, actions) or (batch,) choices, for (batch, ...) normalised observations."""
+        """Actions to take in training, (batch, actions) or (batch,), for normalised observations (batch, ...)."""
         return self.distribution.sample(self.acting(observation), rng)
 
     def refresh(self) -> None:

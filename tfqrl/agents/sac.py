@@ -71,7 +71,7 @@ class SAC:
         self.policy = actor(config, spec, 2 * actions, "linear")
         self.critics = [critic(config, spec, i) for i in range(2)]
         self.targets = [critic(config, spec, i) for i in range(2)]
-        self.distribution = SquashedGaussian(actions)
+        self.distribution = SquashedGaussian()
         self.log_temperature = tf.Variable(np.float32(np.log(config.initial_temperature)))
         self.target_entropy = float(-actions if config.target_entropy is None else config.target_entropy)
         self.updates = tf.Variable(0)

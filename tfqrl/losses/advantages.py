@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfqrl.losses.precision import float32
+
 
 def generalized_advantages(
     v_tm1: tf.Tensor,
@@ -20,6 +22,9 @@ def generalized_advantages(
     counts (Pardo et al. 2018, arXiv 1712.00378). So `v_t` is the value of what the action led to, also where an
     episode ended there.
 
+    With `lambda_` 1 it is the return over the rest of the rollout less the value, the advantage of A2C (Mnih et al.
+    2016, arXiv 1602.01783, algorithm S3); advantage + v_tm1 is then that return.
+
     Args:
       v_tm1: (time, batch) value of the state acted in.
       r_t: (time, batch) reward.
@@ -34,6 +39,7 @@ def generalized_advantages(
     """
     for tensor in (v_tm1, r_t, v_t, terminated_t, done_t):
         tf.debugging.assert_shapes([(tensor, ("T", "B")), (v_tm1, ("T", "B"))])
+    v_tm1, r_t, v_t, terminated_t, done_t = float32(v_tm1, r_t, v_t, terminated_t, done_t)
     delta_t = r_t + gamma * (1.0 - terminated_t) * v_t - v_tm1
     decay_t = gamma * lambda_ * (1.0 - done_t)
     return tf.scan(

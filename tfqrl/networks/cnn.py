@@ -24,8 +24,8 @@ def nature_cnn(
     """The network of Mnih et al. 2015 (Nature 518), (batch, *shape) -> (batch, outputs), with a linear output.
 
     `shape` is height, width, channels; 84, 84, 4 there. Frames come divided by 255, float32. Weights are orthogonal
-    with gain sqrt(2), the output's with `output_gain`; `seed` fixes them. `precision` is that of the arithmetic before the
-    output layer.
+    with gain sqrt(2), the output's with `output_gain`; `seed` fixes them. `precision` is that of the arithmetic before
+    the output layer.
 
     Raises:
       UsageError: the frames are too small.

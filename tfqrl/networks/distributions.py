@@ -1,6 +1,7 @@
-"""The two action distributions of on-policy algorithms, as functions of a network's output.
+"""Action distributions as functions of a network's output.
 
-Sampling happens on the host, one step at a time; probabilities are computed in TensorFlow, a rollout at a time.
+Acting samples on the host, one step at a time; what training needs is computed in TensorFlow, in float32, a rollout or
+a batch at a time.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class DiagonalGaussian:
     def log_prob(self, mean: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
         """Log-density of actions: (batch, actions) twice -> (batch,)."""
         tf.debugging.assert_shapes([(mean, ("B", "A")), (action, ("B", "A"))])
+        mean, action = tf.cast(mean, tf.float32), tf.cast(action, tf.float32)
         z = (action - mean) * tf.exp(-self.log_std)
         return tf.reduce_sum(-0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi), axis=-1)
 
@@ -65,12 +67,59 @@ class Categorical:
     def log_prob(self, logits: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
         """Log-probability of choices: (batch, choices) and (batch,) integers -> (batch,)."""
         tf.debugging.assert_shapes([(logits, ("B", "N")), (action, ("B",))])
-        return tf.gather(tf.nn.log_softmax(logits), tf.cast(action, tf.int32), batch_dims=1)
+        return tf.gather(tf.nn.log_softmax(tf.cast(logits, tf.float32)), tf.cast(action, tf.int32), batch_dims=1)
 
     def entropy(self, logits: tf.Tensor) -> tf.Tensor:
         """Entropy in nats: (batch, choices) -> (batch,)."""
-        log_p = tf.nn.log_softmax(logits)
+        log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32))
         return -tf.reduce_sum(tf.exp(log_p) * log_p, axis=-1)
+
+
+class SquashedGaussian:
+    """tanh of a normal variable whose mean and log-deviation are both outputs of the network: mean first, then log_std.
+
+    log_std is clipped to -20..2 as in the code of Haarnoja et al. 2018 (arXiv 1812.05905), beyond which it gets no
+    gradient.
+    """
+
+    LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+    def __init__(self) -> None:
+        self.variables: list[tf.Variable] = []
+
+    def sample(self, output: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Random actions in [-1, 1] for (batch, 2 * actions) outputs, (batch, actions) float32, on the host."""
+        mean, log_std = np.split(output, 2, axis=-1)
+        std = np.exp(np.clip(log_std, self.LOG_STD_MIN, self.LOG_STD_MAX))
+        return np.tanh(mean + std * rng.standard_normal(mean.shape, np.float32))
+
+    def mode(self, output: FloatArray) -> FloatArray:
+        """The tanh of the mean, (batch, actions) float32, on the host: the median, and what is deployed."""
+        return np.tanh(np.split(output, 2, axis=-1)[0])
+
+    def refresh(self) -> None:
+        """See `DiagonalGaussian`; there is nothing to do."""
+
+    def sample_with_log_prob(self, output: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Actions and their log-density, differentiable with respect to `output`.
+
+        Args:
+          output: (batch, 2 * actions) of the network.
+          noise: (batch, actions) standard normal.
+
+        Returns:
+          (batch, actions) in [-1, 1], where the ends are what float32's tanh gives from about 9 on; and (batch,), of
+          the exact variable, finite also there.
+        """
+        output, noise = tf.cast(output, tf.float32), tf.cast(noise, tf.float32)
+        mean, log_std = tf.split(output, 2, axis=-1)
+        tf.debugging.assert_shapes([(mean, ("B", "A")), (noise, ("B", "A"))])
+        log_std = tf.clip_by_value(log_std, self.LOG_STD_MIN, self.LOG_STD_MAX)
+        x = mean + tf.exp(log_std) * noise
+        log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
+        # Appendix C, with log(1 - tanh(x)^2) in a form that is exact where tanh(x) rounds to 1.
+        log_slope = 2.0 * (math.log(2.0) - x - tf.math.softplus(-2.0 * x))
+        return tf.tanh(x), tf.reduce_sum(log_normal - log_slope, axis=-1)
 
 
 def distribution_of(spec: PolicySpec) -> Categorical | DiagonalGaussian:

@@ -1,0 +1,1 @@
+"""What trains: configurations, the two loops, and what they share."""

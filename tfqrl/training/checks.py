@@ -25,8 +25,8 @@ def needs_bounded_actions(algorithm: str, spec: PolicySpec) -> None:
         )
     if spec.observation.frames:
         raise UsageError(
-            f"{algorithm} learns from vectors; the environment observes {text(spec.observation)}. Train dqn, a2c or ppo "
-            "there."
+            f"{algorithm} learns from vectors; the environment observes {text(spec.observation)}. Train dqn, a2c or "
+            "ppo there."
         )
 
 
@@ -38,6 +38,6 @@ def needs_choices(algorithm: str, spec: PolicySpec) -> None:
     """
     if not spec.action.discrete:
         raise UsageError(
-            f"{algorithm} needs a choice of actions; the environment acts by {text(spec.action)}. Train sac, td3, ddpg, "
-            "d4pg, a2c or ppo there."
+            f"{algorithm} needs a choice of actions; the environment acts by {text(spec.action)}. Train sac, td3, "
+            "ddpg, d4pg, a2c or ppo there."
         )

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.options import optional
+from tfqrl.replay import UniformReplay
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class TrainingConfig:
       seed: seed of everything that is random.
       num_envs: copies of the environment that are stepped together.
       gamma: discount.
+      clip_reward: learn from the sign of rewards alone, as is usual on Atari.
       hidden: widths of the hidden layers; frames are seen by the Nature CNN instead.
       activation: of the hidden layers.
       precision: of the arithmetic in hidden layers; weights and losses are float32 in any case.
@@ -42,6 +45,7 @@ class TrainingConfig:
     seed: int = 0
     num_envs: int = 1
     gamma: float = 0.99
+    clip_reward: bool = False
     hidden: tuple[int, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -103,6 +107,10 @@ class OffPolicyConfig(TrainingConfig):
             raise UsageError(
                 f"--learning-starts {self.learning_starts} is more than --replay-size {self.replay_size} remembers."
             )
+
+    def make_replay(self, spec: PolicySpec) -> UniformReplay:
+        """What remembers transitions of a policy with `spec`."""
+        return UniformReplay(self.replay_size, spec)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.artifact import PolicySpec
-from tfqrl.replay import NStep, UniformReplay
+from tfqrl.replay import NStep
 from tfqrl.runs import Run, State, nested, prefixed
 from tfqrl.training.config import OffPolicyConfig
 from tfqrl.training.session import Session
@@ -28,7 +28,7 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
     with Session(run, config, agent_type) as session:
         env, agent, rng = session.env, session.agent, session.rng
         windows = NStep(config.num_envs, config.n_step, config.gamma)
-        replay = UniformReplay(config.replay_size, env.spec)
+        replay = config.make_replay(env.spec)
         if session.saved:
             windows.restore(nested(session.saved, "windows"))
         if config.save_replay and session.saved:
@@ -48,6 +48,8 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
                     action = agent.explore(session.normalize(observation), session.steps, rng)
                 session.observed(observation)
                 step = env.step(action)
+                if config.clip_reward:
+                    np.sign(step.reward, out=step.reward)
                 replay.extend(windows.add(observation, action, step))
                 observation = step.observation.copy()
                 session.steps += config.num_envs
@@ -58,6 +60,9 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
                 batch.observation = session.normalize(batch.observation)
                 batch.next_observation = session.normalize(batch.next_observation)
                 metrics = agent.update(batch)
+                errors = metrics.pop("td_error", None)
+                if batch.index is not None:
+                    replay.update_priorities(batch.index, errors.numpy())
             session.updated(metrics, state)
         session.finish(state())
 

@@ -72,7 +72,7 @@ def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
                 rollout.action[t] = agent.explore(session.normalize(observation), session.steps, rng)
                 step = env.step(rollout.action[t])
                 rollout.next_observation[t] = step.next_observation
-                rollout.reward[t] = step.reward
+                rollout.reward[t] = np.sign(step.reward) if config.clip_reward else step.reward
                 rollout.terminated[t] = step.terminated
                 rollout.done[t] = step.done
                 observation = step.observation

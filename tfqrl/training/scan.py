@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def scan(
-    update: Callable[..., Sequence[tf.Tensor]], batches: Sequence[tf.Tensor], metrics: Sequence[str]
+    update: Callable[..., Sequence[tf.Tensor]], batches: Sequence[tf.Tensor], names: Sequence[str]
 ) -> dict[str, tf.Tensor]:
     """Run `update` on one batch after the other, inside a compiled function.
 
@@ -16,17 +16,19 @@ def scan(
     loop inside it costs nothing.
 
     Args:
-      update: from the tensors of one batch to scalars, in the order of `metrics`. It may assign to variables.
+      update: from the tensors of one batch to float32 tensors, in the order of `names`. It may assign to variables.
       batches: tensors whose first axis is that of the updates.
-      metrics: names of the scalars.
+      names: of what `update` gives.
 
     Returns:
-      The mean of each scalar over the updates.
+      By name, of scalars their mean over the updates, of other tensors all: (updates, ...).
     """
     n = batches[0].shape[0]
 
-    def body(i: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return i + 1, sums + tf.stack(list(update(*(batch[i] for batch in batches))))
+    def body(i: tf.Tensor, *arrays: tf.TensorArray) -> tuple[tf.Tensor, ...]:
+        outputs = update(*(batch[i] for batch in batches))
+        return i + 1, *(array.write(i, output) for array, output in zip(arrays, outputs, strict=True))
 
-    _, sums = tf.while_loop(lambda i, _: i < n, body, (0, tf.zeros(len(metrics))))
-    return dict(zip(metrics, tf.unstack(sums / n)))
+    _, *arrays = tf.while_loop(lambda i, *_: i < n, body, (0, *(tf.TensorArray(tf.float32, n) for _ in names)))
+    stacked = [array.stack() for array in arrays]
+    return {name: tf.reduce_mean(x) if x.shape.rank == 1 else x for name, x in zip(names, stacked)}

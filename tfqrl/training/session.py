@@ -78,9 +78,7 @@ class Session:
         self._run = run
         self._agent_type = agent_type
         self.saved: State = run.load_checkpoint() if run.has_checkpoint() else {}
-        self.env = make_vector(
-            config.env, config.num_envs, seed=config.seed, vec=config.vec, module=config.env_module
-        )
+        self.env = make_vector(config.env, config.num_envs, seed=config.seed, vec=config.vec, module=config.env_module)
         try:
             self.agent = agent_type(config, self.env.spec)
             self.rng = np.random.default_rng(config.seed)

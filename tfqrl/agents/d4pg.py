@@ -1,0 +1,146 @@
+"""Distributed distributional deterministic policy gradient (Barth-Maron et al. 2018, arXiv 1804.08617).
+
+For Box actions; here with one actor: many actors are the business of ActorQ.
+
+Read it from the top: configuration, the networks, `_update`, which is one gradient step (algorithm 1 of the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras as keras
+
+from edge.artifact import PolicySpec
+from edge.errors import UsageError
+from tfqrl.losses import (
+    categorical_cross_entropy,
+    categorical_mean,
+    categorical_support,
+    categorical_td_target,
+    deterministic_policy_gradient,
+)
+from tfqrl.networks import HostNetwork, actor, critic, update_target
+from tfqrl.replay import Transitions
+from tfqrl.training.checks import needs_bounded_actions
+from tfqrl.training.config import OffPolicyConfig, above, at_least
+from tfqrl.training.optimizers import adam, descend
+from tfqrl.training.scan import scan
+
+Array = npt.NDArray[Any]
+
+METRICS = ("critic_loss", "policy_loss", "q")
+
+
+@dataclass(frozen=True)
+class D4PGConfig(OffPolicyConfig):
+    """Distributed distributional deterministic policy gradient.
+
+    Attributes:
+      policy_learning_rate: step size of Adam for the policy.
+      critic_learning_rate: step size of Adam for the critic.
+      exploration_noise: standard deviation of what is added to actions in training; actions span -1 to 1.
+      tau: how far the targets move at each update.
+      atoms: returns that the critic gives a probability each.
+      v_min: the lowest of them.
+      v_max: the highest.
+    """
+
+    policy_learning_rate: float = 3e-4
+    critic_learning_rate: float = 3e-4
+    exploration_noise: float = 0.1
+    tau: float = 0.005
+    n_step: int = 5
+    atoms: int = 51
+    v_min: float = -150.0
+    v_max: float = 150.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        super().__post_init__()
+        above(self, 0, "policy_learning_rate", "critic_learning_rate", "tau")
+        at_least(self, 0, "exploration_noise")
+        at_least(self, 2, "atoms")
+        if not self.v_min < self.v_max:
+            raise UsageError(f"--v-min must be below --v-max; they were given {self.v_min} and {self.v_max}.")
+
+
+class D4PG:
+    """Networks, optimisers, and the update."""
+
+    def __init__(self, config: D4PGConfig, spec: PolicySpec) -> None:
+        """Networks for `spec`, initialised from the configuration's seed.
+
+        Raises:
+          UsageError: the environment has no bounded vector of actions, or observes frames.
+        """
+        needs_bounded_actions("d4pg", spec)
+        self.config = config
+        self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
+        self.critic, self.target_critic = (critic(config, spec, outputs=config.atoms) for _ in range(2))
+        self.support = categorical_support(config.v_min, config.v_max, config.atoms)
+        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.variables)
+        self.critic_optimizer = adam(config.critic_learning_rate, self.critic.variables)
+        self.variables = {
+            "policy": self.policy.variables,
+            "target_policy": self.target_policy.variables,
+            "critic": self.critic.variables,
+            "target_critic": self.target_critic.variables,
+            "policy_optimizer": self.policy_optimizer.variables,
+            "critic_optimizer": self.critic_optimizer.variables,
+        }
+        self.acting = HostNetwork(self.policy)
+
+    def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
+        """Actions to take in training, (batch, actions) in [-1, 1], for (batch, inputs) normalised observations."""
+        # Uncorrelated noise: the paper's Ornstein-Uhlenbeck process brings nothing (Fujimoto et al. 2018, section 6.1).
+        action = self.acting(observation)
+        noise = self.config.exploration_noise * rng.standard_normal(action.shape, np.float32)
+        return np.clip(action + noise, -1.0, 1.0)
+
+    def refresh(self) -> None:
+        """Let `explore` take over the policy's weights."""
+        self.acting.refresh()
+
+    def update(self, batch: Transitions) -> dict[str, tf.Tensor]:
+        """One gradient step on each of the batches, (updates, batch, ...); means of METRICS."""
+        return self._updates(batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
+
+    @tf.function(jit_compile=True)
+    def _updates(self, *batches: tf.Tensor) -> dict[str, tf.Tensor]:
+        return scan(self._update, batches, METRICS)
+
+    def _update(
+        self, o_tm1: tf.Tensor, a_tm1: tf.Tensor, r_t: tf.Tensor, discount_t: tf.Tensor, o_t: tf.Tensor
+    ) -> Sequence[tf.Tensor]:
+        # Critic: the distributional Bellman operator (eq. 4), projected, as the target of a cross-entropy (section 3).
+        logits_t = self.target_critic(tf.concat([o_t, self.target_policy(o_t)], axis=-1))
+        target = categorical_td_target(r_t, discount_t, logits_t, self.support)
+        with tf.GradientTape() as tape:
+            logits_tm1 = self.critic(tf.concat([o_tm1, a_tm1], axis=-1))
+            critic_loss = tf.reduce_mean(categorical_cross_entropy(logits_tm1, target))
+        descend(self.critic_optimizer, tape, critic_loss, self.critic.variables)
+
+        # Policy: eq. 5, the gradient of the expected return.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.policy.variables)
+            logits = self.critic(tf.concat([o_tm1, self.policy(o_tm1)], axis=-1))
+            q = categorical_mean(logits, self.support)
+            policy_loss = deterministic_policy_gradient(q)
+        descend(self.policy_optimizer, tape, policy_loss, self.policy.variables)
+
+        update_target(self.target_policy.variables, self.policy.variables, self.config.tau)
+        update_target(self.target_critic.variables, self.critic.variables, self.config.tau)
+        return critic_loss, policy_loss, tf.reduce_mean(q)
+
+    @staticmethod
+    def deployed(config: D4PGConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
+        """The network that acts without exploring."""
+        network = actor(config, spec, spec.action.shape[0])
+        network.set_weights(weights)
+        return network
