@@ -8,16 +8,18 @@
 #   make bench       the benchmarks that take minutes, into results/
 #   make sb3         models that Stable-Baselines3 trains now, imported; installs it and PyTorch, which takes gigabytes
 #   make recipes     every recipe of the policies in examples/policies/, into there and results/recipes/
+#   make algorithms  every algorithm on the reference tasks, hours to days, into results/; RUNS is the folder for runs
 #   make results     docs/RESULTS.md from results/
 #
 # Each makes .venv first if it is missing or older than setup.py, and uses it again if not.
 
 PYTHON ?= python3
+RUNS ?= $(HOME)/tfqrl-runs
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := edge converters tfqrl tests benchmarks scripts setup.py
 
-.PHONY: demo test fuzz check bench sb3 recipes results virtual-pi clean
+.PHONY: demo test fuzz check bench sb3 recipes algorithms results virtual-pi clean
 
 demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
@@ -53,6 +55,9 @@ recipes: $(VENV)/bench
 	    $(BIN)/tfqrl evaluate examples/policies/HalfCheetah-v5/run examples/policies/HalfCheetah-v5/$$recipe.tflite \
 	        --episodes 200 --seed 3000000 --json results/evaluations/HalfCheetah-v5-$$recipe.json || [ $$? -eq 1 ] || exit 1; \
 	done
+
+algorithms: $(VENV)/bench
+	$(BIN)/python benchmarks/reference_runs.py --runs $(RUNS) --jobs 2
 
 results: $(VENV)/train
 	$(BIN)/python benchmarks/results_page.py

@@ -28,6 +28,7 @@ TRAIN = [
     "rich>=14,<16",
     "tensorboard>=2.20,<2.22",
     "matplotlib>=3.9,<4",
+    "pyyaml>=6.0,<7",
 ]
 SIGN = ["cryptography>=42"]
 SERIAL = ["pyserial>=3.5,<4"]
@@ -52,7 +53,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfqrl*", "converters*", "edge*"]),
-    package_data={package: ["py.typed"] for package in ("tfqrl", "converters", "edge")},
+    package_data={**{package: ["py.typed"] for package in ("tfqrl", "converters", "edge")}, "tfqrl.zoo": ["*.yaml"]},
     install_requires=["numpy>=1.26,<3", *INTERPRETER],
     extras_require={
         "train": [*TRAIN, *SIGN, *HIL],

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-from matplotlib import pyplot
+from algorithms_section import algorithms_section, figures
+from drawing import axes_of_curves, markdown_table, svg
+from reference_runs import plan
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs"
@@ -20,7 +18,9 @@ RESULTS, DOCS = ROOT / "results", ROOT / "docs"
 def main() -> None:
     """Write the page and its figures."""
     (DOCS / "figures").mkdir(exist_ok=True)
-    (DOCS / "figures" / "ppo_vs_sb3.svg").write_text(ppo_figure(load("ppo_vs_sb3")))
+    drawn = {"ppo_vs_sb3.svg": ppo_figure(load("ppo_vs_sb3"))} | figures(load_all("algorithms"))
+    for name, text in drawn.items():
+        (DOCS / "figures" / name).write_text(text)
     (DOCS / "RESULTS.md").write_text(page())
 
 
@@ -31,6 +31,8 @@ def page() -> str:
             "# Results",
             "",
             "Drawn from `results/` by `make results`; do not edit. Each section names the command that measured it.",
+            "",
+            *algorithms_section(plan(), load_all("algorithms")),
             "",
             *latency_section(load("edge_latency")),
             "",
@@ -347,22 +349,15 @@ def template_section(result: dict[str, Any]) -> list[str]:
 
 def ppo_figure(result: dict[str, Any]) -> str:
     """Learning curves of every seed."""
-    matplotlib.rcParams["svg.hashsalt"] = "tfqrl"
-    figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
+    figure, axes = axes_of_curves()
     colors = {"tfqrl": "#c8501e", "stable-baselines3": "#7a8896"}
     for library, trainings in by_library(result).items():
         for i, training in enumerate(trainings):
             steps, returns = zip(*training["curve"])
             millions = [step / 1e6 for step in steps]
             axes.plot(millions, returns, color=colors[library], label=None if i else library)
-    axes.set_xlabel("million environment steps")
-    axes.set_ylabel("mean return of the last\n100 training episodes")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    return buffer.getvalue()
+    return svg(figure)
 
 
 def by_library(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -371,12 +366,6 @@ def by_library(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for training in result["trainings"]:
         libraries.setdefault(training["library"], []).append(training)
     return libraries
-
-
-def markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """A Markdown table, numbers to the right."""
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
 if __name__ == "__main__":

@@ -27,22 +27,8 @@ from tfqrl.runs import Run
 
 ENV = "InvertedDoublePendulum-v5"
 STEPS = 1_500_000
-# Many copies and large batches: nearly all of an episode is spent balancing, and it takes many fresh starts in a batch
-# for the policy not to forget how to get there.
-#
 # Solved is what Gymnasium calls so: 9100 over the last 100 episodes, here with exploration noise. At best it is 9350.
-OPTIONS = (
-    "--target-return",
-    "9100",
-    "--num-envs",
-    "64",
-    "--rollout-steps",
-    "256",
-    "--batch-size",
-    "2048",
-    "--learning-rate",
-    "1e-3",
-)
+TARGET_RETURN = 9100
 EPISODES = 20
 LOOP_S = 10
 RECIPES = ("float32", "int8")
@@ -59,7 +45,8 @@ def demo(out: Path, seed: int) -> int:
     run = out / "run"
     if (run / "config.json").exists():
         shutil.rmtree(run)
-    _tfqrl("train", "ppo", "--env", ENV, "--steps", str(STEPS), *OPTIONS, "--seed", str(seed), "--out", str(run))
+    until = ("--steps", str(STEPS), "--target-return", str(TARGET_RETURN))
+    _tfqrl("train", "ppo", "--env", ENV, *until, "--seed", str(seed), "--out", str(run))
     for recipe in RECIPES:
         policy = str(out / f"{recipe}.tflite")
         _tfqrl("convert", str(run), "--recipe", recipe, "--episodes", str(EPISODES), "--out", policy, "--force")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,8 +45,24 @@ def silent_stderr() -> Iterator[None]:
         os.close(stderr)
 
 
-def parse(command_type: Any, program: str, words: list[str], default: Any = None, *also: type[Any]) -> Any:
-    """Parse the options of one command, which its dataclass names, documents and gives defaults."""
+def parse(
+    command_type: Any,
+    program: str,
+    words: list[str],
+    default: Any = None,
+    *also: type[Any],
+    description: str | None = None,
+) -> Any:
+    """Parse the options of one command, which its dataclass names, documents and gives defaults.
+
+    Args:
+      command_type: the dataclass.
+      program: the command, for its help.
+      words: what was typed after it.
+      default: an instance whose values are the defaults, instead of those of the dataclass.
+      *also: dataclasses nested in it whose options are this command's too.
+      description: what its help begins with, instead of the dataclass's docstring.
+    """
     fields = [field for kind in (command_type, *also) for field in dataclasses.fields(_origin(kind))]
     known = {"--" + field.name.replace("_", "-") for field in fields if field.name != "config"}
     known |= {"--no-" + option[2:] for option in known} | {"--help"}
@@ -55,7 +71,28 @@ def parse(command_type: Any, program: str, words: list[str], default: Any = None
         if option.startswith("--") and option not in known:
             raise UnknownNameError("option", option, known)
     keywords = {} if default is None else {"default": default}
-    return tyro.cli(command_type, prog=program, args=words, config=(tyro.conf.OmitArgPrefixes,), **keywords)
+    return tyro.cli(
+        command_type,
+        prog=program,
+        description=description,
+        args=words,
+        config=(tyro.conf.OmitArgPrefixes,),
+        **keywords,
+    )
+
+
+def value_of(words: Sequence[str], option: str) -> str | None:
+    """The value that `words` give to `option`, before they are parsed: the last one, of `--env X` and `--env=X`.
+
+    None if the option is not there, or has no value.
+    """
+    value = None
+    for word, following in zip(words, [*words[1:], "--"]):
+        if word == option and not following.startswith("-"):
+            value = following
+        elif word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

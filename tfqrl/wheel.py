@@ -70,7 +70,7 @@ def build() -> Wheel:
     for package in PACKAGES:
         root = _folder(package)
         for path in sorted(root.rglob("*")):
-            if path.suffix == ".py" or path.name == "py.typed":
+            if path.suffix in (".py", ".yaml") or path.name == "py.typed":
                 files[f"{package}/{path.relative_to(root).as_posix()}"] = path.read_bytes()
     for name, places in METADATA.items():
         if text := next(filter(None, map(distribution.read_text, places)), None):

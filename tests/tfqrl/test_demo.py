@@ -38,7 +38,6 @@ def test_a_small_demo_goes_the_whole_way_and_says_that_it_did_not_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "STEPS", 2048)
-    monkeypatch.setattr(demo, "OPTIONS", ("--num-envs", "8", "--rollout-steps", "32"))
     monkeypatch.setattr(demo, "EPISODES", 3)
     monkeypatch.setattr(demo, "LOOP_S", 0.5)
     out = tmp_path / "demo"

@@ -25,6 +25,8 @@ def test_the_wheel_holds_what_runs_here_and_nothing_else() -> None:
             "edge/py.typed",
             "tfqrl/cli.py",
             "converters/tflite.py",
+            "tfqrl/zoo/__init__.py",
+            "tfqrl/zoo/ppo.yaml",
         } <= names
         assert not any("__pycache__" in name or name.startswith("tests") for name in names)
         with open(wheel.__file__, "rb") as file:

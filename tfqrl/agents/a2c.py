@@ -60,9 +60,10 @@ class A2C:
             "optimizer": self.optimizer.variables,
         }
         self.acting = acting_network(self.policy, spec)
+        self._compiled: Any = None
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training: (batch, actions) or (batch,) choices, for (batch, ...) normalised observations."""
+        """Actions to take in training, (batch, actions) or (batch,), for normalised observations (batch, ...)."""
         return self.distribution.sample(self.acting(observation), rng)
 
     def refresh(self) -> None:
@@ -72,7 +73,7 @@ class A2C:
 
     def update(self, rollout: Rollout, learning_rate: float, rng: np.random.Generator) -> dict[str, tf.Tensor]:
         """One gradient step on a rollout; METRICS."""
-        return self._update(
+        arrays = (
             rollout.observation,
             rollout.action,
             rollout.next_observation,
@@ -81,6 +82,11 @@ class A2C:
             rollout.done,
             np.float32(learning_rate),
         )
+        tensors = [tf.convert_to_tensor(array) for array in arrays]
+        if self._compiled is None:
+            # Looking up which of its graphs fits the arguments takes tf.function as long as a gradient step.
+            self._compiled = self._update.get_concrete_function(*tensors)
+        return self._compiled(*tensors)
 
     @tf.function(jit_compile=True)
     def _update(
@@ -100,7 +106,8 @@ class A2C:
         next_value = tf.reshape(self.value(as_input(next_observation)), reward.shape)
         with tf.GradientTape() as tape:
             value = self.value(as_input(observation))[:, 0]
-            # Algorithm S3, with lambda 1: the rest of the rollout's rewards and the value of what follows, less the value.
+            # With lambda 1 that of algorithm S3: rewards to the rollout's end, and the value of what follows, less the
+            # value.
             old_value = tf.reshape(tf.stop_gradient(value), reward.shape)
             advantage = generalized_advantages(
                 old_value, reward, next_value, terminated, done, config.gamma, config.gae_lambda

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import os
 import sys
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from edge.errors import UnknownNameError, UsageError
+from edge.errors import UnknownNameError, UsageError, UserError
+from tfqrl.envs import atari, dmc
+from tfqrl.envs.mujoco_warnings import filter_warnings
 
+# What stands before a colon, and what makes the environment called by what follows it.
+FAMILIES = {"dmc": dmc.make, "ale": atari.make}
 
-def _warn(message: str) -> None:
-    # Gymnasium's own models use an option that MuJoCo will drop; nobody who trains can do anything about it.
-    if "is deprecated" not in message:
-        print(f"MuJoCo: {message}", file=sys.stderr)
-
-
-with contextlib.suppress(ImportError):
-    import mujoco
-
-    mujoco.set_mju_user_warning(_warn)
+filter_warnings()
 
 
 def make(name: str, module: str | None = None) -> gymnasium.Env[Any, Any]:
-    """The environment called `name`; `module`, if given, is imported first, and registers it with Gymnasium.
+    """The environment called `name`: HalfCheetah-v5 of Gymnasium, dmc:cheetah-run of dm_control, ale:Pong-v5 of Atari.
+
+    `module`, if given, is imported first: it registers environments of the user's own with Gymnasium.
 
     Raises:
       UnknownNameError: there is none; the nearest name is offered.
@@ -34,13 +31,8 @@ def make(name: str, module: str | None = None) -> gymnasium.Env[Any, Any]:
     """
     if module is not None:
         import_module(module)
-    try:
-        # The checker's warnings are for authors of environments; the checks that matter here are made below.
-        env = gymnasium.make(name, disable_env_checker=True)
-    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound) as error:
-        raise UnknownNameError("environment", name, gymnasium.registry) from error
-    except (gymnasium.error.Error, ImportError, AttributeError) as error:
-        raise UsageError(f"The environment {name} cannot be made here: {error}") from error
+    family, _, rest = name.partition(":")
+    env = FAMILIES.get(family, _make_registered)(rest if family in FAMILIES else name)
     _check_spaces(name, env)
     return env
 
@@ -49,18 +41,31 @@ def import_module(name: str) -> None:
     """Import the module that registers a user's own environments; the working directory is searched too.
 
     Raises:
-      UsageError: it cannot be imported.
+      UsageError: there is no such module.
+      UserError: importing it fails.
     """
-    # A script in .../bin does not find what lies in the working directory by itself.
-    if "" not in sys.path:
-        sys.path.append("")
+    # Last, so that a file here cannot take the place of an installed module.
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
     try:
         importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(
-            f"The module {name!r} cannot be imported: {error}. --env-module takes the name of a module in the "
-            "working directory or of an installed one, without .py, that registers environments with Gymnasium."
-        ) from error
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"There is no module {name}, neither in {here} nor installed. --env-module takes the name of a module, "
+                "without .py, that registers environments with Gymnasium."
+            ) from error
+        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _make_registered(name: str) -> gymnasium.Env[Any, Any]:
+    try:
+        # The checker's warnings are for authors of environments; the checks that matter here are made by `make`.
+        return gymnasium.make(name, disable_env_checker=True)
+    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound) as error:
+        raise UnknownNameError("environment", name, gymnasium.registry) from error
+    except (gymnasium.error.Error, ImportError, AttributeError) as error:
+        raise UsageError(f"The environment {name} cannot be made here: {error}") from error
 
 
 def is_frames(observation: gymnasium.spaces.Box) -> bool:

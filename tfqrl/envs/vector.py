@@ -6,53 +6,22 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.artifact import PolicySpec
 from edge.errors import UserError
+from tfqrl.envs.envpool import EnvPoolVectorEnv
 from tfqrl.envs.names import make
 from tfqrl.envs.spec import policy_spec
+from tfqrl.envs.step import EPISODES_KEPT, ActionScaler, VectorStep
 from tfqrl.runs import State
 
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
-# Episodes whose returns a checkpoint keeps, and the actions that there is room for at first.
-EPISODES_KEPT = 100
+# Actions of an episode that there is room for at first.
 ROOM = 1024
-
-
-@dataclass
-class VectorStep:
-    """What a step of all environments gave. The arrays are overwritten by the next step.
-
-    Attributes:
-      observation: (num_envs, *shape) float32, or uint8 of frames, to act on next: the first of a new episode where one
-        has ended.
-      next_observation: of the same shape and dtype, what the action led to: the last of the episode where it has ended.
-      reward: (num_envs,) float32.
-      terminated: (num_envs,) the episode ended in a state without a future.
-      done: (num_envs,) the episode ended, for that reason or because its time was up.
-    """
-
-    observation: npt.NDArray[Any]
-    next_observation: npt.NDArray[Any]
-    reward: FloatArray
-    terminated: BoolArray
-    done: BoolArray
-
-    @classmethod
-    def empty(cls, num_envs: int, spec: PolicySpec) -> VectorStep:
-        """Arrays for the steps of `num_envs` copies of what `spec` describes."""
-        shape, dtype = (num_envs, *spec.observation.shape), spec.observation.dtype
-        reward = np.zeros(num_envs, np.float32)
-        flags = [np.zeros(num_envs, np.bool_) for _ in range(2)]
-        return cls(np.zeros(shape, dtype), np.zeros(shape, dtype), reward, *flags)
 
 
 def make_vector(
@@ -62,12 +31,14 @@ def make_vector(
     seed: int,
     vec: Literal["threads", "envpool"] = "threads",
     module: str | None = None,
-) -> VectorEnv:
+) -> VectorEnv | EnvPoolVectorEnv:
     """`num_envs` copies of the environment called `name`; `module` is as in `make`.
 
     Raises:
       UsageError: what `make` raises; or EnvPool is asked for and is not installed, or has no such task.
     """
+    if vec == "envpool":
+        return EnvPoolVectorEnv(name, num_envs, seed=seed, module=module)
     return VectorEnv(name, num_envs, seed=seed, module=module)
 
 
@@ -105,8 +76,7 @@ class VectorEnv:
         action = self.spec.action
         # As the environment is given them.
         self._actions = np.zeros((num_envs, ROOM, *action.shape), np.int64 if action.discrete else np.float32)
-        # As the deployed graph does it: [-1, 1] is scaled where both bounds are known, else taken as it is.
-        self._bounded, self._half_range, self._middle = action.scaling
+        self._scale = ActionScaler(action)
         threads = min(threads or min(2, len(os.sched_getaffinity(0))), num_envs)
         self._groups = [list(group) for group in np.array_split(np.arange(num_envs), threads)]
         self._pool = ThreadPoolExecutor(max(1, threads - 1), "env")
@@ -134,8 +104,7 @@ class VectorEnv:
         Raises:
           UserError: an environment returned NaN or infinity, or an observation of another shape than its space has.
         """
-        if not self.spec.action.discrete:
-            actions = self._scale(actions)
+        actions = self._scale(actions)
         if self._lengths.max() == self._actions.shape[1]:
             self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
         for ended in self._in_threads(self._step_group, actions):
@@ -252,10 +221,6 @@ class VectorEnv:
 
     def _episode_seed(self, i: int) -> int:
         return int(np.random.SeedSequence((self._seed, i, int(self._numbers[i]))).generate_state(1)[0])
-
-    def _scale(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        clipped = np.where(self._bounded, np.clip(actions, -1.0, 1.0), actions)
-        return (self._middle + clipped * self._half_range).astype(np.float32)
 
     def _diverged(self) -> UserError:
         return UserError(f"{self._name} returned NaN or infinity. Its simulation has diverged; check the environment.")

@@ -21,9 +21,9 @@ def rmsprop(
 ) -> keras.optimizers.RMSprop:
     """RMSprop (Tieleman & Hinton 2012) for `variables`, whose moments it makes now; as A2C was tuned with.
 
-    That was TensorFlow 1's: epsilon is added inside the root, and the mean square begins at 1 rather than 0, so that the
-    first steps are small. Keras has the first of these, and the second is done here. PyTorch's has neither, which is why
-    Stable-Baselines3 brings its own for A2C; with it, results differ.
+    That was TensorFlow 1's: epsilon is added inside the root, and the mean square begins at 1 rather than 0, so that
+    the first steps are small. Keras has the first of these, and the second is done here. PyTorch's has neither, which
+    is why Stable-Baselines3 brings its own for A2C.
     """
     optimizer = keras.optimizers.RMSprop(learning_rate, rho=rho, epsilon=epsilon, jit_compile=False)
     optimizer.build(variables)

@@ -1,0 +1,152 @@
+"""`tfqrl train`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from edge.errors import UnknownNameError, UsageError
+from edge.records import from_plain
+from tfqrl import zoo
+from tfqrl.options import import_tensorflow, optional, parse, value_of
+
+USAGE = """usage: tfqrl train ALGORITHM --env ENV [options]
+
+Train a policy into a run folder, from which it can be resumed and converted.
+
+  a2c    advantage actor-critic (Mnih et al. 2016)                     Box or Discrete actions
+  ppo    proximal policy optimisation (Schulman et al. 2017)           Box or Discrete actions
+  dqn    deep Q-networks (Mnih et al. 2015)                            Discrete actions
+  ddpg   deep deterministic policy gradient (Lillicrap et al. 2015)    Box actions
+  td3    twin delayed DDPG (Fujimoto et al. 2018)                      Box actions
+  sac    soft actor-critic (Haarnoja et al. 2018)                      Box actions
+  d4pg   distributed distributional DDPG (Barth-Maron et al. 2018)     Box actions
+
+examples:
+  tfqrl train ppo --env HalfCheetah-v5 --steps 1000000 --seed 0 --out runs/cheetah
+  tfqrl train ppo --out runs/cheetah --resume
+  tfqrl train sac --env Hopper-v5 --no-zoo --learning-rate 1e-3
+
+`tfqrl train ALGORITHM --help` has the options of each; with --env ENV it shows the defaults for that environment, which
+are those of `tfqrl zoo` where that names it."""
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand(Generic[Config]):
+    """Train a policy into a run folder, from which it can be resumed and converted.
+
+    With --env, the defaults shown are those for that environment: tuned ones where the zoo names it (`tfqrl zoo`).
+
+    Example: tfqrl train {algorithm} --env {env} --seed 0 --out runs/first
+
+    Example: tfqrl train {algorithm} --out runs/first --resume
+
+    Attributes:
+      config: the algorithm's own options.
+      out: folder of the run (default: runs/ALGORITHM-ENV-SEED).
+      resume: go on from the run's last checkpoint, with the run's own options; --steps may be raised.
+      no_zoo: take the algorithm's own defaults, even where the zoo has tuned ones.
+    """
+
+    config: Config
+    out: Annotated[Path | None, optional("RUN")] = None
+    resume: bool = False
+    no_zoo: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def main(words: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    if words and words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if not words or words[0].startswith("-"):
+        raise UsageError(f"Name an algorithm: tfqrl train {{{','.join(zoo.algorithms())}}} --env ENV --out RUN.")
+    import_tensorflow()
+    from tfqrl import agents, envs
+    from tfqrl.runs import Run
+
+    name, words = words[0], words[1:]
+    agents.check_trainable(name)
+    algorithm = agents.get(name)
+    if "--resume" in words:
+        saved = _saved_run(words, name)
+        kept = agents.config_of(saved)
+        config = _parse(name, algorithm.config, words, TrainCommand(kept, saved.path, True)).config
+        _check_unchanged(kept, config, ("steps", "target_return"))
+        run = saved.reconfigured(config)
+    else:
+        command = _parse_with_zoo(name, algorithm.config, words)
+        config = command.config
+        path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
+        env = envs.make_vector(config.env, 1, seed=config.seed, vec=config.vec, module=config.env_module)
+        with contextlib.closing(env):
+            algorithm.check(env.spec)
+        run = Run.create(path, name, config)
+    algorithm.train(run)
+    print(f"Trained: {run.path}. Convert it with: tfqrl convert {run.path} --recipe int8 --out policy.tflite")
+    return 0
+
+
+def _parse(name: str, config: type[Any], words: list[str], default: TrainCommand[Any] | None) -> Any:
+    text = inspect.cleandoc(TrainCommand.__doc__ or "").split("\nAttributes:")[0]
+    text = text.format(algorithm=name, env=next(iter(zoo.environments(name))))
+    command_type: Any = TrainCommand[config]  # type: ignore[valid-type]
+    return parse(command_type, f"tfqrl train {name}", words, default, config, description=text)
+
+
+def _parse_with_zoo(name: str, config: type[Any], words: list[str]) -> Any:
+    """Parse a command whose defaults are the zoo's, and say so."""
+    env = value_of(words, "--env")
+    tuned = {} if env is None or "--no-zoo" in words else zoo.tuned(name, env)
+    if not tuned:
+        return _parse(name, config, words, None)
+    default = TrainCommand(from_plain(config, {"env": env, **tuned}, f"tfqrl/zoo/{name}.yaml"))
+
+    def say(values: Mapping[str, Any]) -> None:
+        print(
+            f"Tuned configuration of the zoo for {name} on {env}: {zoo.text(values)}; --no-zoo goes without.",
+            file=sys.stderr,
+        )
+
+    try:
+        command = _parse(name, config, words, default)
+    except UnknownNameError:
+        raise
+    except UsageError:
+        say(tuned)  # what was refused may be one of these, beside what was given
+        raise
+    say({key: value for key, value in tuned.items() if getattr(command.config, key) == getattr(default.config, key)})
+    return command
+
+
+def _saved_run(words: list[str], algorithm: str) -> Any:
+    from tfqrl import agents
+    from tfqrl.runs import Run
+
+    out = value_of(words, "--out")
+    if out is None:
+        raise UsageError("--resume needs the run's folder: --out RUN.")
+    run = Run.open(out)
+    agents.check_trainable(run.algorithm)
+    if run.algorithm != algorithm:
+        raise UsageError(f"{run.path} is a run of {run.algorithm}: resume it with `tfqrl train {run.algorithm}`.")
+    return run
+
+
+def _check_unchanged(saved: Any, given: Any, free: Sequence[str]) -> None:
+    for field in dataclasses.fields(saved):
+        before, now = getattr(saved, field.name), getattr(given, field.name)
+        if field.name not in free and before != now:
+            raise UsageError(
+                f"The run was trained with {field.name} {before}; --resume keeps a run's options, so it cannot become "
+                f"{now}. Only {' and '.join(free)} may change. Begin a new run with another --out."
+            )
