@@ -33,11 +33,7 @@ def nature_cnn(
     Raises:
       UsageError: the frames are too small.
     """
-    if min(shape[:2]) < MIN_PIXELS:
-        raise UsageError(
-            f"The Nature CNN takes frames of at least {MIN_PIXELS}x{MIN_PIXELS} pixels, as (height, width, channels); "
-            f"it was given {shape}."
-        )
+    check_pixels(shape)
 
     def initializer(layer: int) -> keras.initializers.Initializer:
         gain = output_gain if layer == 4 else math.sqrt(2)
@@ -58,3 +54,16 @@ def nature_cnn(
         ],
         name=name,
     )
+
+
+def check_pixels(shape: tuple[int, ...]) -> None:
+    """See whether the Nature CNN can take frames of `shape`: height, width, channels.
+
+    Raises:
+      UsageError: it cannot.
+    """
+    if min(shape[:2]) < MIN_PIXELS:
+        raise UsageError(
+            f"The Nature CNN takes frames of at least {MIN_PIXELS}x{MIN_PIXELS} pixels, as (height, width, channels); "
+            f"it was given {shape}."
+        )

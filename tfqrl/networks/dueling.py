@@ -47,3 +47,17 @@ class DuelingOutput(keras.layers.Dense):
 
 def _centred(advantage: tf.Tensor) -> tf.Tensor:
     return advantage - tf.reduce_mean(advantage, axis=-1, keepdims=True)
+
+
+def deployable(network: keras.Sequential) -> keras.Sequential:
+    """A copy of `network`, dueling or not, of Keras' own layers in float32: the same shapes, weights and outputs."""
+
+    def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = keras.layers.Dense if isinstance(layer, DuelingOutput) else type(layer)
+        return kind.from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(network, clone_function=plain)
+    for to, layer in zip(copy.layers, network.layers):
+        dueling = isinstance(layer, DuelingOutput)
+        to.set_weights([layer.kernel, layer.bias] if dueling else layer.get_weights())
+    return copy

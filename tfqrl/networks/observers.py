@@ -52,6 +52,17 @@ def observer(
     )
 
 
+def policy_network(config: TrainingConfig, spec: PolicySpec) -> keras.Sequential:
+    """From normalised observations to mean actions or logits, nearly the same for all observations at first."""
+    outputs = spec.action.n if spec.action.n is not None else spec.action.shape[0]
+    return observer(config, spec, outputs, output_gain=0.01, seed=config.seed, name="policy")
+
+
+def value_network(config: TrainingConfig, spec: PolicySpec) -> keras.Sequential:
+    """From normalised observations to the value of the state: (batch, ...) -> (batch, 1)."""
+    return observer(config, spec, 1, output_gain=1.0, seed=config.seed + 1000, name="value")
+
+
 def as_input(observation: tf.Tensor) -> tf.Tensor:
     """Normalised vectors as they are; bytes of frames divided by 255, as in the deployed graph."""
     if observation.dtype != tf.uint8:
