@@ -19,7 +19,7 @@ class Frames:
     Consecutive stacks share all frames but one, and so do those n steps apart, of several environments in turn, across
     the end of an episode or not: frames are therefore found by what is in them. A row refers to them by number, and
     a frame whose last row is overwritten makes room for another. A million transitions of 84 x 84 pixels are some
-    7.4 GB.
+    7.3 GB.
     """
 
     def __init__(self, capacity: int, shape: tuple[int, ...]) -> None:
