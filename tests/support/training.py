@@ -44,9 +44,10 @@ def trained_in_two(path: Path, config: Any, agent_type: Any, updates: int) -> Ru
             os.kill(os.getpid(), signal.SIGTERM)
         return update(*arguments)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agent_type, "update", update_and_stop)
-        train(run)
+        with pytest.raises(Interrupted):
+            train(run)
     train(run)
     return run
 

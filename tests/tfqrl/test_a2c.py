@@ -32,6 +32,8 @@ def test_an_update_by_hand() -> None:
     # The first copy terminates at its second step; the time of the second copy is up at its first.
     terminated = np.float32([[0, 0], [1, 0], [0, 0]])
     done = np.float32([[0, 1], [1, 0], [0, 0]])
+    goes_on = done[:-1] == 0
+    next_observation[:-1][goes_on] = observation[1:][goes_on]
     next_value = agent.value(next_observation.reshape(6, 2)).numpy().reshape(3, 2)
     returns = np.float32(
         [

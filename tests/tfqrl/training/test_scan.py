@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tfqrl.training.scan import scan
@@ -19,5 +20,5 @@ def test_a_scan_updates_once_for_each_batch_in_order_and_gives_means() -> None:
     found = updates(np.float32([[2, 1], [3, 0], [1, -4]]), each)
     # 1 -> 3 -> 9 -> 5.
     assert float(variable) == 5.0
-    assert float(found["value"]) == np.float32(17 / 3)
+    assert float(found["value"]) == pytest.approx(17 / 3)
     np.testing.assert_array_equal(found["each"], each)
