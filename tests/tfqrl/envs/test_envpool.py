@@ -53,7 +53,6 @@ def returns_and_lengths(name: str, vec: Literal["threads", "envpool"], episodes:
         ("Hopper-v5", 100),
         ("Walker2d-v5", 100),
         ("dmc:cheetah-run", 8),
-        ("dmc:walker-stand", 8),
         ("ale:Breakout-v5", 8),
     ],
 )
@@ -71,7 +70,7 @@ def test_random_actions_return_the_same_by_threads_and_by_envpool(name: str, epi
 def test_first_observations_are_alike_element_by_element(name: str) -> None:
     found = []
     for env in VectorEnv(name, 2, seed=0), EnvPoolVectorEnv(name, 2, seed=0):
-        found.append(np.concatenate([env.reset() for _ in range(100)]).astype(np.float64))
+        found.append(np.concatenate([env.reset().copy() for _ in range(100)]).astype(np.float64))
         env.close()
     a, b = found
     error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / len(a))
