@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tyro
@@ -24,16 +25,24 @@ MAX_EPISODES = 100_000
 def import_tensorflow() -> None:
     """Import TensorFlow without its notices about GPUs, which no log level suppresses while it is being imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    with silent_stderr():
         try:
             import tensorflow  # noqa: F401
         except ModuleNotFoundError as error:
             raise UserError("TensorFlow is not installed. Run `pip install 'tfqrl[train]'`.") from error
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Keep what libraries of C++ write to stderr from being seen."""
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def parse(

@@ -36,6 +36,8 @@ class TrainingProgress:
         self._run = run
         self._total_steps = total_steps
         self._first_steps = done_steps
+        # A run that is resumed goes on counting.
+        self._earlier_s = max((record["elapsed_s"] for record in run.metrics()), default=0.0)
         # (time, steps) of the latest iterations: the rate that is shown is theirs, not that of the slow first one.
         self._recent: deque[tuple[float, int]] = deque(maxlen=50)
         self._writer = Writer(str(run.path))
@@ -70,7 +72,7 @@ class TrainingProgress:
         self._recent.append((now_s, steps))
         (first_s, first_steps), (last_s, last_steps) = self._recent[0], self._recent[-1]
         steps_per_s = (last_steps - first_steps) / (last_s - first_s)
-        elapsed_s = last_s - self._began_s
+        elapsed_s = self._earlier_s + last_s - self._began_s
         self._run.append_metrics({"steps": steps, "elapsed_s": elapsed_s, "steps_per_s": steps_per_s, **metrics})
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step=steps)

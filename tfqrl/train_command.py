@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import sys
@@ -86,7 +87,9 @@ def main(words: list[str]) -> int:
         command = _parse_with_zoo(name, algorithm.config, words)
         config = command.config
         path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
-        envs.make(config.env, config.env_module).close()
+        env = envs.make_vector(config.env, 1, seed=config.seed, vec=config.vec, module=config.env_module)
+        with contextlib.closing(env):
+            algorithm.check(env.spec)
         run = Run.create(path, name, config)
     algorithm.train(run)
     print(f"Trained: {run.path}. Convert it with: tfqrl convert {run.path} --recipe int8 --out policy.tflite")

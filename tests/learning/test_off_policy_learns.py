@@ -47,7 +47,7 @@ def test_match_is_learned(algorithm: str, options: dict[str, float], tmp_path: P
 
 @pytest.mark.parametrize(
     "options",
-    [{"double": False}, {"double": True, "prioritized": True}, {"n_step": 2}],
+    [{"double": False}, {"double": True, "prioritized": True}, {"n_step": 2, "dueling": True}],
 )
 def test_choose_is_learned_by_dqn(options: dict[str, Any], tmp_path: Path) -> None:
     settings = {"learning_rate": 3e-3, "target_update_every": 50, "epsilon_fraction": 0.5}

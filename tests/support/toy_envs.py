@@ -154,6 +154,11 @@ def register() -> None:
         kwargs={"observation": spaces.Box(0, 1, (84, 84, 4), np.float32), "action": spaces.Discrete(3)},
     )
     gymnasium.register(
+        "toys/Small-v0",
+        Odd,
+        kwargs={"observation": spaces.Box(0, 255, (32, 32, 1), np.uint8), "action": spaces.Discrete(3)},
+    )
+    gymnasium.register(
         "toys/Bytes-v0", Odd, kwargs={"observation": spaces.Box(0, 255, (3,), np.uint8), "action": vector}
     )
     gymnasium.register("toys/Tuple-v0", Odd, kwargs={"observation": vector, "action": spaces.MultiDiscrete([2, 2])})

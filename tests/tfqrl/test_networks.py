@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from edge.artifact import ObservationSpec
 from edge.errors import UsageError
-from tfqrl.networks import Categorical, DiagonalGaussian, HostNetwork, mlp, nature_cnn
+from tfqrl.networks import (
+    Categorical,
+    DiagonalGaussian,
+    HostNetwork,
+    InterpreterNetwork,
+    mlp,
+    nature_cnn,
+    update_target,
+)
 
 
 def test_a_gaussians_log_density_and_entropy_by_hand() -> None:
@@ -81,3 +90,61 @@ def test_the_nature_cnn_has_the_layers_of_its_paper() -> None:
 def test_frames_that_are_too_small_or_turned_round_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(UsageError, match=r"at least 36x36 pixels, as .height, width, channels."):
         nature_cnn(shape, 2)
+
+
+def test_a_target_moves_by_a_part_of_the_way_and_a_tau_of_one_copies() -> None:
+    targets, sources = [tf.Variable([1.0, 2.0]), tf.Variable(1e8)], [tf.Variable([3.0, 2.0]), tf.Variable(0.1)]
+    # 1 + 0.25 x 2 = 1.5; what is equal stays.
+    update_target(targets, sources, 0.25)
+    assert targets[0].numpy().tolist() == [1.5, 2.0]
+    # 1e8 + (0.1 - 1e8) would be 0 in float32.
+    update_target(targets, sources, 1.0)
+    for target, source in zip(targets, sources):
+        np.testing.assert_array_equal(target, source)
+    assert sources[0].numpy().tolist() == [3.0, 2.0]
+
+
+def test_targets_follow_inside_xla() -> None:
+    target, source = tf.Variable([0.0]), tf.Variable([1.0])
+
+    @tf.function(jit_compile=True)
+    def update() -> None:
+        for _ in range(3):
+            update_target([target], [source], 0.5)
+
+    update()
+    # 1 - 0.5^3.
+    assert target.numpy() == [0.875]
+
+
+def test_targets_that_are_not_those_of_the_sources_are_refused() -> None:
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        update_target([tf.Variable(0.0), tf.Variable(0.0)], [tf.Variable(0.0)], 0.5)
+    with pytest.raises(ValueError, match=r"[Ss]hape"):
+        update_target([tf.Variable([0.0])], [tf.Variable([0.0, 1.0])], 0.5)
+
+
+def test_the_interpreter_equals_keras_and_follows_it(capfd: pytest.CaptureFixture[str]) -> None:
+    network = nature_cnn((36, 40, 2), 3, seed=1)
+    acting = InterpreterNetwork(network, ObservationSpec((36, 40, 2), (), (), "uint8"))
+    rng = np.random.default_rng(0)
+    for batch in (1, 5, 2):
+        frames = rng.integers(0, 256, (batch, 36, 40, 2)).astype(np.uint8)
+        expected = network(frames.astype(np.float32) / 255).numpy()
+        np.testing.assert_allclose(acting(frames), expected, atol=1e-5)
+        np.testing.assert_array_equal(acting(frames), acting(frames))
+    before = acting(frames)
+    network.layers[-1].kernel.assign(network.layers[-1].kernel * 2.0)
+    np.testing.assert_array_equal(acting(frames), before)
+    acting.refresh()
+    np.testing.assert_allclose(acting(frames), network(frames.astype(np.float32) / 255).numpy(), atol=1e-5)
+    assert "XNNPACK" not in capfd.readouterr().err
+
+
+def test_the_interpreter_computes_in_float32_what_is_trained_in_bfloat16() -> None:
+    network = nature_cnn((36, 36, 1), 2, precision="bfloat16", seed=1)
+    acting = InterpreterNetwork(network, ObservationSpec((36, 36, 1), (), (), "uint8"))
+    exact = nature_cnn((36, 36, 1), 2)
+    exact.set_weights(network.get_weights())
+    frames = np.random.default_rng(0).integers(0, 256, (2, 36, 36, 1)).astype(np.uint8)
+    np.testing.assert_allclose(acting(frames), exact(frames.astype(np.float32) / 255).numpy(), atol=1e-5)

@@ -13,6 +13,7 @@ from edge.artifact import PolicySpec
 from edge.errors import UnknownNameError, UsageError
 from edge.records import from_plain
 from tfqrl.agents import imported
+from tfqrl.agents.a2c import A2C, A2CConfig
 from tfqrl.agents.d4pg import D4PG, D4PGConfig
 from tfqrl.agents.ddpg import DDPG, DDPGConfig
 from tfqrl.agents.dqn import DQN, DQNConfig
@@ -21,6 +22,7 @@ from tfqrl.agents.sac import SAC, SACConfig
 from tfqrl.agents.td3 import TD3, TD3Config
 from tfqrl.runs import Run, RunError, State
 from tfqrl.training import off_policy, on_policy
+from tfqrl.training.checks import enough_pixels, needs_bounded_actions, needs_choices
 from tfqrl.training.session import restore_policy
 
 
@@ -32,27 +34,35 @@ class Algorithm:
       config: its configuration, a frozen dataclass with the field env, and with steps and seed if it can be trained.
       train: trains a run to its configured steps, from its checkpoint if it has one; None if it came from elsewhere.
       restore_policy: the trained network and spec, from (config, checkpoint).
+      check: raises UsageError where it cannot be trained on environments of a spec.
     """
 
     config: type[Any]
     train: Callable[[Run], None] | None
     restore_policy: Callable[[Any, State], tuple[keras.Model, PolicySpec]]
+    check: Callable[[PolicySpec], None] = lambda spec: None
 
 
-def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], agent_type: type[Any]) -> Algorithm:
+def _algorithm(
+    loop: Callable[[Run, Any, Any], None],
+    config_type: type[Any],
+    agent_type: type[Any],
+    check: Callable[[PolicySpec], None],
+) -> Algorithm:
     def train(run: Run) -> None:
         loop(run, from_plain(config_type, run.config, "config"), agent_type)
 
-    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type))
+    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type), check)
 
 
 ALGORITHMS = {
-    "dqn": _algorithm(off_policy.train, DQNConfig, DQN),
-    "ppo": _algorithm(on_policy.train, PPOConfig, PPO),
-    "ddpg": _algorithm(off_policy.train, DDPGConfig, DDPG),
-    "td3": _algorithm(off_policy.train, TD3Config, TD3),
-    "d4pg": _algorithm(off_policy.train, D4PGConfig, D4PG),
-    "sac": _algorithm(off_policy.train, SACConfig, SAC),
+    "a2c": _algorithm(on_policy.train, A2CConfig, A2C, enough_pixels),
+    "dqn": _algorithm(off_policy.train, DQNConfig, DQN, functools.partial(needs_choices, "dqn")),
+    "ppo": _algorithm(on_policy.train, PPOConfig, PPO, enough_pixels),
+    "ddpg": _algorithm(off_policy.train, DDPGConfig, DDPG, functools.partial(needs_bounded_actions, "ddpg")),
+    "td3": _algorithm(off_policy.train, TD3Config, TD3, functools.partial(needs_bounded_actions, "td3")),
+    "d4pg": _algorithm(off_policy.train, D4PGConfig, D4PG, functools.partial(needs_bounded_actions, "d4pg")),
+    "sac": _algorithm(off_policy.train, SACConfig, SAC, functools.partial(needs_bounded_actions, "sac")),
     "imported": Algorithm(imported.ImportedConfig, None, imported.restore_policy),
 }
 TRAINABLE = [name for name, algorithm in ALGORITHMS.items() if algorithm.train is not None]

@@ -20,7 +20,7 @@ import tf_keras as keras
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.losses import clipped_surrogate, generalized_advantages
-from tfqrl.networks import HostNetwork, as_input, distribution_of, observer
+from tfqrl.networks import acting_network, as_input, distribution_of, policy_network, value_network
 from tfqrl.training.config import OnPolicyConfig, above, at_least
 from tfqrl.training.on_policy import Rollout
 from tfqrl.training.optimizers import adam
@@ -66,7 +66,7 @@ class PPO:
         self.config = config
         self.distribution = distribution_of(spec)
         self.policy = policy_network(config, spec)
-        self.value = observer(config, spec, 1, output_gain=1.0, seed=config.seed + 1000, name="value")
+        self.value = value_network(config, spec)
         self.trained = [
             *self.policy.trainable_variables,
             *self.value.trainable_variables,
@@ -79,7 +79,7 @@ class PPO:
             "distribution": self.distribution.variables,
             "optimizer": self.optimizer.variables,
         }
-        self.acting = HostNetwork(self.policy)
+        self.acting = acting_network(self.policy, spec)
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
         """Actions to take in training, (batch, actions) or (batch,), for normalised observations (batch, ...)."""
@@ -168,9 +168,3 @@ class PPO:
         network = policy_network(config, spec)
         network.set_weights(weights)
         return network
-
-
-def policy_network(config: PPOConfig, spec: PolicySpec) -> keras.Sequential:
-    """From normalised observations to mean actions or logits."""
-    outputs = spec.action.n if spec.action.n is not None else spec.action.shape[0]
-    return observer(config, spec, outputs, output_gain=0.01, seed=config.seed, name="policy")

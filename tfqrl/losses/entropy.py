@@ -18,7 +18,8 @@ def soft_value(q: tf.Tensor, log_prob: tf.Tensor, temperature: tf.Tensor) -> tf.
     Returns:
       (batch,) values; a target's `q_t`.
     """
-    tf.debugging.assert_shapes([(q, ("B",)), (log_prob, ("B",)), (temperature, ())])
+    tf.debugging.assert_shapes([(q, ("B",)), (log_prob, ("B",))])
+    tf.debugging.assert_scalar(temperature)
     q, log_prob, temperature = float32(q, log_prob, temperature)
     return q - temperature * log_prob
 
@@ -52,6 +53,7 @@ def temperature_loss(log_temperature: tf.Tensor, log_prob: tf.Tensor, target_ent
     Returns:
       scalar loss.
     """
-    tf.debugging.assert_shapes([(log_temperature, ()), (log_prob, ("B",))])
+    tf.debugging.assert_shapes([(log_prob, ("B",))])
+    tf.debugging.assert_scalar(log_temperature)
     log_temperature, log_prob = float32(log_temperature, log_prob)
     return -log_temperature * tf.stop_gradient(tf.reduce_mean(log_prob) + target_entropy)

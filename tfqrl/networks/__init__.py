@@ -3,23 +3,30 @@
 from tfqrl.networks.actor_critic import actor, critic, q_value
 from tfqrl.networks.cnn import nature_cnn
 from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
-from tfqrl.networks.host import HostNetwork
+from tfqrl.networks.dueling import DuelingOutput, deployable
+from tfqrl.networks.host import HostNetwork, InterpreterNetwork, acting_network
 from tfqrl.networks.mlp import mlp
-from tfqrl.networks.observers import as_input, observer
+from tfqrl.networks.observers import as_input, observer, policy_network, value_network
 from tfqrl.networks.target import update_target
 
 __all__ = [
     "Categorical",
     "DiagonalGaussian",
+    "DuelingOutput",
     "HostNetwork",
+    "InterpreterNetwork",
     "SquashedGaussian",
+    "acting_network",
     "actor",
     "as_input",
     "critic",
+    "deployable",
     "distribution_of",
     "mlp",
     "nature_cnn",
     "observer",
+    "policy_network",
     "q_value",
     "update_target",
+    "value_network",
 ]

@@ -13,7 +13,14 @@ from tfqrl.training.config import TrainingConfig
 
 
 def observer(
-    config: TrainingConfig, spec: PolicySpec, outputs: int, *, output_gain: float, seed: int, name: str
+    config: TrainingConfig,
+    spec: PolicySpec,
+    outputs: int,
+    *,
+    output_gain: float,
+    dueling: bool = False,
+    seed: int,
+    name: str,
 ) -> keras.Sequential:
     """A perceptron of the configured widths for vectors, the Nature CNN for frames; (batch, ...) -> (batch, outputs).
 
@@ -23,18 +30,37 @@ def observer(
       UsageError: the frames are too small.
     """
     if spec.observation.frames:
-        shape = spec.observation.shape
-        return nature_cnn(shape, outputs, output_gain=output_gain, precision=config.precision, seed=seed, name=name)
+        return nature_cnn(
+            spec.observation.shape,
+            outputs,
+            output_gain=output_gain,
+            dueling=dueling,
+            precision=config.precision,
+            seed=seed,
+            name=name,
+        )
     return mlp(
         spec.observation.shape[0],
         config.hidden,
         outputs,
         activation=config.activation,
         output_gain=output_gain,
+        dueling=dueling,
         precision=config.precision,
         seed=seed,
         name=name,
     )
+
+
+def policy_network(config: TrainingConfig, spec: PolicySpec) -> keras.Sequential:
+    """From normalised observations to mean actions or logits, nearly the same for all observations at first."""
+    outputs = spec.action.n if spec.action.n is not None else spec.action.shape[0]
+    return observer(config, spec, outputs, output_gain=0.01, seed=config.seed, name="policy")
+
+
+def value_network(config: TrainingConfig, spec: PolicySpec) -> keras.Sequential:
+    """From normalised observations to the value of the state: (batch, ...) -> (batch, 1)."""
+    return observer(config, spec, 1, output_gain=1.0, seed=config.seed + 1000, name="value")
 
 
 def as_input(observation: tf.Tensor) -> tf.Tensor:

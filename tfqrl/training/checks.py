@@ -5,6 +5,7 @@ from __future__ import annotations
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.envs import text
+from tfqrl.networks.cnn import check_pixels
 
 
 def needs_bounded_actions(algorithm: str, spec: PolicySpec) -> None:
@@ -34,10 +35,21 @@ def needs_choices(algorithm: str, spec: PolicySpec) -> None:
     """Refuse what an algorithm that values each choice cannot take.
 
     Raises:
-      UsageError: the environment's actions are a vector.
+      UsageError: the environment's actions are a vector, or its frames are too small.
     """
+    enough_pixels(spec)
     if not spec.action.discrete:
         raise UsageError(
             f"{algorithm} needs a choice of actions; the environment acts by {text(spec.action)}. Train sac, td3, "
             "ddpg, d4pg, a2c or ppo there."
         )
+
+
+def enough_pixels(spec: PolicySpec) -> None:
+    """Refuse frames that are too small for the Nature CNN.
+
+    Raises:
+      UsageError: they are.
+    """
+    if spec.observation.frames:
+        check_pixels(spec.observation.shape)

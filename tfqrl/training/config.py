@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -12,6 +13,9 @@ from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.options import optional
 from tfqrl.replay import UniformReplay
+
+# Seeds of layers and of noise are sums of it and small numbers, and TensorFlow's are of 32 bits.
+MAX_SEED = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        _are_numbers(self)
         at_least(self, 1, "steps", "num_envs", "evaluation_episodes")
         at_least(self, 0, "seed", "evaluate_every", "checkpoint_period_s")
+        if self.seed > MAX_SEED:
+            raise UsageError(f"--seed must be at most {MAX_SEED}; it was given {self.seed}.")
         above(self, 0, "observation_clip")
         within_unit(self, "gamma")
         one_of(self, "vec", ("threads", "envpool"))
@@ -145,7 +152,22 @@ class OnPolicyConfig(TrainingConfig):
         super().__post_init__()
         at_least(self, 1, "rollout_steps")
         above(self, 0, "learning_rate", "max_gradient_norm")
+        at_least(self, 0, "entropy_weight", "value_weight")
         within_unit(self, "gae_lambda")
+
+
+def _are_numbers(config: Any) -> None:
+    """Refuse NaN, infinity, and fractions where numbers are whole, which every comparison would let through somewhere.
+
+    Raises:
+      UsageError: a field is such; it is named as on the command line.
+    """
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{_option(field.name)} must be a finite number; it was given {value}.")
+        if field.type == "int" and not isinstance(value, int):
+            raise UsageError(f"{_option(field.name)} must be a whole number; it was given {value}.")
 
 
 def at_least(config: Any, least: float, *names: str) -> None:

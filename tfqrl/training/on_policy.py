@@ -83,6 +83,7 @@ def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
             fraction_left = 1.0
             if config.anneal_learning_rate:
                 fraction_left = max(0.0, 1.0 - (session.steps - steps * envs) / config.steps)
+            learning_rate = config.learning_rate * fraction_left
             metrics = agent.update(
                 Rollout(
                     observation=session.normalize(rollout.observation),
@@ -92,11 +93,11 @@ def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
                     terminated=rollout.terminated,
                     done=rollout.done,
                 ),
-                config.learning_rate * fraction_left,
+                learning_rate,
                 rng,
             )
             session.observed(rollout.observation)
-            session.updated(metrics, state)
+            session.updated(metrics | {"learning_rate": learning_rate}, state)
         session.finish(state())
 
 

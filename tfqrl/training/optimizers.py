@@ -16,6 +16,22 @@ def adam(learning_rate: float, variables: Sequence[tf.Variable], epsilon: float 
     return optimizer
 
 
+def rmsprop(
+    learning_rate: float, variables: Sequence[tf.Variable], rho: float = 0.99, epsilon: float = 1e-5
+) -> keras.optimizers.RMSprop:
+    """RMSprop (Tieleman & Hinton 2012) for `variables`, whose moments it makes now; as A2C was tuned with.
+
+    That was TensorFlow 1's: epsilon is added inside the root, and the mean square begins at 1 rather than 0, so that
+    the first steps are small. Keras has the first of these, and the second is done here. PyTorch's has neither, which
+    is why Stable-Baselines3 brings its own for A2C.
+    """
+    optimizer = keras.optimizers.RMSprop(learning_rate, rho=rho, epsilon=epsilon, jit_compile=False)
+    optimizer.build(variables)
+    for moment in optimizer._velocities:
+        moment.assign(tf.ones_like(moment))
+    return optimizer
+
+
 def descend(
     optimizer: keras.optimizers.Optimizer, tape: tf.GradientTape, loss: tf.Tensor, variables: Sequence[tf.Variable]
 ) -> None:

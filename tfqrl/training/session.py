@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -20,6 +21,7 @@ from edge.artifact import PolicySpec
 from edge.errors import UserError
 from tfqrl import evaluate
 from tfqrl.envs import make_vector, spec_of
+from tfqrl.networks import HostNetwork, InterpreterNetwork
 from tfqrl.normalization import RunningMoments
 from tfqrl.options import MONITORING_SEED
 from tfqrl.progress import TrainingProgress
@@ -41,9 +43,11 @@ class Agent(Protocol):
 
     Attributes:
       variables: everything that a checkpoint has to hold, by name; the policy's network is called "policy".
+      acting: what evaluates the policy's network on the host.
     """
 
     variables: Mapping[str, Sequence[tf.Variable]]
+    acting: HostNetwork | InterpreterNetwork
 
     @staticmethod
     def deployed(config: Any, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
@@ -136,22 +140,22 @@ class Session:
           UserError: the training has diverged.
         """
         record = {name: float(value) for name, value in metrics.items()}
+        if metrics:
+            self.agent.refresh()
         self._check_finite(record)
-        self.agent.refresh()
         config, episodes = self.config, self.env.episodes
         del episodes[:-100]
-        if episodes:
-            record["return"] = float(np.mean([episode_return for episode_return, _ in episodes]))
-            record["episode_steps"] = float(np.mean([length for _, length in episodes]))
         ends = self.steps >= config.steps
         if config.evaluate_every and (ends or self._passed(self._evaluated_steps, config.evaluate_every)):
             self._evaluated_steps = self._reported_steps = self.steps
-            self._progress.report(self.steps, record | self._evaluate())
+            self._progress.report(self.steps, record | self._returns() | self._evaluate())
         elif ends or self._passed(self._reported_steps, max(1, config.steps // REPORTS)):
             self._reported_steps = self.steps
-            self._progress.report(self.steps, record)
+            self._progress.report(self.steps, record | self._returns())
         self._solved = (
-            config.target_return is not None and len(episodes) >= 100 and record["return"] >= config.target_return
+            config.target_return is not None
+            and len(episodes) >= 100
+            and self._returns()["return"] >= config.target_return
         )
         since_s = time.perf_counter() - self._checkpointed_s
         if since_s > max(config.checkpoint_period_s, self._checkpoint_took_s / CHECKPOINT_SHARE):
@@ -166,6 +170,12 @@ class Session:
         if self.steps > self._checkpoint_steps or not self._run.has_checkpoint():
             self._save(state)
         self._stop.raise_if_requested()
+
+    def _returns(self) -> dict[str, float]:
+        if not self.env.episodes:
+            return {}
+        episode_return, length = np.mean(self.env.episodes, axis=0)
+        return {"return": float(episode_return), "episode_steps": float(length)}
 
     def _passed(self, last_steps: int, every: int) -> bool:
         return self.steps // every > last_steps // every
@@ -183,28 +193,33 @@ class Session:
         }
 
     def _check_finite(self, record: Mapping[str, float]) -> None:
-        bad = [name for name, value in record.items() if not np.isfinite(value)]
-        # Metrics are computed before the last step of the optimiser, which may be what breaks the policy.
-        if not bad and all(np.isfinite(variable.numpy()).all() for variable in self.agent.variables["policy"]):
-            return
-        for name, variables in self.agent.variables.items():
-            bad += [f"{name}/{v.name}" for v in variables if not np.isfinite(np.asarray(v.numpy(), np.float64)).all()]
+        bad = [name for name, value in record.items() if not math.isfinite(value)]
+        # Metrics are computed before the optimiser's last step, which may be what breaks the policy that acts next.
+        if bad or not all(np.isfinite(array).all() for array in self.agent.acting.weights):
+            raise self._diverged([*bad, *_not_finite(self._variables())])
+
+    def _diverged(self, bad: Sequence[str]) -> UserError:
         kept = f"The checkpoint of {self._checkpoint_steps} steps is kept. " if self._run.has_checkpoint() else ""
-        raise UserError(
+        return UserError(
             f"The training diverged at {self.steps} steps: the first tensor with NaN or infinity is {bad[0]}. {kept}"
             "Begin again with smaller learning rates, or another --seed."
         )
 
+    def _variables(self) -> State:
+        named = self.agent.variables.items()
+        return {f"{name}/{i}": variable.numpy() for name, variables in named for i, variable in enumerate(variables)}
+
     def _state(self) -> State:
         state = {"steps": np.array(self.steps), "rng": np.array(json.dumps(self.rng.bit_generator.state))}
-        state |= prefixed("moments", self._moments.state())
-        for name, variables in self.agent.variables.items():
-            state |= {f"{name}/{i}": variable.numpy() for i, variable in enumerate(variables)}
-        return state
+        return state | prefixed("moments", self._moments.state()) | self._variables()
 
     def _save(self, more: State) -> None:
         began_s = time.perf_counter()
-        self._run.save_checkpoint(self._state() | prefixed("env", self.env.state()) | more)
+        state = self._state()
+        # What is not seen in the metrics yet must not replace the last good checkpoint.
+        if bad := _not_finite(state):
+            raise self._diverged(bad)
+        self._run.save_checkpoint(state | prefixed("env", self.env.state()) | more)
         self._checkpointed_s, self._checkpoint_steps = time.perf_counter(), self.steps
         self._checkpoint_took_s = self._checkpointed_s - began_s
 
@@ -224,9 +239,16 @@ def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Se
     """The trained policy network of a checkpoint, and its spec with the normaliser that it was trained with."""
     spec = spec_of(config.env, config.env_module)
     weights = nested(state, "policy")
+    # What is deployed is not trained further: it computes in float32.
+    config = replace(config, precision="float32")
     network = agent_type.deployed(config, spec, [weights[str(i)] for i in range(len(weights))])
     if not config.normalize_observation or spec.observation.frames:
         return network, spec
     moments = RunningMoments(spec.observation.shape)
     moments.restore(nested(state, "moments"))
     return network, replace(spec, normalizer=moments.normalizer(config.observation_clip))
+
+
+def _not_finite(state: State) -> list[str]:
+    """The names of arrays with NaN or infinity, in their order."""
+    return [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
