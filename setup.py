@@ -48,6 +48,8 @@ BOX2D = ["gymnasium[box2d]"]
 # One of the example policies is for a Box2D environment.
 BENCH = [*BOX2D, "stable-baselines3>=2.9,<2.10", *ONNX, *ONNXRUNTIME]
 TEST = [GPIOZERO, *DMC, *ATARI, *ENVPOOL, *BOX2D, "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
+# Its tfp-nightly lies where tensorflow-probability does: it is for benchmarks alone.
+SBX = ["sbx-rl>=0.28,<0.29"]
 
 setup(
     name="tfqrl",
@@ -71,7 +73,7 @@ setup(
         "dmc": DMC,
         "atari": ATARI,
         "envpool": ENVPOOL,
-        "bench": [*TRAIN, *BENCH],
+        "bench": [*TRAIN, *BENCH, *SBX, *ATARI],
         "test": [*TRAIN, *SIGN, *SERIAL, *HIL, *ONNX, *ONNXRUNTIME, *TEST],
         "all": [*TRAIN, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
     },
