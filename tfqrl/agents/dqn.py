@@ -23,7 +23,7 @@ from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam
-from tfqrl.training.scan import scan
+from tfqrl.training.scan import compiled, scan
 
 Array = npt.NDArray[Any]
 
@@ -100,6 +100,7 @@ class DQN:
             "updates": [self.updates],
         }
         self.acting = acting_network(self.policy, spec)
+        self._updates = compiled(self._scan, spec)
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
         """Choices to take in training, (batch,), for (batch, ...) normalised observations: epsilon-greedy."""
@@ -127,8 +128,7 @@ class DQN:
             batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation, weight
         )
 
-    @tf.function(jit_compile=True)
-    def _updates(self, *batches: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _scan(self, *batches: tf.Tensor) -> dict[str, tf.Tensor]:
         return scan(self._update, batches, (*METRICS, "td_error"))
 
     def _update(

@@ -61,7 +61,8 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
                 batch.next_observation = session.normalize(batch.next_observation)
                 metrics = agent.update(batch)
                 errors = metrics.pop("td_error", None)
-                if batch.index is not None:
+                # Errors that are not finite end the training in `updated`.
+                if batch.index is not None and np.isfinite(errors).all():
                     replay.update_priorities(batch.index, errors.numpy())
             session.updated(metrics, state)
         session.finish(state())
