@@ -29,7 +29,7 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
         env, agent, rng = session.env, session.agent, session.rng
         windows = NStep(config.num_envs, config.n_step, config.gamma)
         replay = config.make_replay(env.spec)
-        if session.saved:
+        if session.episodes_go_on:
             windows.restore(nested(session.saved, "windows"))
         if config.save_replay and session.saved:
             replay.restore(nested(session.saved, "replay"))
