@@ -33,7 +33,7 @@ ALLOWED_WHEN_NEEDED = {
         "zmq",
     },
     "converters": {"onnx"},
-    "tfqrl": {"zmq"},
+    "tfqrl": {"zmq", "dm_control", "ale_py", "cv2", "envpool"},
 }
 
 
