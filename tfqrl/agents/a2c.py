@@ -22,6 +22,7 @@ from tfqrl.networks import acting_network, as_input, distribution_of, policy_net
 from tfqrl.training.config import OnPolicyConfig
 from tfqrl.training.on_policy import Rollout
 from tfqrl.training.optimizers import rmsprop
+from tfqrl.training.scan import compiled
 
 Array = npt.NDArray[Any]
 
@@ -59,6 +60,7 @@ class A2C:
             "distribution": self.distribution.variables,
             "optimizer": self.optimizer.variables,
         }
+        self._compiled_update = compiled(self._update, spec)
         self.acting = acting_network(self.policy, spec)
         self._compiled: Any = None
 
@@ -85,10 +87,9 @@ class A2C:
         tensors = [tf.convert_to_tensor(array) for array in arrays]
         if self._compiled is None:
             # Looking up which of its graphs fits the arguments takes tf.function as long as a gradient step.
-            self._compiled = self._update.get_concrete_function(*tensors)
+            self._compiled = self._compiled_update.get_concrete_function(*tensors)
         return self._compiled(*tensors)
 
-    @tf.function(jit_compile=True)
     def _update(
         self,
         observation: tf.Tensor,

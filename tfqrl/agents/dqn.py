@@ -23,7 +23,7 @@ from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam
-from tfqrl.training.scan import scan
+from tfqrl.training.scan import compiled, scan
 
 Array = npt.NDArray[Any]
 
@@ -99,6 +99,7 @@ class DQN:
             "optimizer": self.optimizer.variables,
             "updates": [self.updates],
         }
+        self._compiled_update = compiled(self._updates, spec)
         self.acting = acting_network(self.policy, spec)
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
@@ -123,11 +124,10 @@ class DQN:
           Means of METRICS, and "td_error", the temporal-difference error of each transition, (updates, batch).
         """
         weight = np.ones_like(batch.reward) if batch.weight is None else batch.weight
-        return self._updates(
+        return self._compiled_update(
             batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation, weight
         )
 
-    @tf.function(jit_compile=True)
     def _updates(self, *batches: tf.Tensor) -> dict[str, tf.Tensor]:
         return scan(self._update, batches, (*METRICS, "td_error"))
 
