@@ -39,7 +39,7 @@ HIL = ["pyzmq>=26,<28"]
 GPIOZERO = "gpiozero>=2.0.1.post3,<3"
 # lgpio has wheels up to Python 3.12; from there on it comes from the distribution (python3-lgpio).
 GPIO = [GPIOZERO, "lgpio>=0.2.2,<0.3; sys_platform == 'linux' and python_version < '3.13'"]
-# Older ones do not fit this stable-baselines3; the JAX that was measured has no release for Python 3.10.
+# The JAX that was measured has no release for Python 3.10.
 SBX = "sbx-rl>=0.28,<0.29; python_version >= '3.11'"
 # One of the example policies is for a Box2D environment.
 BENCH = ["gymnasium[box2d]", "stable-baselines3>=2.9,<2.10", SBX, *ONNX, *ONNXRUNTIME]
