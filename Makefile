@@ -41,7 +41,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/rollout.py --json results/rollout.json
 	$(BIN)/python benchmarks/conversion.py --json results/conversion.json
 	$(BIN)/python benchmarks/template.py --json results/template.json
-	$(BIN)/python benchmarks/ppo_vs_sb3.py --json results/ppo_vs_sb3.json
+	$(BIN)/python benchmarks/training_speed.py --json results/training_speed.json
 
 sb3: $(VENV)/test $(VENV)/bench
 	$(BIN)/python -m pytest tests/sb3

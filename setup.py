@@ -39,9 +39,18 @@ HIL = ["pyzmq>=26,<28"]
 GPIOZERO = "gpiozero>=2.0.1.post3,<3"
 # lgpio has wheels up to Python 3.12; from there on it comes from the distribution (python3-lgpio).
 GPIO = [GPIOZERO, "lgpio>=0.2.2,<0.3; sys_platform == 'linux' and python_version < '3.13'"]
+# labmaze, which dm_control asks for and its suite does not use, has wheels up to Python 3.12.
+DMC = ["dm-control>=1.0.28,<2; python_version < '3.13'"]
+ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.10,<6"]
+# Compared with Gymnasium and dm_control in this version (docs/environments.md); it has wheels from Python 3.11 on.
+ENVPOOL = ["envpool>=1.2.5,<1.3; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version >= '3.11'"]
+# Gymnasium's own extra asks, in its older releases, for a package that has to be compiled.
+BOX2D = ["box2d>=2.3.10,<3"]
 # One of the example policies is for a Box2D environment.
 BENCH = ["gymnasium[box2d]", "stable-baselines3>=2.9,<2.10", *ONNX, *ONNXRUNTIME]
-TEST = [GPIOZERO, "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
+TEST = [GPIOZERO, *DMC, *ATARI, *ENVPOOL, *BOX2D, "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
+# Its tfp-nightly lies where tensorflow-probability does: it is for benchmarks alone.
+SBX = ["sbx-rl>=0.28,<0.29"]
 
 setup(
     name="tfqrl",
@@ -62,7 +71,10 @@ setup(
         "hil": HIL,
         "gpio": GPIO,
         "onnx": ONNX,
-        "bench": [*TRAIN, *BENCH],
+        "dmc": DMC,
+        "atari": ATARI,
+        "envpool": ENVPOOL,
+        "bench": [*TRAIN, *BENCH, *SBX, *ATARI],
         "test": [*TRAIN, *SIGN, *SERIAL, *HIL, *ONNX, *ONNXRUNTIME, *TEST],
         "all": [*TRAIN, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
     },

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
 from algorithms_section import algorithms_section, figures
-from drawing import axes_of_curves, markdown_table, svg
+from drawing import markdown_table
 from reference_runs import plan
+from training_speed_section import training_speed_section
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs"
@@ -18,8 +18,7 @@ RESULTS, DOCS = ROOT / "results", ROOT / "docs"
 def main() -> None:
     """Write the page and its figures."""
     (DOCS / "figures").mkdir(exist_ok=True)
-    drawn = {"ppo_vs_sb3.svg": ppo_figure(load("ppo_vs_sb3"))} | figures(load_all("algorithms"))
-    for name, text in drawn.items():
+    for name, text in figures(load_all("algorithms")).items():
         (DOCS / "figures" / name).write_text(text)
     (DOCS / "RESULTS.md").write_text(page())
 
@@ -34,11 +33,11 @@ def page() -> str:
             "",
             *algorithms_section(plan(), load_all("algorithms")),
             "",
+            *(training_speed_section(load("training_speed")) if (RESULTS / "training_speed.json").exists() else []),
+            "",
             *latency_section(load("edge_latency")),
             "",
             *jitter_section(load("loop_jitter")),
-            "",
-            *ppo_section(load("ppo_vs_sb3")),
             "",
             *rollout_section(load("rollout")),
             "",
@@ -153,40 +152,6 @@ def machine(conditions: dict[str, Any]) -> str:
         f"{conditions['cpu']}, {conditions['cores']} cores, load before {conditions['load_1min']:.2f}, "
         f"{conditions['kernel']}, Python {conditions['python']}, numpy {conditions['numpy']}"
     )
-
-
-def ppo_section(result: dict[str, Any]) -> list[str]:
-    """PPO against stable-baselines3."""
-    rows = []
-    for library, trainings in by_library(result).items():
-        returns = [statistics.mean(training["returns"]) for training in trainings]
-        rows.append(
-            (
-                library,
-                f"{statistics.median(t['steps_per_s'] for t in trainings):.0f}",
-                f"{statistics.median(t['steady_steps_per_s'] for t in trainings):.0f}",
-                f"{statistics.mean(returns):.0f}",
-                ", ".join(f"{value:.0f}" for value in returns),
-            )
-        )
-    ratios, versions = result["ratios"], result["versions"]
-    return [
-        "## PPO on HalfCheetah-v5 against stable-baselines3",
-        "",
-        f"{measured_by(result)} The same settings, 16 environments, one run, alternating. Environment steps per "
-        "second, median over seeds, with and without the start (compilation); return of the final policy's most likely "
-        "action over 20 episodes, the same for both.",
-        "",
-        *markdown_table(("library", "steps/s", "without start", "mean return", "by seed"), rows),
-        "",
-        f"Ratio of speeds {ratios['steps_per_s']:.1f}, without the start {ratios['steady_steps_per_s']:.1f}; "
-        "wanted: at least 2, and a return not below by more than the spread of the seeds.",
-        "",
-        "![Learning curves](figures/ppo_vs_sb3.svg)",
-        "",
-        ", ".join(f"{name} {number}" for name, number in versions.items())
-        + f"; {result['machine']['cpu']}, {result['machine']['cores']} cores.",
-    ]
 
 
 def rollout_section(result: dict[str, Any]) -> list[str]:
@@ -345,27 +310,6 @@ def template_section(result: dict[str, Any]) -> list[str]:
         "",
         f"{machine(result['conditions'])}.",
     ]
-
-
-def ppo_figure(result: dict[str, Any]) -> str:
-    """Learning curves of every seed."""
-    figure, axes = axes_of_curves()
-    colors = {"tfqrl": "#c8501e", "stable-baselines3": "#7a8896"}
-    for library, trainings in by_library(result).items():
-        for i, training in enumerate(trainings):
-            steps, returns = zip(*training["curve"])
-            millions = [step / 1e6 for step in steps]
-            axes.plot(millions, returns, color=colors[library], label=None if i else library)
-    axes.legend(frameon=False)
-    return svg(figure)
-
-
-def by_library(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Trainings by library, in the order of the file."""
-    libraries: dict[str, list[dict[str, Any]]] = {}
-    for training in result["trainings"]:
-        libraries.setdefault(training["library"], []).append(training)
-    return libraries
 
 
 if __name__ == "__main__":

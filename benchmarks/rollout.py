@@ -1,11 +1,11 @@
-"""Where the time of a rollout goes, and what the choices in `tfqrl/envs.py` and `tfqrl/networks/host.py` are worth.
+"""Where the time of a rollout goes, and what the choices in `tfqrl/envs` and `tfqrl/networks/host.py` are worth.
 
     python benchmarks/rollout.py --json results/rollout.json
 
-Steps 16 copies of HalfCheetah-v5, four ways of stepping times three ways of computing actions (with a 64-64 policy;
+Steps 16 copies of HalfCheetah-v5, five ways of stepping times three ways of computing actions (with a 64-64 policy;
 "none" computes nothing). What is computed is thrown away and the same actions drawn in advance are taken, so that the
-simulations go through the same states. The ways take turns, block by block, each block from a reset; the figure is the
-median of microseconds per environment step.
+simulations go through the same states (EnvPool's through others like them). The ways take turns, block by block, each
+block from a reset; the figure is the median of microseconds per environment step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from edge.conditions import Conditions
 from edge.report import table
-from tfqrl.envs import VectorEnv
+from tfqrl.envs import EnvPoolVectorEnv, VectorEnv
 from tfqrl.networks import HostNetwork, mlp
 
 ENV, COPIES = "HalfCheetah-v5", 16
@@ -59,6 +59,14 @@ class Ours(VectorEnv):
         return super().step(actions).observation
 
 
+class Pool(EnvPoolVectorEnv):
+    """`EnvPoolVectorEnv`, giving observations alone."""
+
+    def step(self, actions: Array) -> Array:  # type: ignore[override]
+        """Next observations."""
+        return super().step(actions).observation
+
+
 def actors() -> dict[str, Callable[[Array], Array]]:
     """Ways of acting, each from observations to actions."""
     network = mlp(17, (64, 64), 6)
@@ -75,8 +83,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
-    ways: dict[str, Reference | Ours] = {"gymnasium SyncVectorEnv": Reference()}
+    ways: dict[str, Reference | Ours | Pool] = {"gymnasium SyncVectorEnv": Reference()}
     ways |= {f"VectorEnv, {threads} thread(s)": Ours(ENV, COPIES, seed=0, threads=threads) for threads in (1, 2, 4)}
+    ways["EnvPool"] = Pool(ENV, COPIES, seed=0)
     acts = actors()
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, COPIES, 6)).astype(np.float32)
     times: dict[tuple[str, str], list[float]] = {(way, act): [] for way in ways for act in acts}

@@ -32,6 +32,7 @@ class EvaluateCommand:
       episodes: episodes that each plays.
       margin: largest difference of the mean returns that counts as none: a percentage of that of A, or a return.
       env: the environment (default: the one that the policies were trained in).
+      env_module: Python module to import first, which registers your own environment with Gymnasium.
       seed: seed of the first episode; the others count on from it. By default they are those of `tfqrl convert`.
       json: write everything to this file, the return of each episode too.
     """
@@ -41,6 +42,7 @@ class EvaluateCommand:
     episodes: int = 100
     margin: Annotated[str, tyro.conf.arg(metavar="MARGIN")] = "2%"
     env: Annotated[str | None, optional("ENV")] = None
+    env_module: Annotated[str | None, optional("MODULE")] = None
     seed: int = EVALUATION_SEED
     json: Annotated[Path | None, optional("FILE.json")] = None
 
@@ -55,8 +57,11 @@ def main(words: list[str]) -> int:
     if command.json is not None:
         check_writable(command.json)
     import_tensorflow()
+    from tfqrl import envs
     from tfqrl.paired_evaluation import evaluate_policies, evaluation_text
 
+    if command.env_module is not None:
+        envs.import_module(command.env_module)
     found = evaluate_policies(
         [path for path in (command.a, command.b) if path is not None],
         env=command.env,

@@ -25,6 +25,7 @@ class HilServeCommand:
 
     Attributes:
       env: the environment.
+      env_module: Python module to import first, which registers your own environment with Gymnasium.
       bind: where to listen; only this computer can connect by default, and port * leaves the choice to the system.
       keys: folder of keys, from `tfqrl hil-keys`. Each public key in it (NAME.key) is let in.
       seed: of the first episode of each client.
@@ -34,6 +35,7 @@ class HilServeCommand:
     """
 
     env: Annotated[str, tyro.conf.arg(metavar="ENV")]
+    env_module: Annotated[str | None, optional("MODULE")] = None
     bind: Annotated[str, tyro.conf.arg(metavar="tcp://HOST:PORT")] = "tcp://127.0.0.1:5757"
     keys: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("hil-keys")
     seed: int = 0
@@ -60,8 +62,10 @@ class HilKeysCommand:
 def serve(words: list[str]) -> int:
     """Run `tfqrl hil-serve`; returns the exit code."""
     command = parse(HilServeCommand, "tfqrl hil-serve", words)
-    from tfqrl import hil
+    from tfqrl import envs, hil
 
+    if command.env_module is not None:
+        envs.import_module(command.env_module)
     if command.rate is not None and not command.realtime:
         raise UsageError("--rate is for --realtime; else each action steps the simulation once.")
     if command.json is not None:

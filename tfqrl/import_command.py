@@ -45,12 +45,14 @@ class Sb3Command:
       vecnormalize: what VecNormalize.save wrote, if the model was trained with that.
       env: the environment that it is for, which must have its spaces; gives the rate of control, and observations and
         returns to `tfqrl convert`.
+      env_module: Python module to import first, which registers your own environment with Gymnasium.
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.zip")]
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     vecnormalize: Annotated[Path | None, tyro.conf.arg(metavar="STATS.pkl")] = None
     env: Annotated[str | None, tyro.conf.arg(metavar="ENV")] = None
+    env_module: Annotated[str | None, tyro.conf.arg(metavar="MODULE")] = None
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -71,6 +73,7 @@ class OnnxCommand:
       out: folder of the run.
       env: the environment that it is for, instead of the options that follow; gives observations and returns to
         `tfqrl convert`.
+      env_module: Python module to import first, which registers your own environment with Gymnasium.
       obs: shape of an observation; of frames height, width and channels, whatever order the graph has.
       act: elements of an action, or choices.
       low: lower bound of an action, one for all elements or one for each.
@@ -85,6 +88,7 @@ class OnnxCommand:
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POLICY.onnx")]
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     env: Annotated[str | None, tyro.conf.arg(metavar="ENV")] = None
+    env_module: Annotated[str | None, tyro.conf.arg(metavar="MODULE")] = None
     obs: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SIZE ...")] = ()
     act: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     low: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X ...")] = (-1.0,)
@@ -115,12 +119,12 @@ def _sb3(words: list[str]) -> int:
     import_tensorflow()
     from converters.sources import sb3
 
-    return _keep(sb3.load(command.model, command.vecnormalize), command.out, command.env)
+    return _keep(sb3.load(command.model, command.vecnormalize), command.out, command.env, command.env_module)
 
 
 def _onnx(words: list[str]) -> int:
     command = parse(OnnxCommand, "tfqrl import onnx", words)
-    said = dataclasses.replace(command, env=None, output=None, unit_actions=False)
+    said = dataclasses.replace(command, env=None, env_module=None, output=None, unit_actions=False)
     if command.env is not None and said != OnnxCommand(command.model, command.out):
         raise UsageError("--env says what the policy reads and gives; leave out --obs, --act and what belongs to them.")
     if command.env is None and (not command.obs or command.act is None):
@@ -132,7 +136,7 @@ def _onnx(words: list[str]) -> int:
     from tfqrl import envs
 
     if command.env is not None:
-        spec = envs.spec_of(command.env)
+        spec = envs.spec_of(command.env, command.env_module)
     else:
         spec = policy_spec(
             command.obs,
@@ -144,15 +148,15 @@ def _onnx(words: list[str]) -> int:
             control_rate_hz=command.rate,
         )
     foreign = onnx.load(command.model, spec, output=command.output, unit_actions=command.unit_actions)
-    return _keep(foreign, command.out, command.env)
+    return _keep(foreign, command.out, command.env, command.env_module)
 
 
-def _keep(foreign: ForeignPolicy, out: Path, env: str | None) -> int:
+def _keep(foreign: ForeignPolicy, out: Path, env: str | None, env_module: str | None) -> int:
     """Make the run of a policy that was read, and say what it is."""
     from tfqrl import envs
     from tfqrl.agents import imported
 
-    run = imported.create_run(out, foreign, env)
+    run = imported.create_run(out, foreign, env, env_module)
     spec, normalizer = foreign.spec, foreign.spec.normalizer
     normalized = "none"
     if spec.observation.dtype == "uint8":

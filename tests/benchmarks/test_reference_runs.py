@@ -80,7 +80,9 @@ def test_the_time_of_a_resumed_run_is_that_of_its_parts() -> None:
 def test_a_run_that_was_begun_is_resumed_with_its_own_options(tmp_path: Path) -> None:
     begin, evaluate = commands(TINY, tmp_path)
     assert begin == ["-m", "tfqrl", "train", "ppo", "--env", "CartPole-v1", "--steps", "2048", "--seed", "10",
-                     "--out", str(tmp_path)]  # fmt: skip
+                     "--out", str(tmp_path), "--evaluate-every", "102"]  # fmt: skip
+    assert commands(Job("sac", "Pendulum-v1", 2000, 10), tmp_path)[0][-1] == "--save-replay"
+    assert "--save-replay" not in commands(Job("dqn", "ale:Pong-v5", 2000, 10), tmp_path)[0]
     assert evaluate[:4] == ["-m", "tfqrl", "evaluate", str(tmp_path)]
     (tmp_path / "config.json").write_text("{}")
     assert commands(TINY, tmp_path) == [
@@ -114,7 +116,9 @@ def test_a_training_becomes_a_result_once_and_goes_on_after_kill_9(
     assert runner.failed == [], (runs / f"{TINY.name}.log").read_text()
     result = json.loads((results / f"{TINY.name}.json").read_text())
     assert len(result["returns"]) == reference_runs.EPISODES
-    assert result["command"] == "python -m tfqrl train ppo --env CartPole-v1 --steps 2048 --seed 10 --out RUN"
+    begin = "python -m tfqrl train ppo --env CartPole-v1 --steps 2048 --seed 10 --out RUN --evaluate-every 102"
+    assert result["command"] == begin
+    assert result["evaluations"][-1][0] == result["curve"][-1][0]
     assert len(result["attempts"]) == 2
     assert result["config"]["gae_lambda"] == zoo.tuned("ppo", "CartPole-v1")["gae_lambda"]
     assert result["curve"][-1][0] >= 2048

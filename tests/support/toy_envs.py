@@ -28,6 +28,31 @@ class Match(gymnasium.Env):
         return self.target, self.reward_scale * reward, True, False, {}
 
 
+class Choose(gymnasium.Env):
+    """Two steps: the first asks for the choice nearest to the observation, the second, without reward, for its memory.
+
+    The reward of 1 comes after the second step, if the first was right and the second repeats it: what is learned has
+    to look ahead. The best return is 1.
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(-2, 2, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.right = int(self.np_random.integers(3))
+        self.chosen: int | None = None
+        return np.array([self.right - 1, 2], np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        if self.chosen is None:
+            self.chosen = int(action)
+            return np.array([self.right - 1, self.chosen - 1], np.float32), 0.0, False, False, {}
+        won = self.chosen == self.right == int(action)
+        return np.zeros(2, np.float32), float(won), True, False, {}
+
+
 class Count(gymnasium.Env):
     """Observes how many steps were made; ends or is cut off after `limit` of them; records its actions."""
 
@@ -113,6 +138,7 @@ def register() -> None:
     spaces = gymnasium.spaces
     vector = spaces.Box(-1, 1, (2,))
     gymnasium.register("toys/Match-v0", Match)
+    gymnasium.register("toys/Choose-v0", Choose)
     gymnasium.register("toys/MatchTimes100-v0", Match, kwargs={"reward_scale": 100.0})
     gymnasium.register("toys/Unbounded-v0", Huge)
     gymnasium.register("toys/Shifted-v0", Match, kwargs={"low": 3.0, "high": 7.0})

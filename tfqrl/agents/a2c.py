@@ -22,6 +22,7 @@ from tfqrl.networks import acting_network, as_input, distribution_of, policy_net
 from tfqrl.training.config import OnPolicyConfig
 from tfqrl.training.on_policy import Rollout
 from tfqrl.training.optimizers import rmsprop
+from tfqrl.training.scan import compiled
 
 Array = npt.NDArray[Any]
 
@@ -60,7 +61,8 @@ class A2C:
             "optimizer": self.optimizer.variables,
         }
         self.acting = acting_network(self.policy, spec)
-        self._compiled: Any = None
+        self._update = compiled(self._gradient_step, spec)
+        self._graph: Any = None
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
         """Actions to take in training, (batch, actions) or (batch,), for normalised observations (batch, ...)."""
@@ -83,13 +85,12 @@ class A2C:
             np.float32(learning_rate),
         )
         tensors = [tf.convert_to_tensor(array) for array in arrays]
-        if self._compiled is None:
+        if self._graph is None:
             # Looking up which of its graphs fits the arguments takes tf.function as long as a gradient step.
-            self._compiled = self._update.get_concrete_function(*tensors)
-        return self._compiled(*tensors)
+            self._graph = self._update.get_concrete_function(*tensors)
+        return self._graph(*tensors)
 
-    @tf.function(jit_compile=True)
-    def _update(
+    def _gradient_step(
         self,
         observation: tf.Tensor,
         action: tf.Tensor,

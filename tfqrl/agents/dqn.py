@@ -18,12 +18,12 @@ import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from tfqrl.losses import double_q_learning, huber
-from tfqrl.networks import HostNetwork, as_input, observer, update_target
+from tfqrl.networks import acting_network, as_input, deployable, observer, update_target
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam
-from tfqrl.training.scan import scan
+from tfqrl.training.scan import compiled, scan
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +99,8 @@ class DQN:
             "optimizer": self.optimizer.variables,
             "updates": [self.updates],
         }
-        self.acting = HostNetwork(self.policy)
+        self.acting = acting_network(self.policy, spec)
+        self._updates = compiled(self._scan, spec)
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
         """Choices to take in training, (batch,), for (batch, ...) normalised observations: epsilon-greedy."""
@@ -127,8 +128,7 @@ class DQN:
             batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation, weight
         )
 
-    @tf.function(jit_compile=True)
-    def _updates(self, *batches: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _scan(self, *batches: tf.Tensor) -> dict[str, tf.Tensor]:
         return scan(self._update, batches, (*METRICS, "td_error"))
 
     def _update(
@@ -163,9 +163,11 @@ class DQN:
         """The network whose largest output is the choice."""
         network = q_network(config, spec)
         network.set_weights(weights)
-        return network
+        return deployable(network)
 
 
 def q_network(config: DQNConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to the value of each choice."""
-    return observer(config, spec, spec.action.n, output_gain=1.0, seed=config.seed, name="policy")
+    return observer(
+        config, spec, spec.action.n, output_gain=1.0, dueling=config.dueling, seed=config.seed, name="policy"
+    )

@@ -26,15 +26,17 @@ class ImportedConfig:
       spec: what it reads and gives.
       layers: its network, without the weights.
       origin: what it was: format, algorithm, versions.
+      env_module: the module that registers the environment, if it is one of the user's own.
     """
 
     env: str | None
     spec: PolicySpec
     layers: tuple[Layer, ...]
     origin: dict[str, Any]
+    env_module: str | None = None
 
 
-def create_run(path: str | Path, foreign: ForeignPolicy, env: str | None) -> Run:
+def create_run(path: str | Path, foreign: ForeignPolicy, env: str | None, env_module: str | None = None) -> Run:
     """Make a run of a policy from elsewhere. The environment, if there is one, gives the rate of control.
 
     Raises:
@@ -44,15 +46,19 @@ def create_run(path: str | Path, foreign: ForeignPolicy, env: str | None) -> Run
     """
     if (Path(path) / "config.json").exists():
         raise UsageError(f"{path} holds a run already. Give another --out.")
-    spec = foreign.spec if env is None else replace(foreign.spec, control_rate_hz=_rate_hz(env, foreign.spec))
+    spec = (
+        foreign.spec if env is None else replace(foreign.spec, control_rate_hz=_rate_hz(env, env_module, foreign.spec))
+    )
     layers = describe(foreign.network)
-    run = Run.create(path, "imported", ImportedConfig(env, spec, layers, foreign.origin))
+    run = Run.create(path, "imported", ImportedConfig(env, spec, layers, foreign.origin, env_module))
     run.save_checkpoint({f"policy/{i}": array for i, array in enumerate(foreign.network.get_weights())})
     return run
 
 
 def restore_policy(config: ImportedConfig, state: State) -> tuple[keras.Model, PolicySpec]:
-    """The network of a checkpoint, and its spec."""
+    """The network of a checkpoint, and its spec; what registers its environment is imported."""
+    if config.env_module is not None:
+        envs.import_module(config.env_module)
     arrays = nested(state, "policy")
     _check_layers(config, arrays)
     network = build(config.spec.observation.shape, config.layers)
@@ -103,7 +109,7 @@ def _image(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple((size - taps) // stride + 1 for size, taps, stride in zip(shape, layer.kernel, layer.strides))
 
 
-def _rate_hz(name: str, spec: PolicySpec) -> float | None:
-    theirs = envs.spec_of(name)
+def _rate_hz(name: str, module: str | None, spec: PolicySpec) -> float | None:
+    theirs = envs.spec_of(name, module)
     envs.check_fits("The policy", spec, name, theirs)
     return theirs.control_rate_hz

@@ -24,7 +24,7 @@ from tfqrl.networks import acting_network, as_input, distribution_of, policy_net
 from tfqrl.training.config import OnPolicyConfig, above, at_least
 from tfqrl.training.on_policy import Rollout
 from tfqrl.training.optimizers import adam
-from tfqrl.training.scan import scan
+from tfqrl.training.scan import compiled, scan
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +80,7 @@ class PPO:
             "optimizer": self.optimizer.variables,
         }
         self.acting = acting_network(self.policy, spec)
+        self._compiled = compiled(self._update, spec)
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
         """Actions to take in training, (batch, actions) or (batch,), for normalised observations (batch, ...)."""
@@ -96,7 +97,7 @@ class PPO:
         transitions = rollout.reward.size
         permutations = [rng.permutation(transitions) for _ in range(self.config.epochs)]
         batches = np.concatenate(permutations).reshape(-1, self.config.batch_size).astype(np.int32)
-        return self._update(
+        return self._compiled(
             rollout.observation,
             rollout.action,
             rollout.next_observation,
@@ -106,7 +107,6 @@ class PPO:
             batches,
         )
 
-    @tf.function(jit_compile=True)
     def _update(
         self,
         observation: tf.Tensor,

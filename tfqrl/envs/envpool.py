@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -67,7 +68,7 @@ class EnvPoolVectorEnv:
         Raises:
           UserError: an environment returned NaN or infinity.
         """
-        out, actions = self._step, self._scale(actions).astype(self._action_dtype)
+        out, actions = self._step, self._scale(actions).astype(self._action_space.dtype)
         observation, reward, terminated, truncated, info = self._pool.step(actions)
         rows = info["env_id"]
         out.next_observation[rows] = self._observation(observation)
@@ -122,18 +123,21 @@ class EnvPoolVectorEnv:
         if task not in envpool.list_all_envs():
             raise UsageError(f"EnvPool has no environment like {self._name}. Leave out --vec envpool.")
         seeds = np.random.SeedSequence((self._seed, self._restarts)).generate_state(self.num_envs) >> 1
-        self._pool = envpool.make_gymnasium(
-            task,
-            num_envs=self.num_envs,
-            num_threads=min(self.num_envs, len(os.sched_getaffinity(0))),
-            seed=[int(seed) for seed in seeds],
-            **(ATARI_SETTINGS if self._name.startswith("ale:") else {}),
-        )
-        self._action_dtype = self._pool.action_space.dtype
+        with warnings.catch_warnings():
+            # About the precision of its own spaces.
+            warnings.simplefilter("ignore", UserWarning)
+            self._pool = envpool.make_gymnasium(
+                task,
+                num_envs=self.num_envs,
+                num_threads=min(self.num_envs, len(os.sched_getaffinity(0))),
+                seed=[int(seed) for seed in seeds],
+                **(ATARI_SETTINGS if self._name.startswith("ale:") else {}),
+            )
+            self._action_space = self._pool.action_space
 
     def _check_alike(self, action_space: gymnasium.Space[Any]) -> None:
         """See that EnvPool's environment is one of the same kind, before anything is trained in it."""
-        theirs = self._pool.action_space
+        theirs = self._action_space
         if isinstance(action_space, gymnasium.spaces.Discrete):
             alike = action_space == theirs
         else:

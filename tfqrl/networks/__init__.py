@@ -3,6 +3,7 @@
 from tfqrl.networks.actor_critic import actor, critic, q_value
 from tfqrl.networks.cnn import nature_cnn
 from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
+from tfqrl.networks.dueling import DuelingOutput, deployable
 from tfqrl.networks.host import HostNetwork, InterpreterNetwork, acting_network
 from tfqrl.networks.mlp import mlp
 from tfqrl.networks.observers import as_input, observer, policy_network, value_network
@@ -11,6 +12,7 @@ from tfqrl.networks.target import update_target
 __all__ = [
     "Categorical",
     "DiagonalGaussian",
+    "DuelingOutput",
     "HostNetwork",
     "InterpreterNetwork",
     "SquashedGaussian",
@@ -18,6 +20,7 @@ __all__ = [
     "actor",
     "as_input",
     "critic",
+    "deployable",
     "distribution_of",
     "mlp",
     "nature_cnn",

@@ -7,6 +7,7 @@ import math
 import tf_keras as keras
 
 from edge.errors import UsageError
+from tfqrl.networks.dueling import DuelingOutput
 
 # The three convolutions need so many pixels each way to leave one.
 MIN_PIXELS = 36
@@ -17,6 +18,7 @@ def nature_cnn(
     outputs: int,
     *,
     output_gain: float = 1.0,
+    dueling: bool = False,
     precision: str = "float32",
     seed: int = 0,
     name: str = "nature_cnn",
@@ -25,7 +27,8 @@ def nature_cnn(
 
     `shape` is height, width, channels; 84, 84, 4 there. Frames come divided by 255, float32. Weights are orthogonal
     with gain sqrt(2), the output's with `output_gain`; `seed` fixes them. `precision` is that of the arithmetic before
-    the output layer.
+    the output layer. With `dueling`, the hidden dense layer is there twice, side by side, for value and advantage
+    (`DuelingOutput`), as in Wang et al. 2016 (arXiv 1511.06581).
 
     Raises:
       UsageError: the frames are too small.
@@ -37,6 +40,7 @@ def nature_cnn(
         return keras.initializers.Orthogonal(gain, seed=seed + layer)
 
     layers = keras.layers
+    hidden, output = (1024, DuelingOutput) if dueling else (512, layers.Dense)
     dtype = "float32" if precision == "float32" else keras.mixed_precision.Policy(f"mixed_{precision}")
     return keras.Sequential(
         [
@@ -45,8 +49,8 @@ def nature_cnn(
             layers.Conv2D(64, 4, 2, activation="relu", kernel_initializer=initializer(1), dtype=dtype, name="conv_1"),
             layers.Conv2D(64, 3, 1, activation="relu", kernel_initializer=initializer(2), dtype=dtype, name="conv_2"),
             layers.Flatten(name="flatten"),
-            layers.Dense(512, "relu", kernel_initializer=initializer(3), dtype=dtype, name="hidden"),
-            layers.Dense(outputs, kernel_initializer=initializer(4), name="output"),
+            layers.Dense(hidden, "relu", kernel_initializer=initializer(3), dtype=dtype, name="hidden"),
+            output(outputs, kernel_initializer=initializer(4), name="output"),
         ],
         name=name,
     )

@@ -13,6 +13,7 @@ import tf_keras as keras
 from converters.template import Template
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.interpreter import runtime_module, tensor_memory
+from tfqrl.networks.dueling import DuelingOutput, deployable
 from tfqrl.options import silent_stderr
 
 Array = npt.NDArray[Any]
@@ -74,7 +75,7 @@ class InterpreterNetwork:
         unbounded = (None,) * outputs
         spec = PolicySpec(observation, ActionSpec((outputs,), unbounded, unbounded), None, None)
         self._network = network
-        self._template = Template(_in_float32(network), spec)
+        self._template = Template(deployable(network), spec)
         self.refresh()
         with silent_stderr():  # the first interpreter in a process says which kernels it has
             self._build(1)
@@ -115,13 +116,10 @@ def acting_network(network: keras.Sequential, spec: PolicySpec) -> HostNetwork |
 
 def _values(network: keras.Sequential) -> list[FloatArray]:
     """The weights of a network, in a fifth of the time that `get_weights` takes: short rollouts read them often."""
-    return [tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=tf.float32).numpy() for v in network.variables]
-
-
-def _in_float32(network: keras.Sequential) -> keras.Sequential:
-    """The same layers with other weights, without mixed precision."""
-
-    def layer_in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
-
-    return keras.models.clone_model(network, clone_function=layer_in_float32)
+    values = []
+    for layer in network.layers:
+        if isinstance(layer, DuelingOutput):
+            values += [layer.kernel.numpy(), layer.bias.numpy()]
+        else:
+            values += [tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=tf.float32).numpy() for v in layer.variables]
+    return values

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import tf_keras as keras
 
+from edge.errors import UsageError
+from tfqrl.networks.dueling import DuelingOutput
+
 
 def mlp(
     inputs: int,
@@ -16,6 +19,7 @@ def mlp(
     activation: str = "tanh",
     output_activation: str = "linear",
     output_gain: float | None = 1.0,
+    dueling: bool = False,
     precision: str = "float32",
     seed: int = 0,
     name: str = "mlp",
@@ -26,7 +30,16 @@ def mlp(
     nearly the same in all states: Engstrom et al. 2020, arXiv 2005.12729). With `output_gain` None, weights are uniform
     within +-1 / sqrt(inputs of the layer), which off-policy algorithms were tuned with (Lillicrap et al. 2015, arXiv
     1509.02971, section 7). `seed` fixes them. `precision` is that of the hidden layers' arithmetic.
+
+    With `dueling`, the last hidden layer is there twice, side by side, for value and advantage (`DuelingOutput`).
+
+    Raises:
+      UsageError: dueling without a hidden layer.
     """
+    if dueling:
+        if not hidden:
+            raise UsageError("A dueling network has two streams from its last hidden layer on: give it at least one.")
+        hidden = (*hidden[:-1], 2 * hidden[-1])
 
     def initializer(layer: int, gain: float) -> keras.initializers.Initializer:
         if output_gain is None:
@@ -42,8 +55,9 @@ def mlp(
             )
         )
     # Values and actions keep float32's digits: the output layer's arithmetic is a small part of the whole.
+    output = DuelingOutput if dueling else keras.layers.Dense
     layers.append(
-        keras.layers.Dense(
+        output(
             outputs, output_activation, kernel_initializer=initializer(len(hidden), output_gain or 1.0), name="output"
         )
     )

@@ -13,7 +13,14 @@ from tfqrl.training.config import TrainingConfig
 
 
 def observer(
-    config: TrainingConfig, spec: PolicySpec, outputs: int, *, output_gain: float, seed: int, name: str
+    config: TrainingConfig,
+    spec: PolicySpec,
+    outputs: int,
+    *,
+    output_gain: float,
+    dueling: bool = False,
+    seed: int,
+    name: str,
 ) -> keras.Sequential:
     """A perceptron of the configured widths for vectors, the Nature CNN for frames; (batch, ...) -> (batch, outputs).
 
@@ -23,14 +30,22 @@ def observer(
       UsageError: the frames are too small.
     """
     if spec.observation.frames:
-        shape = spec.observation.shape
-        return nature_cnn(shape, outputs, output_gain=output_gain, precision=config.precision, seed=seed, name=name)
+        return nature_cnn(
+            spec.observation.shape,
+            outputs,
+            output_gain=output_gain,
+            dueling=dueling,
+            precision=config.precision,
+            seed=seed,
+            name=name,
+        )
     return mlp(
         spec.observation.shape[0],
         config.hidden,
         outputs,
         activation=config.activation,
         output_gain=output_gain,
+        dueling=dueling,
         precision=config.precision,
         seed=seed,
         name=name,

@@ -81,7 +81,7 @@ class PrioritizedReplay(UniformReplay):
         return super().state() | priorities
 
     def restore(self, state: State) -> None:
-        """The inverse of `state`, into a replay of the same capacity."""
+        """The inverse of `state`, into a new replay of the same capacity."""
         super().restore(state)
         self._largest = float(state["largest_priority"])
         self._priorities[np.arange(len(self))] = state["priority"]

@@ -71,7 +71,8 @@ class UniformReplay:
         return state | {"action": self._action[:n], "reward": self._reward[:n], "discount": self._discount[:n]}
 
     def restore(self, state: State) -> None:
-        """The inverse of `state`, into a replay of the same capacity."""
+        """The inverse of `state`, into a new replay of the same capacity."""
+        assert len(self) == 0
         self._added = int(state["added"])
         n = len(self)
         assert len(state["reward"]) == n, "the capacity is another"

@@ -29,7 +29,7 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
         env, agent, rng = session.env, session.agent, session.rng
         windows = NStep(config.num_envs, config.n_step, config.gamma)
         replay = config.make_replay(env.spec)
-        if session.saved:
+        if session.episodes_go_on:
             windows.restore(nested(session.saved, "windows"))
         if config.save_replay and session.saved:
             replay.restore(nested(session.saved, "replay"))
@@ -61,7 +61,8 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
                 batch.next_observation = session.normalize(batch.next_observation)
                 metrics = agent.update(batch)
                 errors = metrics.pop("td_error", None)
-                if batch.index is not None:
+                # Errors that are not finite end the training in `updated`.
+                if batch.index is not None and np.isfinite(errors).all():
                     replay.update_priorities(batch.index, errors.numpy())
             session.updated(metrics, state)
         session.finish(state())

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
+
+from edge.artifact import PolicySpec
+
+
+def compiled(function: Callable[..., Any], spec: PolicySpec) -> Callable[..., Any]:
+    """`function` as TensorFlow runs it fastest, by what the networks in it see.
+
+    XLA fuses what is around the matrix products of small networks. Convolutions inside a loop it computes by a plain
+    loop of its own on a CPU: an update of the Nature CNN took 300 ms of a core instead of 22.
+    """
+    return tf.function(function, jit_compile=not spec.observation.frames)
 
 
 def scan(

@@ -70,6 +70,7 @@ class Session:
       observation: what is to be acted on next, (num_envs, *shape).
       steps: environment steps made, over all copies.
       saved: the checkpoint that this goes on from; empty at the beginning.
+      episodes_go_on: the environments stand where they stood at the checkpoint.
     """
 
     def __init__(self, run: Run, config: TrainingConfig, agent_type: Callable[[Any, PolicySpec], Any]) -> None:
@@ -87,6 +88,7 @@ class Session:
             self.agent = agent_type(config, self.env.spec)
             self.rng = np.random.default_rng(config.seed)
             self.steps = 0
+            self.episodes_go_on = False
             self._moments = RunningMoments(self.env.spec.observation.shape)
             if self.saved:
                 self._restore()
@@ -232,7 +234,9 @@ class Session:
             for i, variable in enumerate(variables):
                 variable.assign(state[f"{name}/{i}"])
         self.agent.refresh()
-        self.observation = self.env.restore(nested(state, "env"))
+        episodes = nested(state, "env")
+        self.observation = self.env.restore(episodes)
+        self.episodes_go_on = np.array_equal(self.observation, episodes.get("observation", ()))
 
 
 def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Sequential, PolicySpec]:

@@ -12,7 +12,7 @@ FIELDS = ("observation", "action", "reward", "next_observation", "discount")
 
 def check(replay: UniformReplay, expected: Any) -> None:
     """`replay` holds the transitions `expected`, bit for bit, and each of their frames once."""
-    sample = replay.sample(1, 60 * len(expected), np.random.default_rng(0))
+    sample = replay.sample(1, 20 * len(expected), np.random.default_rng(0))
     by_reward = {float(fields[2]): fields for fields in expected}
     assert set(sample.reward[0].tolist()) == set(by_reward)
     for i, reward in enumerate(sample.reward[0].tolist()):
@@ -33,7 +33,7 @@ def test_stacks_come_back_bit_for_bit_and_frames_are_stored_once(num_envs: int, 
         transitions = n_step.add(observation, action, step)
         replay.extend(transitions)
         expected += [tuple(getattr(transitions, name)[i].copy() for name in FIELDS) for i in range(len(transitions))]
-        if t % 16 == 15:
+        if t % 40 == 39:
             check(replay, expected)
     assert len(expected) == len(replay) == 50
 
@@ -74,6 +74,28 @@ def test_more_frames_than_there_was_room_for_at_first_are_kept() -> None:
     assert numbers.min() == 300
     np.testing.assert_array_equal(sample.observation[0], stacks[numbers, 0])
     np.testing.assert_array_equal(sample.next_observation[0], stacks[numbers, 1])
+
+
+def test_frames_that_are_gone_make_room_and_may_come_back() -> None:
+    # Stacks of a few frames that recur: many of them vanish from a replay of 6, and return.
+    spec, rng = frames(2, 3, 2), np.random.default_rng(0)
+    pool = rng.integers(0, 256, (40, 2, 3), dtype=np.uint8)
+    replay, expected = UniformReplay(6, spec), deque(maxlen=6)
+    for t in range(2000):
+        stacks = np.moveaxis(pool[rng.integers(0, 40, (2, 2))], 1, -1)
+        number = np.array([t], np.float32)
+        replay.extend(Transitions(stacks[:1], np.zeros(1, np.int32), number, stacks[1:], number))
+        expected.append((stacks[0], np.int32(0), number[0], stacks[1], number[0]))
+        if t % 20 == 0:
+            check(replay, expected)
+
+
+def test_memory_does_not_grow_once_the_replay_is_full() -> None:
+    spec = frames()
+    replay, n_step = UniformReplay(100, spec), NStep(1, 1, 0.9)
+    for played in play(spec, 1, 3000, seed=0):
+        replay.extend(n_step.add(*played))
+    assert len(replay._observations._frames) == 1024
 
 
 def test_frames_whose_hashes_are_equal_are_not_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,11 @@ def test_errors_of_transitions_that_were_overwritten_are_passed_over() -> None:
     np.testing.assert_allclose(replay.state()["priority"], [1, 1, 1, 1, *range(104, 110)], rtol=1e-6)
     # Nor do they count as the largest.
     replay = filled(10)
+    replay.extend(numbered(10, 4))
+    set_priorities(replay, [1e6] * 4 + [2.0] * 6)
+    replay.extend(numbered(14, 1))
+    np.testing.assert_allclose(replay.state()["priority"], [1, 1, 1, 1, *[2] * 6], rtol=1e-6)
+    replay = filled(10)
     replay.extend(numbered(10, 10))
     set_priorities(replay, [1e6] * 10)
     np.testing.assert_array_equal(replay.state()["priority"], np.ones(10))

@@ -31,7 +31,7 @@ VARIANTS = {
     "ddpg": {"env": "toys/CutOff-v0", "n_step": 3},
     "d4pg": {"env": "Pendulum-v1", "n_step": 5},
     "dqn": {"env": "CartPole-v1", "prioritized": True, "n_step": 2, "update_every": 1},
-    "dqn frames": {"env": "toys/Blob-v0", "update_every": 4, "updates_per_call": 4, "steps": 160},
+    "dqn frames": {"env": "toys/Blob-v0", "dueling": True, "update_every": 4, "updates_per_call": 4, "steps": 160},
 }
 
 
