@@ -164,12 +164,15 @@ def test_epsilon_0_is_the_best_choice_and_1_is_any() -> None:
 
 @pytest.mark.parametrize("dueling", [False, True])
 def test_what_is_deployed_has_the_values_of_what_acts(dueling: bool) -> None:
-    config = dataclasses.replace(CONFIG, dueling=dueling, epsilon_last=0.0)
+    config = dataclasses.replace(CONFIG, dueling=dueling, activation="tanh", epsilon_last=0.0)
     agent = in_training(config)
-    observation = np.random.default_rng(0).normal(0, 5, (50, 2)).astype(np.float32)
+    kernel = agent.policy.variables[-2]
+    kernel.assign(10 * kernel)  # so that it is not the biases that decide
+    agent.refresh()
+    observation = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     deployed = DQN.deployed(config, SPEC, values(agent.variables["policy"]))(observation).numpy()
-    np.testing.assert_allclose(deployed, agent.policy(observation), atol=1e-5)
-    np.testing.assert_allclose(deployed, agent.acting(observation), atol=1e-5)
+    np.testing.assert_allclose(deployed, agent.policy(observation), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(deployed, agent.acting(observation), rtol=1e-5, atol=1e-5)
     explored = agent.explore(observation, config.steps, np.random.default_rng(1))
     np.testing.assert_array_equal(explored, deployed.argmax(axis=1))
     assert len(set(explored)) > 1
