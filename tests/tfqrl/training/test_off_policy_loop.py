@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import toy_envs  # noqa: F401  (registers the toys)
+import toy_envs
 from recorder import Recorder
 
 from tfqrl.runs import Run
