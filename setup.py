@@ -49,8 +49,9 @@ BOX2D = ["box2d>=2.3.10,<3"]
 # One of the example policies is for a Box2D environment.
 BENCH = ["gymnasium[box2d]", "stable-baselines3>=2.9,<2.10", *ONNX, *ONNXRUNTIME]
 TEST = [GPIOZERO, *DMC, *ATARI, *ENVPOOL, *BOX2D, "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
-# Its tfp-nightly lies where tensorflow-probability does: it is for benchmarks alone.
-SBX = ["sbx-rl>=0.28,<0.29"]
+# For benchmarks alone: its tfp-nightly lies where tensorflow-probability does, and the JAX that was measured has no
+# release for Python 3.10.
+SBX = ["sbx-rl>=0.28,<0.29; python_version >= '3.11'"]
 
 setup(
     name="tfqrl",

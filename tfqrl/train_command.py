@@ -77,7 +77,7 @@ def main(words: list[str]) -> int:
     name, words = words[0], words[1:]
     agents.check_trainable(name)
     algorithm = agents.get(name)
-    if "--resume" in words:
+    if "--resume" in words and not {"-h", "--help"} & set(words):
         saved = _saved_run(words, name)
         kept = agents.config_of(saved)
         config = _parse(name, algorithm.config, words, TrainCommand(kept, saved.path, True)).config

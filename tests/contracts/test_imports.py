@@ -19,7 +19,7 @@ ALLOWED = {
     "edge": {"numpy"},
     "converters": {"edge", "numpy", "scipy", "tensorflow", "tf_keras", "ai_edge_litert", "flatbuffers"},
     "tfqrl": {"edge", "converters", "numpy", "tensorflow", "tf_keras", "gymnasium", "mujoco", "tyro", "rich"}
-    | {"tensorboard", "matplotlib"},
+    | {"tensorboard", "matplotlib", "yaml"},
 }
 ALLOWED_WHEN_NEEDED = {
     "edge": {
@@ -33,7 +33,7 @@ ALLOWED_WHEN_NEEDED = {
         "zmq",
     },
     "converters": {"onnx"},
-    "tfqrl": {"zmq"},
+    "tfqrl": {"zmq", "dm_control", "ale_py", "cv2", "envpool"},
 }
 
 

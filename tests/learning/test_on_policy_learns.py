@@ -24,7 +24,7 @@ def mean_return(path: Path, config: Any, episodes: int = 20) -> float:
     "config",
     [
         PPOConfig(env="", steps=20_000, rollout_steps=32, hidden=(32,), learning_rate=2e-3),
-        A2CConfig(env="", steps=60_000, rollout_steps=8, hidden=(32,), learning_rate=5e-3),
+        A2CConfig(env="", steps=60_000, rollout_steps=4, hidden=(32,), learning_rate=1e-2),
     ],
     ids=["ppo", "a2c"],
 )

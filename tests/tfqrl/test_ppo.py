@@ -23,7 +23,7 @@ def start(path: Path, *more: str) -> "subprocess.Popen[str]":
         [sys.executable, "-m", "tfqrl", *words, *more, "--out", str(path)], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 90
-    while not (path / "events").exists() and not list(path.glob("events*")):
+    while not list(path.glob("events*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -41,6 +41,8 @@ def scan(
         outputs = update(*(batch[i] for batch in batches))
         return i + 1, *(array.write(i, output) for array, output in zip(arrays, outputs, strict=True))
 
-    _, *arrays = tf.while_loop(lambda i, *_: i < n, body, (0, *(tf.TensorArray(tf.float32, n) for _ in names)))
+    # One after the other, also where it is not XLA that runs them: each update reads what the last one wrote.
+    arrays = (tf.TensorArray(tf.float32, n) for _ in names)
+    _, *arrays = tf.while_loop(lambda i, *_: i < n, body, (0, *arrays), parallel_iterations=1)
     stacked = [array.stack() for array in arrays]
     return {name: tf.reduce_mean(x) if x.shape.rank == 1 else x for name, x in zip(names, stacked)}
