@@ -161,6 +161,11 @@ def register() -> None:
     gymnasium.register(
         "toys/Bytes-v0", Odd, kwargs={"observation": spaces.Box(0, 255, (3,), np.uint8), "action": vector}
     )
+    one_sided = spaces.Box(np.float32([-1, 0]), np.float32([1, np.inf]))
+    gymnasium.register("toys/OneSided-v0", Odd, kwargs={"observation": vector, "action": one_sided})
+    gymnasium.register(
+        "toys/Steered-v0", Odd, kwargs={"observation": spaces.Box(0, 255, (84, 84, 4), np.uint8), "action": vector}
+    )
     gymnasium.register("toys/Tuple-v0", Odd, kwargs={"observation": vector, "action": spaces.MultiDiscrete([2, 2])})
     gymnasium.register("toys/From1-v0", Odd, kwargs={"observation": vector, "action": spaces.Discrete(3, start=1)})
 

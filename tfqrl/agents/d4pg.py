@@ -98,7 +98,7 @@ class D4PG:
 
     def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
         """Actions to take in training, (batch, actions) in [-1, 1], for (batch, inputs) normalised observations."""
-        # Uncorrelated noise: the paper's Ornstein-Uhlenbeck process brings nothing (Fujimoto et al. 2018, section 6.1).
+        # Uncorrelated noise, as the actors of algorithm 1 have it.
         action = self.acting(observation)
         noise = self.config.exploration_noise * rng.standard_normal(action.shape, np.float32)
         return np.clip(action + noise, -1.0, 1.0)
