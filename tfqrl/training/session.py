@@ -90,6 +90,7 @@ class Session:
             self.steps = 0
             self.episodes_go_on = False
             self._moments = RunningMoments(self.env.spec.observation.shape)
+            self._normalizes = normalizes(config, self.env.spec)
             if self.saved:
                 self._restore()
             else:
@@ -122,13 +123,13 @@ class Session:
 
     def normalize(self, observation: Array) -> Array:
         """What the networks see of observations, of any leading shape."""
-        if not self.config.normalize_observation:
+        if not self._normalizes:
             return observation
         return self._moments.normalize(observation, self.config.observation_clip)
 
     def observed(self, observations: Array) -> None:
         """Let the normaliser take in (..., *shape) observations."""
-        if self.config.normalize_observation:
+        if self._normalizes:
             self._moments.update(observations.reshape(-1, *self.env.spec.observation.shape))
 
     def updated(self, metrics: Mapping[str, Any], state: Callable[[], State]) -> None:
@@ -246,11 +247,16 @@ def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Se
     # What is deployed is not trained further: it computes in float32.
     config = replace(config, precision="float32")
     network = agent_type.deployed(config, spec, [weights[str(i)] for i in range(len(weights))])
-    if not config.normalize_observation or spec.observation.frames:
+    if not normalizes(config, spec):
         return network, spec
     moments = RunningMoments(spec.observation.shape)
     moments.restore(nested(state, "moments"))
     return network, replace(spec, normalizer=moments.normalizer(config.observation_clip))
+
+
+def normalizes(config: TrainingConfig, spec: PolicySpec) -> bool:
+    """Whether observations are normalised: frames never are, the networks see them divided by 255."""
+    return config.normalize_observation and not spec.observation.frames
 
 
 def _not_finite(state: State) -> list[str]:
