@@ -115,6 +115,12 @@ class OffPolicyConfig(TrainingConfig):
                 f"--learning-starts {self.learning_starts} is more than --replay-size {self.replay_size} remembers."
             )
 
+        if self.learning_starts > self.steps:
+            raise UsageError(
+                f"--steps {self.steps} end before --learning-starts {self.learning_starts}: nothing would be learnt. "
+                "Give more of the one or fewer of the other."
+            )
+
     def make_replay(self, spec: PolicySpec) -> UniformReplay:
         """What remembers transitions of a policy with `spec`."""
         return UniformReplay(self.replay_size, spec)

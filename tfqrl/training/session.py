@@ -25,7 +25,7 @@ from tfqrl.networks import HostNetwork, InterpreterNetwork
 from tfqrl.normalization import RunningMoments
 from tfqrl.options import MONITORING_SEED
 from tfqrl.progress import TrainingProgress
-from tfqrl.runs import Run, State, nested, prefixed
+from tfqrl.runs import Run, RunError, State, nested, prefixed
 from tfqrl.signals import StopRequest
 from tfqrl.training.config import TrainingConfig
 
@@ -92,14 +92,19 @@ class Session:
             self._moments = RunningMoments(self.env.spec.observation.shape)
             self._normalizes = normalizes(config, self.env.spec)
             if self.saved:
-                self._restore()
+                try:
+                    self._restore()
+                except (KeyError, ValueError) as error:
+                    raise RunError(
+                        f"The checkpoint of {run.path} does not fit its config.json, or is of another version of "
+                        f"tfqrl: {error}. Begin a new run with another --out."
+                    ) from error
             else:
                 self.observation = self.env.reset()
         except BaseException:
             self.env.close()
             raise
         self._reported_steps = self._evaluated_steps = self._checkpoint_steps = self.steps
-        self._solved = False
         run.truncate_metrics(self.steps)
 
     def __enter__(self) -> Session:
@@ -119,7 +124,7 @@ class Session:
     @property
     def unfinished(self) -> bool:
         """Whether there is more to train, and nobody has asked to stop."""
-        return self.steps < self.config.steps and not self._solved and not self._stop.requested
+        return not self._ends and not self._stop.requested
 
     def normalize(self, observation: Array) -> Array:
         """What the networks see of observations, of any leading shape."""
@@ -146,20 +151,14 @@ class Session:
         if metrics:
             self.agent.refresh()
         self._check_finite(record)
-        config, episodes = self.config, self.env.episodes
-        del episodes[:-100]
-        ends = self.steps >= config.steps
+        del self.env.episodes[:-100]
+        config, ends = self.config, self._ends
         if config.evaluate_every and (ends or self._passed(self._evaluated_steps, config.evaluate_every)):
             self._evaluated_steps = self._reported_steps = self.steps
             self._progress.report(self.steps, record | self._returns() | self._evaluate())
         elif ends or self._passed(self._reported_steps, max(1, config.steps // REPORTS)):
             self._reported_steps = self.steps
             self._progress.report(self.steps, record | self._returns())
-        self._solved = (
-            config.target_return is not None
-            and len(episodes) >= 100
-            and self._returns()["return"] >= config.target_return
-        )
         since_s = time.perf_counter() - self._checkpointed_s
         if since_s > max(config.checkpoint_period_s, self._checkpoint_took_s / CHECKPOINT_SHARE):
             self._save(state())
@@ -173,6 +172,13 @@ class Session:
         if self.steps > self._checkpoint_steps or not self._run.has_checkpoint():
             self._save(state)
         self._stop.raise_if_requested()
+
+    @property
+    def _ends(self) -> bool:
+        """Whether all steps are made, or the last episodes returned what was wanted."""
+        target = self.config.target_return
+        solved = target is not None and len(self.env.episodes) >= 100 and self._returns()["return"] >= target
+        return solved or self.steps >= self.config.steps
 
     def _returns(self) -> dict[str, float]:
         if not self.env.episodes:
