@@ -28,7 +28,7 @@ from tfqrl.losses import (
 from tfqrl.networks import HostNetwork, actor, critic, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
-from tfqrl.training.config import OffPolicyConfig, above, at_least
+from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam, descend
 from tfqrl.training.scan import scan
 
@@ -64,6 +64,7 @@ class D4PGConfig(OffPolicyConfig):
         """Refuse values out of range."""
         super().__post_init__()
         above(self, 0, "policy_learning_rate", "critic_learning_rate", "tau")
+        within_unit(self, "tau")
         at_least(self, 0, "exploration_noise")
         at_least(self, 2, "atoms")
         if not self.v_min < self.v_max:

@@ -20,7 +20,7 @@ from tfqrl.networks import HostNetwork, SquashedGaussian, actor, critic, q_value
 from tfqrl.options import optional
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
-from tfqrl.training.config import OffPolicyConfig, above
+from tfqrl.training.config import OffPolicyConfig, above, within_unit
 from tfqrl.training.optimizers import adam, descend
 from tfqrl.training.scan import scan
 
@@ -54,6 +54,7 @@ class SACConfig(OffPolicyConfig):
         super().__post_init__()
         above(self, 0, "policy_learning_rate", "critic_learning_rate", "temperature_learning_rate")
         above(self, 0, "initial_temperature", "tau")
+        within_unit(self, "tau")
 
 
 class SAC:

@@ -34,7 +34,7 @@ class TrainingConfig:
       hidden: widths of the hidden layers; frames are seen by the Nature CNN instead.
       activation: of the hidden layers.
       precision: of the arithmetic in hidden layers; weights and losses are float32 in any case.
-      normalize_observation: subtract a running mean and divide by a running deviation.
+      normalize_observation: subtract a running mean and divide by a running deviation; frames never are normalised.
       observation_clip: bound of normalised observations.
       evaluate_every: play episodes without exploration every so many steps; 0 is never.
       evaluation_episodes: how many.
@@ -113,6 +113,12 @@ class OffPolicyConfig(TrainingConfig):
         if self.learning_starts > self.replay_size:
             raise UsageError(
                 f"--learning-starts {self.learning_starts} is more than --replay-size {self.replay_size} remembers."
+            )
+
+        if self.learning_starts > self.steps:
+            raise UsageError(
+                f"--steps {self.steps} end before --learning-starts {self.learning_starts}: nothing would be learnt. "
+                "Give more of the one or fewer of the other."
             )
 
     def make_replay(self, spec: PolicySpec) -> UniformReplay:

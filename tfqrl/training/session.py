@@ -25,7 +25,7 @@ from tfqrl.networks import HostNetwork, InterpreterNetwork
 from tfqrl.normalization import RunningMoments
 from tfqrl.options import MONITORING_SEED
 from tfqrl.progress import TrainingProgress
-from tfqrl.runs import Run, State, nested, prefixed
+from tfqrl.runs import Run, RunError, State, nested, prefixed
 from tfqrl.signals import StopRequest
 from tfqrl.training.config import TrainingConfig
 
@@ -90,15 +90,21 @@ class Session:
             self.steps = 0
             self.episodes_go_on = False
             self._moments = RunningMoments(self.env.spec.observation.shape)
+            self._normalizes = normalizes(config, self.env.spec)
             if self.saved:
-                self._restore()
+                try:
+                    self._restore()
+                except (KeyError, ValueError) as error:
+                    raise RunError(
+                        f"The checkpoint of {run.path} does not fit its config.json, or is of another version of "
+                        f"tfqrl: {error}. Begin a new run with another --out."
+                    ) from error
             else:
                 self.observation = self.env.reset()
         except BaseException:
             self.env.close()
             raise
         self._reported_steps = self._evaluated_steps = self._checkpoint_steps = self.steps
-        self._solved = False
         run.truncate_metrics(self.steps)
 
     def __enter__(self) -> Session:
@@ -118,17 +124,17 @@ class Session:
     @property
     def unfinished(self) -> bool:
         """Whether there is more to train, and nobody has asked to stop."""
-        return self.steps < self.config.steps and not self._solved and not self._stop.requested
+        return not self._ends and not self._stop.requested
 
     def normalize(self, observation: Array) -> Array:
         """What the networks see of observations, of any leading shape."""
-        if not self.config.normalize_observation:
+        if not self._normalizes:
             return observation
         return self._moments.normalize(observation, self.config.observation_clip)
 
     def observed(self, observations: Array) -> None:
         """Let the normaliser take in (..., *shape) observations."""
-        if self.config.normalize_observation:
+        if self._normalizes:
             self._moments.update(observations.reshape(-1, *self.env.spec.observation.shape))
 
     def updated(self, metrics: Mapping[str, Any], state: Callable[[], State]) -> None:
@@ -145,20 +151,14 @@ class Session:
         if metrics:
             self.agent.refresh()
         self._check_finite(record)
-        config, episodes = self.config, self.env.episodes
-        del episodes[:-100]
-        ends = self.steps >= config.steps
+        del self.env.episodes[:-100]
+        config, ends = self.config, self._ends
         if config.evaluate_every and (ends or self._passed(self._evaluated_steps, config.evaluate_every)):
             self._evaluated_steps = self._reported_steps = self.steps
             self._progress.report(self.steps, record | self._returns() | self._evaluate())
         elif ends or self._passed(self._reported_steps, max(1, config.steps // REPORTS)):
             self._reported_steps = self.steps
             self._progress.report(self.steps, record | self._returns())
-        self._solved = (
-            config.target_return is not None
-            and len(episodes) >= 100
-            and self._returns()["return"] >= config.target_return
-        )
         since_s = time.perf_counter() - self._checkpointed_s
         if since_s > max(config.checkpoint_period_s, self._checkpoint_took_s / CHECKPOINT_SHARE):
             self._save(state())
@@ -172,6 +172,13 @@ class Session:
         if self.steps > self._checkpoint_steps or not self._run.has_checkpoint():
             self._save(state)
         self._stop.raise_if_requested()
+
+    @property
+    def _ends(self) -> bool:
+        """Whether all steps are made, or the last episodes returned what was wanted."""
+        target = self.config.target_return
+        solved = target is not None and len(self.env.episodes) >= 100 and self._returns()["return"] >= target
+        return solved or self.steps >= self.config.steps
 
     def _returns(self) -> dict[str, float]:
         if not self.env.episodes:
@@ -246,11 +253,16 @@ def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Se
     # What is deployed is not trained further: it computes in float32.
     config = replace(config, precision="float32")
     network = agent_type.deployed(config, spec, [weights[str(i)] for i in range(len(weights))])
-    if not config.normalize_observation or spec.observation.frames:
+    if not normalizes(config, spec):
         return network, spec
     moments = RunningMoments(spec.observation.shape)
     moments.restore(nested(state, "moments"))
     return network, replace(spec, normalizer=moments.normalizer(config.observation_clip))
+
+
+def normalizes(config: TrainingConfig, spec: PolicySpec) -> bool:
+    """Whether observations are normalised: frames never are, the networks see them divided by 255."""
+    return config.normalize_observation and not spec.observation.frames
 
 
 def _not_finite(state: State) -> list[str]:

@@ -96,3 +96,14 @@ def test_any_number_is_taken_or_refused_with_a_sentence(field: tuple[type[Any], 
 def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         agents.get("ppo").config(env="Pendulum-v1", **values)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3", "ddpg", "d4pg"])
+def test_targets_that_would_move_further_than_their_networks_are_refused(algorithm: str) -> None:
+    with pytest.raises(UsageError, match=r"--tau must lie in 0\.\.1; it was given 5"):
+        agents.get(algorithm).config(env="Pendulum-v1", tau=5.0)
+
+
+def test_a_training_that_would_end_before_it_learns_is_refused() -> None:
+    with pytest.raises(UsageError, match="--steps 9999 end before --learning-starts 10000: nothing would be learnt"):
+        agents.get("sac").config(env="Pendulum-v1", steps=9999)

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ import toy_envs  # noqa: F401  (registers the toys)
 from training import trained
 
 from tfqrl.agents.a2c import A2CConfig
-from tfqrl.training.on_policy import REWARD_CLIP, RewardScaler
+from tfqrl.agents.ppo import PPO, PPOConfig
+from tfqrl.training.on_policy import REWARD_CLIP, RewardScaler, Rollout
 
 SMALL = A2CConfig(env="toys/Match-v0", steps=512, num_envs=4, rollout_steps=8, hidden=(16,), seed=3)
 
@@ -58,3 +60,23 @@ def test_the_step_size_falls_to_zero_if_asked(anneal: bool, last: float, tmp_pat
     records = trained(tmp_path / "run", dataclasses.replace(SMALL, anneal_learning_rate=anneal)).metrics()
     rates = [record["learning_rate"] / SMALL.learning_rate for record in records]
     assert (rates[0], rates[-1]) == (1.0, pytest.approx(last))
+
+
+def test_frames_reach_the_networks_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, explore, update = [], PPO.explore, PPO.update
+
+    def explore_and_note(agent: PPO, observation: np.ndarray, *arguments: Any) -> Any:
+        seen.append(observation.copy())
+        return explore(agent, observation, *arguments)
+
+    def update_and_note(agent: PPO, rollout: Rollout, *arguments: Any) -> Any:
+        seen.extend([rollout.observation.copy(), rollout.next_observation.copy()])
+        return update(agent, rollout, *arguments)
+
+    monkeypatch.setattr(PPO, "explore", explore_and_note)
+    monkeypatch.setattr(PPO, "update", update_and_note)
+    config = PPOConfig(env="toys/Blob-v0", steps=16, num_envs=2, rollout_steps=4, batch_size=8, epochs=1)
+    assert config.normalize_observation, "or there is nothing to be seen"
+    trained(tmp_path / "run", config)
+    assert {array.dtype for array in seen} == {np.dtype(np.uint8)}
+    assert max(array.max() for array in seen) > 200

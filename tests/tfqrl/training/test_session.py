@@ -15,7 +15,7 @@ from edge.errors import UserError
 from tfqrl import agents
 from tfqrl.agents.a2c import A2C, A2CConfig
 from tfqrl.agents.ppo import PPO, PPOConfig
-from tfqrl.runs import Run
+from tfqrl.runs import Run, RunError
 
 SMALL = PPOConfig(
     env="Pendulum-v1", steps=1024, num_envs=4, rollout_steps=64, batch_size=64, epochs=2, hidden=(16,), seed=3
@@ -186,6 +186,24 @@ def test_training_stops_early_at_the_target_return(tmp_path: Path) -> None:
     assert int(run.load_checkpoint()["steps"]) == 256
     run = trained(tmp_path / "other", dataclasses.replace(config, steps=1024, target_return=0.1))
     assert int(run.load_checkpoint()["steps"]) == 1024
+
+
+def test_a_training_that_stops_early_is_reported_and_evaluated_as_it_ends(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        SMALL, env="toys/Match-v0", steps=1_000_000, target_return=-100.0, evaluate_every=500_000
+    )
+    run = trained(tmp_path / "run", config)
+    (record,) = run.metrics()
+    assert (record["steps"], "evaluation_return" in record) == (256, True)
+    train(run)
+    assert int(run.load_checkpoint()["steps"]) == 256, "what has its target return is not trained further"
+
+
+def test_a_checkpoint_of_other_networks_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", dataclasses.replace(SMALL, steps=256))
+    for changed in (dataclasses.replace(SMALL, hidden=(8,)), dataclasses.replace(SMALL, hidden=(16, 16, 16))):
+        with pytest.raises(RunError, match=r"does not fit its config\.json.*Begin a new run with another --out\."):
+            train(run.reconfigured(changed))
 
 
 def test_the_restored_policy_is_the_one_that_acted(tmp_path: Path) -> None:
