@@ -8,13 +8,17 @@ import os
 import stat
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from edge.errors import OutputError
 
 
-def write_atomically(path: str | Path, data: bytes, *, force: bool = True) -> None:
+def write_atomically(path: str | Path, data: bytes | Callable[[IO[bytes]], None], *, force: bool = True) -> None:
     """Write `data` to `path` by way of a temporary file in the same folder, which is created if missing.
+
+    `data` may also be a function that writes into the open file what need not be in memory twice.
 
     Raises:
       OutputError: the folder or file cannot be written, the disk is full, or the file exists and `force` is false.
@@ -28,7 +32,10 @@ def write_atomically(path: str | Path, data: bytes, *, force: bool = True) -> No
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            if callable(data):
+                data(file)
+            else:
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())

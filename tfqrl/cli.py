@@ -105,6 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as interruption:
         print(f"tfqrl: {interruption}; the checkpoint is saved, go on with --resume.", file=sys.stderr)
         return 128 + interruption.signal_number
+    except MemoryError as error:
+        print(
+            f"tfqrl: There is not enough memory ({error}). Ask for less: a smaller --replay-size, --num-envs or "
+            "--batch-size.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

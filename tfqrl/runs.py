@@ -9,7 +9,6 @@ events.*          the same for TensorBoard
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -87,9 +86,7 @@ class Run:
 
     def save_checkpoint(self, state: State) -> None:
         """Replace the checkpoint. `state` maps names, which may hold slashes, to arrays."""
-        buffer = io.BytesIO()
-        np.savez(buffer, **state)  # type: ignore[arg-type]
-        write_atomically(self.path / "checkpoint.npz", buffer.getvalue())
+        write_atomically(self.path / "checkpoint.npz", lambda file: np.savez(file, **state))  # type: ignore[arg-type]
 
     def load_checkpoint(self) -> State:
         """The last checkpoint.

@@ -22,7 +22,6 @@ from tfqrl.agents.sac import SAC, SACConfig
 from tfqrl.agents.td3 import TD3, TD3Config
 from tfqrl.runs import Run, RunError, State
 from tfqrl.training import off_policy, on_policy
-from tfqrl.training.checks import enough_pixels, needs_bounded_actions, needs_choices
 from tfqrl.training.session import restore_policy
 
 
@@ -43,26 +42,21 @@ class Algorithm:
     check: Callable[[PolicySpec], None] = lambda spec: None
 
 
-def _algorithm(
-    loop: Callable[[Run, Any, Any], None],
-    config_type: type[Any],
-    agent_type: type[Any],
-    check: Callable[[PolicySpec], None],
-) -> Algorithm:
+def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], agent_type: type[Any]) -> Algorithm:
     def train(run: Run) -> None:
         loop(run, from_plain(config_type, run.config, "config"), agent_type)
 
-    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type), check)
+    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type), agent_type.check)
 
 
 ALGORITHMS = {
-    "a2c": _algorithm(on_policy.train, A2CConfig, A2C, enough_pixels),
-    "dqn": _algorithm(off_policy.train, DQNConfig, DQN, functools.partial(needs_choices, "dqn")),
-    "ppo": _algorithm(on_policy.train, PPOConfig, PPO, enough_pixels),
-    "ddpg": _algorithm(off_policy.train, DDPGConfig, DDPG, functools.partial(needs_bounded_actions, "ddpg")),
-    "td3": _algorithm(off_policy.train, TD3Config, TD3, functools.partial(needs_bounded_actions, "td3")),
-    "d4pg": _algorithm(off_policy.train, D4PGConfig, D4PG, functools.partial(needs_bounded_actions, "d4pg")),
-    "sac": _algorithm(off_policy.train, SACConfig, SAC, functools.partial(needs_bounded_actions, "sac")),
+    "a2c": _algorithm(on_policy.train, A2CConfig, A2C),
+    "dqn": _algorithm(off_policy.train, DQNConfig, DQN),
+    "ppo": _algorithm(on_policy.train, PPOConfig, PPO),
+    "ddpg": _algorithm(off_policy.train, DDPGConfig, DDPG),
+    "td3": _algorithm(off_policy.train, TD3Config, TD3),
+    "d4pg": _algorithm(off_policy.train, D4PGConfig, D4PG),
+    "sac": _algorithm(off_policy.train, SACConfig, SAC),
     "imported": Algorithm(imported.ImportedConfig, None, imported.restore_policy),
 }
 TRAINABLE = [name for name, algorithm in ALGORITHMS.items() if algorithm.train is not None]

@@ -19,6 +19,7 @@ import tf_keras as keras
 from edge.artifact import PolicySpec
 from tfqrl.losses import generalized_advantages, policy_gradient
 from tfqrl.networks import acting_network, as_input, distribution_of, policy_network, value_network
+from tfqrl.training.checks import enough_pixels
 from tfqrl.training.config import OnPolicyConfig
 from tfqrl.training.on_policy import Rollout
 from tfqrl.training.optimizers import rmsprop
@@ -41,6 +42,8 @@ class A2CConfig(OnPolicyConfig):
 
 class A2C:
     """Networks, optimiser, and the update, which is one compiled function."""
+
+    check = staticmethod(enough_pixels)
 
     def __init__(self, config: A2CConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""

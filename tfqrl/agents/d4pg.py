@@ -7,6 +7,7 @@ Read it from the top: configuration, the networks, `_update`, which is one gradi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,13 +75,10 @@ class D4PGConfig(OffPolicyConfig):
 class D4PG:
     """Networks, optimisers, and the update."""
 
-    def __init__(self, config: D4PGConfig, spec: PolicySpec) -> None:
-        """Networks for `spec`, initialised from the configuration's seed.
+    check = functools.partial(needs_bounded_actions, "d4pg")
 
-        Raises:
-          UsageError: the environment has no bounded vector of actions, or observes frames.
-        """
-        needs_bounded_actions("d4pg", spec)
+    def __init__(self, config: D4PGConfig, spec: PolicySpec) -> None:
+        """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
         self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
         self.critic, self.target_critic = (critic(config, spec, outputs=config.atoms) for _ in range(2))
@@ -137,7 +135,7 @@ class D4PG:
 
         update_target(self.target_policy.variables, self.policy.variables, self.config.tau)
         update_target(self.target_critic.variables, self.critic.variables, self.config.tau)
-        return critic_loss, policy_loss, tf.reduce_mean(q)
+        return critic_loss, policy_loss, tf.reduce_mean(categorical_mean(logits_tm1, self.support))
 
     @staticmethod
     def deployed(config: D4PGConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:

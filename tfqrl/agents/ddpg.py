@@ -5,6 +5,7 @@ Read it from the top: configuration, the networks, `_update`, which is one gradi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,13 +56,10 @@ class DDPGConfig(OffPolicyConfig):
 class DDPG:
     """Networks, optimisers, and the update."""
 
-    def __init__(self, config: DDPGConfig, spec: PolicySpec) -> None:
-        """Networks for `spec`, initialised from the configuration's seed.
+    check = functools.partial(needs_bounded_actions, "ddpg")
 
-        Raises:
-          UsageError: the environment has no bounded vector of actions, or observes frames.
-        """
-        needs_bounded_actions("ddpg", spec)
+    def __init__(self, config: DDPGConfig, spec: PolicySpec) -> None:
+        """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
         self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
         self.critic, self.target_critic = (critic(config, spec) for _ in range(2))

@@ -7,6 +7,7 @@ Options: double Q-learning (van Hasselt et al. 2015, arXiv 1509.06461), dueling 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from edge.artifact import PolicySpec
-from tfqrl.losses import double_q_learning, huber
+from tfqrl.losses import double_q_learning, huber, q_learning
 from tfqrl.networks import acting_network, as_input, deployable, observer, update_target
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
@@ -80,13 +81,10 @@ class DQNConfig(OffPolicyConfig):
 class DQN:
     """Networks, optimiser, and the update."""
 
-    def __init__(self, config: DQNConfig, spec: PolicySpec) -> None:
-        """Networks for `spec`, initialised from the configuration's seed.
+    check = functools.partial(needs_choices, "dqn")
 
-        Raises:
-          UsageError: the environment has no choice of actions, or frames that are too small.
-        """
-        needs_choices("dqn", spec)
+    def __init__(self, config: DQNConfig, spec: PolicySpec) -> None:
+        """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
         self.actions = spec.action.n
         # Called the policy because it is what acts: the choice with the largest value.
@@ -145,10 +143,12 @@ class DQN:
         o_tm1, o_t = as_input(o_tm1), as_input(o_t)
 
         q_t = self.target(o_t)
-        selector = self.policy(o_t) if config.double else q_t
         with tf.GradientTape() as tape:
             q_tm1 = self.policy(o_tm1)
-            error = double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, selector)
+            if config.double:
+                error = double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, self.policy(o_t))
+            else:
+                error = q_learning(q_tm1, a_tm1, r_t, discount_t, q_t)
             loss = tf.reduce_mean(weight * huber(error))
         gradients = tape.gradient(loss, self.policy.trainable_variables)
         gradients, _ = tf.clip_by_global_norm(gradients, config.max_gradient_norm)

@@ -21,6 +21,7 @@ from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.losses import clipped_surrogate, generalized_advantages
 from tfqrl.networks import acting_network, as_input, distribution_of, policy_network, value_network
+from tfqrl.training.checks import enough_pixels
 from tfqrl.training.config import OnPolicyConfig, above, at_least
 from tfqrl.training.on_policy import Rollout
 from tfqrl.training.optimizers import adam
@@ -60,6 +61,8 @@ class PPOConfig(OnPolicyConfig):
 
 class PPO:
     """Networks, optimiser, and the update, which is one compiled function."""
+
+    check = staticmethod(enough_pixels)
 
     def __init__(self, config: PPOConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""

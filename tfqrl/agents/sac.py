@@ -5,6 +5,7 @@ Read it from the top: configuration, the networks, `_update`, which is one gradi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -60,13 +61,10 @@ class SACConfig(OffPolicyConfig):
 class SAC:
     """Networks, optimisers, and the update."""
 
-    def __init__(self, config: SACConfig, spec: PolicySpec) -> None:
-        """Networks for `spec`, initialised from the configuration's seed.
+    check = functools.partial(needs_bounded_actions, "sac")
 
-        Raises:
-          UsageError: the environment has no bounded vector of actions, or observes frames.
-        """
-        needs_bounded_actions("sac", spec)
+    def __init__(self, config: SACConfig, spec: PolicySpec) -> None:
+        """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
         actions = spec.action.shape[0]
         self.policy = actor(config, spec, 2 * actions, "linear")

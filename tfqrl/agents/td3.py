@@ -5,6 +5,7 @@ Read it from the top: configuration, the networks, `_update`, which is one gradi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,13 +63,10 @@ class TD3Config(OffPolicyConfig):
 class TD3:
     """Networks, optimisers, and the update."""
 
-    def __init__(self, config: TD3Config, spec: PolicySpec) -> None:
-        """Networks for `spec`, initialised from the configuration's seed.
+    check = functools.partial(needs_bounded_actions, "td3")
 
-        Raises:
-          UsageError: the environment has no bounded vector of actions, or observes frames.
-        """
-        needs_bounded_actions("td3", spec)
+    def __init__(self, config: TD3Config, spec: PolicySpec) -> None:
+        """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
         self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
         self.critics, self.target_critics = ([critic(config, spec, i) for i in range(2)] for _ in range(2))

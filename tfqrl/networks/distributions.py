@@ -84,9 +84,6 @@ class SquashedGaussian:
 
     LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
-    def __init__(self) -> None:
-        self.variables: list[tf.Variable] = []
-
     def sample(self, output: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Random actions in [-1, 1] for (batch, 2 * actions) outputs, (batch, actions) float32, on the host."""
         mean, log_std = np.split(output, 2, axis=-1)
@@ -96,9 +93,6 @@ class SquashedGaussian:
     def mode(self, output: FloatArray) -> FloatArray:
         """The tanh of the mean, (batch, actions) float32, on the host: the median, and what is deployed."""
         return np.tanh(np.split(output, 2, axis=-1)[0])
-
-    def refresh(self) -> None:
-        """See `DiagonalGaussian`; there is nothing to do."""
 
     def sample_with_log_prob(self, output: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Actions and their log-density, differentiable with respect to `output`.

@@ -47,6 +47,16 @@ class Agent(Protocol):
     """
 
     variables: Mapping[str, Sequence[tf.Variable]]
+
+    @staticmethod
+    def check(spec: PolicySpec) -> None:
+        """Refuse environments that the algorithm cannot be trained on.
+
+        Raises:
+          UsageError: it cannot.
+        """
+        ...
+
     acting: HostNetwork | InterpreterNetwork
 
     @staticmethod
@@ -73,7 +83,7 @@ class Session:
       episodes_go_on: the environments stand where they stood at the checkpoint.
     """
 
-    def __init__(self, run: Run, config: TrainingConfig, agent_type: Callable[[Any, PolicySpec], Any]) -> None:
+    def __init__(self, run: Run, config: TrainingConfig, agent_type: type[Any]) -> None:
         """Take up `run`.
 
         Raises:
@@ -85,6 +95,7 @@ class Session:
         self.saved: State = run.load_checkpoint() if run.has_checkpoint() else {}
         self.env = make_vector(config.env, config.num_envs, seed=config.seed, vec=config.vec, module=config.env_module)
         try:
+            agent_type.check(self.env.spec)
             self.agent = agent_type(config, self.env.spec)
             self.rng = np.random.default_rng(config.seed)
             self.steps = 0
