@@ -25,7 +25,7 @@ from tfqrl.networks import HostNetwork, InterpreterNetwork
 from tfqrl.normalization import RunningMoments
 from tfqrl.options import MONITORING_SEED
 from tfqrl.progress import TrainingProgress
-from tfqrl.runs import Run, State, nested, prefixed
+from tfqrl.runs import Run, RunError, State, nested, prefixed
 from tfqrl.signals import StopRequest
 from tfqrl.training.config import TrainingConfig
 
@@ -78,6 +78,7 @@ class Session:
 
         Raises:
           UserError: what making the environments, the agent or reading the checkpoint raises.
+          RunError: the checkpoint lacks what is needed to go on, or does not fit.
         """
         self.config = config
         self._run = run
@@ -91,7 +92,13 @@ class Session:
             self.episodes_go_on = False
             self._moments = RunningMoments(self.env.spec.observation.shape)
             if self.saved:
-                self._restore()
+                try:
+                    self._restore()
+                except (KeyError, ValueError) as error:
+                    raise RunError(
+                        f"{run.path} cannot be gone on with: its checkpoint is of another version of tfqrl, or of "
+                        f"something else than its config.json says ({error!r}). Begin a new run with another --out."
+                    ) from error
             else:
                 self.observation = self.env.reset()
         except BaseException:
