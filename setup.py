@@ -75,7 +75,7 @@ setup(
         "dmc": DMC,
         "atari": ATARI,
         "envpool": ENVPOOL,
-        "bench": [*TRAIN, *BENCH, *SBX, *ATARI],
+        "bench": [*TRAIN, *BENCH, *SBX, *DMC, *ATARI, *ENVPOOL],
         "test": [*TRAIN, *SIGN, *SERIAL, *HIL, *ONNX, *ONNXRUNTIME, *TEST],
         "all": [*TRAIN, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
     },

@@ -64,7 +64,9 @@ def parse(
       description: what its help begins with, instead of the dataclass's docstring.
     """
     fields = [field for kind in (command_type, *also) for field in dataclasses.fields(_origin(kind))]
-    known = {"--" + field.name.replace("_", "-") for field in fields if field.name != "config"}
+    # Annotations are text (`from __future__ import annotations`); what stands at a place has no option.
+    named = [field.name for field in fields if field.name != "config" and "Positional[" not in str(field.type)]
+    known = {"--" + name.replace("_", "-") for name in named}
     known |= {"--no-" + option[2:] for option in known} | {"--help"}
     for word in words:
         option = word.split("=")[0].replace("_", "-")

@@ -77,7 +77,8 @@ class TrainingProgress:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step=steps)
         self._writer.add_scalar("steps_per_s", steps_per_s, step=steps)
-        status = f"{steps_per_s:,.0f} steps/s  return {metrics.get('return', float('nan')):.1f}"
+        result = f"return {metrics['return']:.1f}" if "return" in metrics else "no episode has ended yet"
+        status = f"{steps_per_s:,.0f} steps/s  {result}"
         self._bar.update(self._task, completed=steps, status=status)
         if not self._console.is_terminal and (now_s - self._logged_s > LOG_PERIOD_S or steps >= self._total_steps):
             self._logged_s = now_s

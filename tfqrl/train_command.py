@@ -90,6 +90,7 @@ def main(words: list[str]) -> int:
         env = envs.make_vector(config.env, 1, seed=config.seed, vec=config.vec, module=config.env_module)
         with contextlib.closing(env):
             algorithm.check(env.spec)
+            env.reset()  # what is not as its spaces say is refused before there is a folder
         run = Run.create(path, name, config)
     algorithm.train(run)
     print(f"Trained: {run.path}. Convert it with: tfqrl convert {run.path} --recipe int8 --out policy.tflite")

@@ -65,7 +65,7 @@ class Count(gymnasium.Env):
         super().reset(seed=seed)
         self.start = float(self.np_random.uniform())
         self.count = 0
-        return np.array([0.0, self.start]), {}
+        return np.array([np.nan if self.bad_at == 0 else 0.0, self.start]), {}
 
     def step(self, action: Any) -> Any:
         self.count += 1
@@ -134,6 +134,30 @@ class Odd(gymnasium.Env):
         self.observation_space, self.action_space = observation, action
 
 
+class Failing(Match):
+    """Match whose `reset` or `step` raises, returns too little, or gives what is no number."""
+
+    def __init__(self, fault: str) -> None:
+        if fault == "init":
+            raise ValueError("no camera")
+        super().__init__()
+        self.fault = fault
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        observation, info = super().reset(seed=seed)
+        if self.fault == "reset":
+            raise ValueError("no link")
+        return observation if self.fault == "short reset" else (observation, info)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *ended = super().step(action)
+        if self.fault == "step":
+            raise ValueError("the motor is on fire")
+        if self.fault == "short step":
+            return observation, reward, False, {}
+        return observation, np.zeros(2) if self.fault == "reward" else reward, *ended
+
+
 def register() -> None:
     spaces = gymnasium.spaces
     vector = spaces.Box(-1, 1, (2,))
@@ -167,6 +191,14 @@ def register() -> None:
         "toys/Steered-v0", Odd, kwargs={"observation": spaces.Box(0, 255, (84, 84, 4), np.uint8), "action": vector}
     )
     gymnasium.register("toys/Tuple-v0", Odd, kwargs={"observation": vector, "action": spaces.MultiDiscrete([2, 2])})
+    nothing = spaces.Box(-1, 1, (0,))
+    gymnasium.register("toys/Empty-v0", Odd, kwargs={"observation": nothing, "action": vector})
+    gymnasium.register("toys/Without-v0", Odd, kwargs={"observation": None, "action": vector})
+    gymnasium.register("toys/Unmade-v0", Failing, kwargs={"fault": "init"})
+    for fault in ("reset", "short reset", "step", "short step", "reward"):
+        name = "".join(word.title() for word in fault.split())
+        gymnasium.register(f"toys/Failing{name}-v0", Failing, kwargs={"fault": fault})
+    gymnasium.register("toys/DivergesAtOnce-v0", Count, kwargs={"bad_at": 0})
     gymnasium.register("toys/From1-v0", Odd, kwargs={"observation": vector, "action": spaces.Discrete(3, start=1)})
 
 

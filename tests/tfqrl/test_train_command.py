@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import toy_envs  # noqa: F401  (registers the toys)
 
 from tfqrl import agents, cli, zoo
 from tfqrl.options import value_of
@@ -132,3 +133,20 @@ def test_help_without_an_algorithm_lists_them_and_needs_no_tensorflow() -> None:
     listed = [line.split()[0] for line in lines if re.match(r"  \w+  +\S", line) and " et al. " in line]
     assert set(agents.TRAINABLE) <= set(listed)
     assert set(listed) == set(zoo.algorithms())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("toys/DivergesAtOnce-v0", "returned NaN or infinity"),
+        ("toys/FailingReset-v0", "no link"),
+        ("toys/Unmade-v0", "no camera"),
+        ("toys/Dict-v0", "FlattenObservation"),
+    ],
+)
+def test_an_environment_that_cannot_begin_is_refused_before_there_is_a_folder(
+    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "ppo", "--env", name, *TINY, "--out", str(tmp_path / "run")]) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

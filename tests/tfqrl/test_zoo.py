@@ -82,3 +82,12 @@ def test_what_the_zoo_has_not_is_answered_in_one_sentence(
     assert captured.out == ""
     assert captured.err.startswith(f"tfqrl: {message}")
     assert captured.err.count("\n") == 1
+
+
+def test_what_stands_at_a_place_is_not_offered_as_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--algorithm", "--algorithms"):
+        assert cli.main(["zoo", option, "ppo"]) == 2
+        assert (
+            capsys.readouterr().err
+            == f"tfqrl: Unknown option '{option}'. Known: --env, --help, --json, --no-env, --no-json.\n"
+        )

@@ -36,7 +36,8 @@ class DmcEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[Any]]):
         """
         suite = _import_suite()
         if (domain, task) not in suite.ALL_TASKS:
-            raise UnknownNameError("environment", f"dmc:{domain}-{task}", [f"dmc:{d}-{t}" for d, t in suite.ALL_TASKS])
+            given = "-".join(part for part in (domain, task) if part)
+            raise UnknownNameError("environment", f"dmc:{given}", [f"dmc:{d}-{t}" for d, t in suite.ALL_TASKS])
         self._name = f"dmc:{domain}-{task}"
         # Seeded, because lqr draws its springs when it is made: every copy is to have the same.
         self._env = suite.load(domain, task, task_kwargs={"random": 0})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from typing import Any
 
@@ -31,8 +32,8 @@ def make(name: str, module: str | None = None) -> gymnasium.Env[Any, Any]:
     """
     if module is not None:
         import_module(module)
-    family, _, rest = name.partition(":")
-    env = FAMILIES.get(family, _make_registered)(rest if family in FAMILIES else name)
+    family, colon, rest = name.partition(":")
+    env = FAMILIES[family](rest) if colon and family in FAMILIES else _make_registered(name)
     _check_spaces(name, env)
     return env
 
@@ -44,28 +45,34 @@ def import_module(name: str) -> None:
       UsageError: there is no such module.
       UserError: importing it fails.
     """
+    missing = UsageError(
+        f"There is no module {name!r}, neither in {os.getcwd()} nor installed. --env-module takes the name of a "
+        "module, without .py, that registers environments with Gymnasium."
+    )
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise missing
     # Last, so that a file here cannot take the place of an installed module.
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
     try:
         importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise UsageError(
-                f"There is no module {name}, neither in {here} nor installed. --env-module takes the name of a module, "
-                "without .py, that registers environments with Gymnasium."
-            ) from error
+            raise missing from error
         raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _make_registered(name: str) -> gymnasium.Env[Any, Any]:
+    # Gymnasium would take the newest version, of which the zoo knows nothing and a run's folder would not say it.
+    if name not in gymnasium.registry and not re.search(r"-v\d+$", name):
+        raise UnknownNameError("environment", name, gymnasium.registry)
     try:
         # The checker's warnings are for authors of environments; the checks that matter here are made by `make`.
         return gymnasium.make(name, disable_env_checker=True)
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound) as error:
         raise UnknownNameError("environment", name, gymnasium.registry) from error
-    except (gymnasium.error.Error, ImportError, AttributeError) as error:
-        raise UsageError(f"The environment {name} cannot be made here: {error}") from error
+    except Exception as error:  # its own __init__ may raise anything
+        raise UsageError(f"The environment {name!r} cannot be made here: {type(error).__name__}: {error}") from error
 
 
 def is_frames(observation: gymnasium.spaces.Box) -> bool:
@@ -74,7 +81,7 @@ def is_frames(observation: gymnasium.spaces.Box) -> bool:
 
 
 def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
-    observation, action = env.observation_space, env.action_space
+    observation, action = getattr(env, "observation_space", None), getattr(env, "action_space", None)
     if not isinstance(observation, gymnasium.spaces.Box) or not (len(observation.shape) == 1 or is_frames(observation)):
         raise UsageError(
             f"{name} observes {observation}; a vector (Box of one dimension) or frames (Box of uint8: height, width, "
@@ -84,5 +91,7 @@ def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
         isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1
     ):
         raise UsageError(f"{name} acts by {action}; a vector (Box of one dimension) or Discrete is needed.")
+    if 0 in observation.shape or action.shape == (0,):
+        raise UsageError(f"{name} observes {observation} and acts by {action}; neither can be empty.")
     if isinstance(action, gymnasium.spaces.Discrete) and action.start != 0:
         raise UsageError(f"{name} numbers its actions from {action.start}; they must begin at 0.")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -88,10 +90,11 @@ class VectorEnv:
           The observations, (num_envs, *shape).
 
         Raises:
-          UserError: the environment returned something else than its space says, or NaN or infinity.
+          UserError: the environment failed, or returned something else than its space says, or NaN or infinity.
         """
-        for i in range(self.num_envs):
-            self._begin(i)
+        with self._failures_named():
+            for i in range(self.num_envs):
+                self._begin(i)
         return self._step.observation
 
     def step(self, actions: npt.NDArray[Any]) -> VectorStep:
@@ -102,13 +105,15 @@ class VectorEnv:
             (unbounded elements are taken as they are); or (num_envs,) choices.
 
         Raises:
-          UserError: an environment returned NaN or infinity, or an observation of another shape than its space has.
+          UserError: an environment failed, or returned NaN or infinity, or an observation of another shape than its
+            space has.
         """
         actions = self._scale(actions)
         if self._lengths.max() == self._actions.shape[1]:
             self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
-        for ended in self._in_threads(self._step_group, actions):
-            self.episodes += ended
+        with self._failures_named():
+            for ended in self._in_threads(self._step_group, actions):
+                self.episodes += ended
         if not np.isfinite(self._step.reward).all() or not np.isfinite(self._step.next_observation).all():
             raise self._diverged()
         return self._step
@@ -140,7 +145,8 @@ class VectorEnv:
         ends = np.cumsum(self._lengths)
         for i, end in enumerate(ends):
             self._actions[i, : self._lengths[i]] = state["action"][end - self._lengths[i] : end]
-        elsewhere = [i for found in self._in_threads(self._replay_group, state["observation"]) for i in found]
+        with self._failures_named():
+            elsewhere = [i for found in self._in_threads(self._replay_group, state["observation"]) for i in found]
         for i in elsewhere:
             self._numbers[i] += 1
             self._begin(i)
@@ -218,6 +224,21 @@ class VectorEnv:
         self._step.observation[i] = array
         if not np.isfinite(self._step.observation[i]).all():
             raise self._diverged()
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        """What an environment raises, as an error that says whose it is and where it came from."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"{self._name} failed in {where.name} ({where.filename}, line {where.lineno}): "
+                f"{type(error).__name__}: {error}. Correct the environment: reset returns (observation, info), step "
+                "(observation, reward, terminated, truncated, info)."
+            ) from error
 
     def _episode_seed(self, i: int) -> int:
         return int(np.random.SeedSequence((self._seed, i, int(self._numbers[i]))).generate_state(1)[0])

@@ -88,6 +88,7 @@ class Session:
 
         Raises:
           UserError: what making the environments, the agent or reading the checkpoint raises.
+          RunError: the checkpoint lacks what is needed to go on, or does not fit.
         """
         self.config = config
         self._run = run
@@ -107,8 +108,8 @@ class Session:
                     self._restore()
                 except (KeyError, ValueError) as error:
                     raise RunError(
-                        f"The checkpoint of {run.path} does not fit its config.json, or is of another version of "
-                        f"tfqrl: {error}. Begin a new run with another --out."
+                        f"{run.path} cannot be gone on with: its checkpoint is of another version of tfqrl, or of "
+                        f"something else than its config.json says ({error!r}). Begin a new run with another --out."
                     ) from error
             else:
                 self.observation = self.env.reset()

@@ -26,10 +26,18 @@ gymnasium.register("own/Swing-v0", PendulumEnv, max_episode_steps=7)
         ("toys/FloatFrames-v0", UsageError, "frames .Box of uint8: height, width, channels. are needed"),
         ("toys/Tuple-v0", UsageError, "MultiDiscrete"),
         ("toys/From1-v0", UsageError, "must begin at 0"),
-        ("dmcc:cheetah-run", UsageError, "No module named .dmcc."),
+        ("dmcc:cheetah-run", UnknownNameError, "Unknown environment 'dmcc:cheetah-run'"),
+        ("dmcc:CartPole-v1", UsageError, "No module named .dmcc."),
         ("ale:Pogn-v5", UnknownNameError, "Did you mean .ale:Pong-v5."),
         ("dmc:cheetah-runn", UnknownNameError, "Did you mean .dmc:cheetah-run."),
-        ("dmc:cheetah", UnknownNameError, "Did you mean .dmc:cheetah-run."),
+        ("dmc:cheetah", UnknownNameError, "'dmc:cheetah'. Did you mean .dmc:cheetah-run."),
+        ("dmc:", UnknownNameError, "Unknown environment 'dmc:'"),
+        ("dmc", UnknownNameError, "Unknown environment 'dmc'"),
+        ("CartPole", UnknownNameError, "Did you mean 'CartPole-v1'"),
+        ("", UnknownNameError, "Unknown environment ''"),
+        ("toys/Empty-v0", UsageError, "neither can be empty"),
+        ("toys/Without-v0", UsageError, "observes None; a vector"),
+        ("toys/Unmade-v0", UsageError, "cannot be made here: ValueError: no camera"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(name: str, kind: type[Exception], message: str) -> None:
@@ -71,13 +79,21 @@ def test_a_module_beside_the_user_brings_environments_of_their_own(here: Path) -
 
 
 def test_a_module_that_cannot_be_imported_is_refused_in_a_sentence(here: Path) -> None:
-    with pytest.raises(UsageError, match=f"no module own_swnig, neither in {here} nor installed. --env-module takes"):
+    with pytest.raises(UsageError, match=f"no module 'own_swnig', neither in {here} nor installed. --env-module takes"):
         envs.make("own/Swing-v0", "own_swnig")
     for text, message in (
         ("import nowhere_to_be_found", "own_broken cannot be imported: ModuleNotFoundError: No module named 'nowhere_"),
         ("1 / 0", "own_broken cannot be imported: ZeroDivisionError"),
         ("def (", "own_broken cannot be imported: SyntaxError"),
+        ("raise SystemExit(3)", "own_broken cannot be imported: SystemExit: 3"),
     ):
         (here / "own_broken.py").write_text(text)
         with pytest.raises(UserError, match=message):
             envs.make("own/Swing-v0", "own_broken")
+
+
+@pytest.mark.parametrize("name", ["", ".own_swing", "./own_swing", "own swing", "own_swing.py"])
+def test_what_is_not_the_name_of_a_module_is_refused_as_one_that_is_missing(name: str, here: Path) -> None:
+    (here / "own_swing.py").write_text(OWN)
+    with pytest.raises(UsageError, match=r"There is no module .*takes the name of a module, without \.py"):
+        envs.import_module(name)

@@ -1,3 +1,4 @@
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -267,3 +268,24 @@ def test_every_episode_has_a_seed_of_its_own() -> None:
 
 def test_threads_are_what_steps_unless_asked_otherwise() -> None:
     assert type(make_vector("Pendulum-v1", 1, seed=0)) is VectorEnv
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("FailingReset", "failed in reset .*ValueError: no link. Correct the environment"),
+        ("FailingShortReset", "failed in _begin .*reset returns .observation, info"),
+        ("FailingStep", "failed in step .*toy_envs.py, line .*ValueError: the motor is on fire"),
+        ("FailingShortStep", "failed in _step_group .*step .observation, reward, terminated, truncated, info"),
+        ("FailingReward", "failed in _step_group .*ValueError: setting an array element with a sequence"),
+    ],
+)
+def test_an_environment_that_fails_is_named_with_the_place_in_a_sentence(name: str, message: str) -> None:
+    env = make_vector(f"toys/{name}-v0", 2, seed=0)
+
+    def reset_and_step() -> None:
+        env.reset()
+        env.step(np.zeros((2, 1), np.float32))
+
+    with contextlib.closing(env), pytest.raises(UserError, match=message):
+        reset_and_step()

@@ -50,11 +50,22 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(
     assert_same_training(whole, trained_in_two(tmp_path / "in two", config, agent_type, updates))
 
 
+def test_a_checkpoint_that_lacks_something_or_does_not_fit_is_refused_and_kept(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", SMALL)
+    whole = run.load_checkpoint()
+    without = {name: array for name, array in whole.items() if name != "env/number"}
+    for state in (without, {**whole, "policy/0": np.zeros((2, 2), np.float32)}):
+        run.save_checkpoint(state)
+        with pytest.raises(RunError, match=r"cannot be gone on with: .* Begin a new run with another --out"):
+            train(run)
+        assert run.load_checkpoint().keys() == state.keys()
+
+
 KILLED = """
 import os, signal, sys
 from training import train
 from tfqrl.agents.ppo import PPO
-from tfqrl.runs import Run
+from tfqrl.runs import Run, RunError
 
 update, calls = PPO.update, 0
 def update_and_die(*arguments):
