@@ -82,6 +82,10 @@ def main(words: list[str]) -> int:
         kept = agents.config_of(saved)
         config = _parse(name, algorithm.config, words, TrainCommand(kept, saved.path, True)).config
         _check_unchanged(kept, config, ("steps", "target_return"))
+        steps = int(saved.load_checkpoint()["steps"]) if saved.has_checkpoint() else 0
+        if config.steps <= steps:
+            print(f"{saved.path} was trained for {steps:,} steps already. To train it further, give more: --steps N.")
+            return 0
         run = saved.reconfigured(config)
     else:
         command = _parse_with_zoo(name, algorithm.config, words)

@@ -190,6 +190,7 @@ def register() -> None:
     gymnasium.register(
         "toys/Steered-v0", Odd, kwargs={"observation": spaces.Box(0, 255, (84, 84, 4), np.uint8), "action": vector}
     )
+    gymnasium.register("toys/Whole-v0", Odd, kwargs={"observation": vector, "action": spaces.Box(0, 9, (2,), np.int64)})
     gymnasium.register("toys/Tuple-v0", Odd, kwargs={"observation": vector, "action": spaces.MultiDiscrete([2, 2])})
     nothing = spaces.Box(-1, 1, (0,))
     gymnasium.register("toys/Empty-v0", Odd, kwargs={"observation": nothing, "action": vector})

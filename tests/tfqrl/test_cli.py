@@ -7,6 +7,7 @@ import pytest
 import toy_envs  # noqa: F401  (registers the toys)
 
 from tfqrl import cli
+from tfqrl.runs import Run
 
 TINY = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "64", "--epochs", "1", "--hidden", "8"]
 
@@ -123,6 +124,10 @@ def test_train_resume_and_their_refusals(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["train", "ppo", "--env", "Pendulum-v1", *TINY, "--out", run]) == 2
     assert "holds a run already. Add --resume" in capsys.readouterr().err
     assert cli.main(["train", "ppo", "--out", run, "--resume", "--steps", "512"]) == 0
+    capsys.readouterr()
+    assert cli.main(["train", "ppo", "--out", run, "--resume", "--steps", "100"]) == 0
+    assert "was trained for 512 steps already. To train it further, give more: --steps N." in capsys.readouterr().out
+    assert Run.open(run).config["steps"] == 512
     assert cli.main(["train", "ppo", "--out", run, "--resume", "--gamma", "0.5"]) == 2
     assert "was trained with gamma 0.99; --resume keeps a run's options" in capsys.readouterr().err
     assert cli.main(["train", "ppo", "--out", str(tmp_path / "none"), "--resume"]) == 1

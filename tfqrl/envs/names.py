@@ -91,6 +91,8 @@ def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
         isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1
     ):
         raise UsageError(f"{name} acts by {action}; a vector (Box of one dimension) or Discrete is needed.")
+    if isinstance(action, gymnasium.spaces.Box) and not np.issubdtype(action.dtype, np.floating):
+        raise UsageError(f"{name} acts by {action}, whose elements are whole; a Box of floats or Discrete is needed.")
     if 0 in observation.shape or action.shape == (0,):
         raise UsageError(f"{name} observes {observation} and acts by {action}; neither can be empty.")
     if isinstance(action, gymnasium.spaces.Discrete) and action.start != 0:

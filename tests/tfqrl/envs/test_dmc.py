@@ -5,6 +5,8 @@ import sys
 import numpy as np
 import pytest
 
+pytest.importorskip("dm_control", reason="dm_control needs labmaze, which has no wheels for this Python")
+
 from edge.errors import UserError
 from tfqrl import envs
 from tfqrl.envs.dmc import DmcEnv

@@ -25,6 +25,7 @@ gymnasium.register("own/Swing-v0", PendulumEnv, max_episode_steps=7)
         ("toys/Image-v0", UsageError, "one dimension"),
         ("toys/FloatFrames-v0", UsageError, "frames .Box of uint8: height, width, channels. are needed"),
         ("toys/Tuple-v0", UsageError, "MultiDiscrete"),
+        ("toys/Whole-v0", UsageError, "elements are whole; a Box of floats or Discrete is needed"),
         ("toys/From1-v0", UsageError, "must begin at 0"),
         ("dmcc:cheetah-run", UnknownNameError, "Unknown environment 'dmcc:cheetah-run'"),
         ("dmcc:CartPole-v1", UsageError, "No module named .dmcc."),
