@@ -1,7 +1,7 @@
 # The developer's door is CI's door: .ci/run calls these targets.
 #
 #   make demo        train, convert, verify, run in real time and measure; writes demo/report.html
-#   make test        the whole test suite
+#   make test        the whole test suite, in two processes
 #   make fuzz        100,000 hostile inputs for all that the edge reads; minutes
 #   make check       lint, formatting and types
 #   make virtual-pi  the edge in a folder that stands for a Raspberry Pi 4; needs Debian 12 and qemu-user-static
@@ -25,7 +25,7 @@ demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 fuzz: $(VENV)/test
 	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/fuzz

@@ -45,10 +45,21 @@ ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.10,<6"]
 # Compared with Gymnasium and dm_control in this version (docs/environments.md); it has wheels from Python 3.11 on.
 ENVPOOL = ["envpool>=1.2.5,<1.3; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version >= '3.11'"]
 # Gymnasium's own extra asks, in its older releases, for a package that has to be compiled.
-BOX2D = ["box2d>=2.3.10,<3"]
+BOX2D = ["box2d>=2.3.10,<3", "pygame>=2.6,<3"]
 # One of the example policies is for a Box2D environment.
 BENCH = ["gymnasium[box2d]", "stable-baselines3>=2.9,<2.10", *ONNX, *ONNXRUNTIME]
-TEST = [GPIOZERO, *DMC, *ATARI, *ENVPOOL, *BOX2D, "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.12", "mypy>=1.15"]
+TEST = [
+    GPIOZERO,
+    *DMC,
+    *ATARI,
+    *ENVPOOL,
+    *BOX2D,
+    "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
+    "hypothesis>=6.100,<7",
+    "ruff>=0.12",
+    "mypy>=1.15",
+]
 # For benchmarks alone: its tfp-nightly lies where tensorflow-probability does, and the JAX that was measured has no
 # release for Python 3.10.
 SBX = ["sbx-rl>=0.28,<0.29; python_version >= '3.11'"]

@@ -23,6 +23,10 @@ class Recorder:
 
     made: list["Recorder"] = []  # noqa: RUF012
 
+    @staticmethod
+    def check(spec: PolicySpec) -> None:
+        pass
+
     def __init__(self, config: OffPolicyConfig, spec: PolicySpec) -> None:
         self.config, self.spec = config, spec
         self.variables = {"policy": [tf.Variable(0.0)]}

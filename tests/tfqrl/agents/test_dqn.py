@@ -142,7 +142,9 @@ def test_the_target_is_a_copy_of_every_so_manieth_update_over_several_calls() ->
 
 @pytest.mark.parametrize(("steps", "epsilon"), [(0, 0.9), (100, 0.5), (150, 0.3), (200, 0.1), (1000, 0.1)])
 def test_epsilon_falls_linearly_over_its_fraction_of_the_steps(steps: int, epsilon: float) -> None:
-    config = dataclasses.replace(CONFIG, steps=1000, epsilon_first=0.9, epsilon_last=0.1, epsilon_fraction=0.2)
+    config = dataclasses.replace(
+        CONFIG, steps=1000, learning_starts=100, epsilon_first=0.9, epsilon_last=0.1, epsilon_fraction=0.2
+    )
     agent = in_training(config)
     observation = np.random.default_rng(0).normal(size=(20_000, 2)).astype(np.float32)
     greedy = agent.acting(observation).argmax(axis=1)
@@ -153,7 +155,7 @@ def test_epsilon_falls_linearly_over_its_fraction_of_the_steps(steps: int, epsil
 
 
 def test_epsilon_0_is_the_best_choice_and_1_is_any() -> None:
-    config = dataclasses.replace(CONFIG, steps=1000, epsilon_first=1.0, epsilon_last=0.0)
+    config = dataclasses.replace(CONFIG, steps=1000, learning_starts=100, epsilon_first=1.0, epsilon_last=0.0)
     agent = in_training(config)
     observation = np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32)
     best = agent.policy(observation).numpy().argmax(axis=1)

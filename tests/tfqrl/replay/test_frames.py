@@ -114,7 +114,9 @@ def test_frames_whose_hashes_are_equal_are_not_mixed_up(monkeypatch: pytest.Monk
         np.testing.assert_array_equal(sample.next_observation[0, i], by_reward[reward][3])
 
 
-@pytest.mark.parametrize("make", [UniformReplay, lambda *args: PrioritizedReplay(*args, 0.6)], ids=["uniform", "per"])
+@pytest.mark.parametrize(
+    "make", [UniformReplay, lambda *args: PrioritizedReplay(*args, 0.6, 0.5)], ids=["uniform", "per"]
+)
 @pytest.mark.parametrize("restored_after", [0, 10, 45])
 def test_a_restored_one_goes_on_bit_for_bit(make: Any, restored_after: int) -> None:
     spec = frames()
@@ -128,8 +130,7 @@ def test_a_restored_one_goes_on_bit_for_bit(make: Any, restored_after: int) -> N
         for replay in (through, resumed):
             replay.extend(transitions)
         if len(through):
-            kwargs = {} if make is UniformReplay else {"beta": 0.5}
-            ours, theirs = (x.sample(2, 8, np.random.default_rng(t), **kwargs) for x in (through, resumed))
+            ours, theirs = (x.sample(2, 8, np.random.default_rng(t)) for x in (through, resumed))
             for name in FIELDS:
                 np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), strict=True)
     states = [{k: v.tobytes() for k, v in replay.state().items()} for replay in (through, resumed)]

@@ -9,8 +9,8 @@ from tfqrl.replay import PrioritizedReplay
 from tfqrl.replay.sum_tree import SumTree
 
 
-def filled(added: int, capacity: int = 10, alpha: float = 1.0) -> PrioritizedReplay:
-    replay = PrioritizedReplay(capacity, vectors(), alpha)
+def filled(added: int, capacity: int = 10, alpha: float = 1.0, beta: float = 0.4) -> PrioritizedReplay:
+    replay = PrioritizedReplay(capacity, vectors(), alpha, beta)
     replay.extend(numbered(0, added))
     return replay
 
@@ -62,7 +62,7 @@ def test_transitions_come_up_in_proportion_to_their_priorities(alpha: float) -> 
     replay = filled(5, alpha=alpha)
     errors = np.array([1.0, -2.0, 0.5, 4.0, 8.0])
     set_priorities(replay, errors.tolist())
-    drawn = replay.sample(2000, 10, np.random.default_rng(0), beta=0.4).reward.astype(int)
+    drawn = replay.sample(2000, 10, np.random.default_rng(0)).reward.astype(int)
     expected = np.abs(errors) ** alpha / (np.abs(errors) ** alpha).sum() * drawn.size
     # Counts of strata scatter less than independent ones: the test errs towards passing, the second bound does not.
     assert stats.chisquare(np.bincount(drawn.ravel()), expected).pvalue > 0.01
@@ -73,25 +73,25 @@ def test_a_batch_is_stratified() -> None:
     replay = filled(4)
     set_priorities(replay, [1.0, 1.0, 1.0, 1.0])
     # Each of four equal parts is one transition.
-    drawn = replay.sample(50, 4, np.random.default_rng(0), beta=1.0).reward
+    drawn = replay.sample(50, 4, np.random.default_rng(0)).reward
     np.testing.assert_array_equal(drawn, np.tile(np.arange(4.0), (50, 1)))
 
 
 @pytest.mark.parametrize(("beta", "weights"), [(0.0, [1, 1, 1]), (0.5, [1, 0.5**0.5, 0.5]), (1.0, [1, 0.5, 0.25])])
 def test_importance_weights_by_hand(beta: float, weights: list[float]) -> None:
-    replay = filled(3)
+    replay = filled(3, beta=beta)
     set_priorities(replay, [1.0, 2.0, 4.0])
     # Probabilities 1/7, 2/7, 4/7: (3 P) ** -beta over that of the first.
-    sample = replay.sample(1, 70, np.random.default_rng(0), beta=beta)
+    sample = replay.sample(1, 70, np.random.default_rng(0))
     assert sample.weight is not None
     assert sample.weight.dtype == np.float32
     np.testing.assert_allclose(sample.weight, np.array(weights)[sample.reward.astype(int)], rtol=1e-5)
 
 
 def test_the_largest_weight_is_that_of_each_batch() -> None:
-    replay = filled(10)
+    replay = filled(10, beta=1.0)
     set_priorities(replay, [1e-3] + [1.0 + i for i in range(9)])
-    sample = replay.sample(40, 4, np.random.default_rng(0), beta=1.0)
+    sample = replay.sample(40, 4, np.random.default_rng(0))
     assert sample.weight is not None
     np.testing.assert_array_equal(sample.weight.max(axis=1), 1.0)
 
@@ -112,13 +112,13 @@ def test_new_transitions_have_the_largest_priority_there_ever_was() -> None:
 def test_an_error_of_zero_can_still_come_up() -> None:
     replay = filled(2, alpha=0.5)
     set_priorities(replay, [0.0, 0.0])
-    drawn = replay.sample(1, 100, np.random.default_rng(0), beta=1.0).reward
+    drawn = replay.sample(1, 100, np.random.default_rng(0)).reward
     assert set(drawn[0].tolist()) == {0.0, 1.0}
 
 
 def test_the_index_is_of_the_transition_though_rows_were_overwritten() -> None:
     replay = filled(37)
-    sample = replay.sample(3, 20, np.random.default_rng(0), beta=0.4)
+    sample = replay.sample(3, 20, np.random.default_rng(0))
     np.testing.assert_array_equal(sample.index, sample.reward)
     assert sample.index is not None
     assert sample.index.dtype == np.int64
@@ -126,7 +126,7 @@ def test_the_index_is_of_the_transition_though_rows_were_overwritten() -> None:
 
 def test_errors_of_transitions_that_were_overwritten_are_passed_over() -> None:
     replay = filled(10)
-    sample = replay.sample(1, 100, np.random.default_rng(0), beta=0.4)
+    sample = replay.sample(1, 100, np.random.default_rng(0))
     replay.extend(numbered(10, 4))
     assert sample.index is not None
     replay.update_priorities(sample.index, 100.0 + sample.index)
@@ -154,7 +154,7 @@ def test_a_restored_one_goes_on_bit_for_bit() -> None:
         for replay in (through, resumed):
             rng = np.random.default_rng(t)
             replay.extend(numbered(3 * t, 1 + t % 3))
-            samples.append(replay.sample(2, 8, rng, beta=0.4))
+            samples.append(replay.sample(2, 8, rng))
             if t % 2:
                 replay.update_priorities(samples[-1].index, rng.normal(size=(2, 8)))
         for name in ("observation", "action", "reward", "next_observation", "discount", "weight", "index"):

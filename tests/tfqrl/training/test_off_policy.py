@@ -119,7 +119,9 @@ def test_what_is_trained_in_bfloat16_is_deployed_in_float32(variant: str, tmp_pa
     if algorithm != "dqn":
         x = np.tanh(x[:, : spec.action.shape[0]])
     np.testing.assert_allclose(network(observation), x, atol=1e-5)
-    fresh = trained(tmp_path / "fresh", *small(variant, **{**FEW, "steps": 8}, precision="bfloat16"))
+    fresh = trained(
+        tmp_path / "fresh", *small(variant, **{**FEW, "steps": 8, "learning_starts": 8}, precision="bfloat16")
+    )
     assert not np.array_equal(fresh.load_checkpoint()["policy/0"], state["policy/0"]), "it has learnt nothing"
 
 

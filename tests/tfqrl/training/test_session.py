@@ -213,7 +213,9 @@ def test_a_training_that_stops_early_is_reported_and_evaluated_as_it_ends(tmp_pa
 def test_a_checkpoint_of_other_networks_is_refused_with_a_sentence(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", dataclasses.replace(SMALL, steps=256))
     for changed in (dataclasses.replace(SMALL, hidden=(8,)), dataclasses.replace(SMALL, hidden=(16, 16, 16))):
-        with pytest.raises(RunError, match=r"does not fit its config\.json.*Begin a new run with another --out\."):
+        with pytest.raises(
+            RunError, match=r"something else than its config\.json says.*Begin a new run with another --out\."
+        ):
             train(run.reconfigured(changed))
 
 
