@@ -185,7 +185,7 @@ def sac_step_us(rounds: int) -> Rounds:
     count(SAC, "update", "updates")
     count(Session, "updated", "metrics, checks, new weights to act by")
 
-    class Done(Exception):
+    class Done(BaseException):
         pass
 
     found: Rounds = {}
