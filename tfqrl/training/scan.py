@@ -13,8 +13,8 @@ from edge.artifact import PolicySpec
 def compiled(function: Callable[..., Any], spec: PolicySpec) -> Callable[..., Any]:
     """`function` as TensorFlow runs it fastest, by what the networks in it see.
 
-    XLA fuses what is around the matrix products of small networks. Convolutions inside a loop it computes by a plain
-    loop of its own on a CPU: an update of the Nature CNN took 300 ms of a core instead of 22.
+    XLA fuses what is around the matrix products of small networks. Convolutions inside a loop, though, it computes by
+    a plain loop of its own on a CPU, more than ten times slower than TensorFlow's operations.
     """
     return tf.function(function, jit_compile=not spec.observation.frames)
 
