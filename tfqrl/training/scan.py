@@ -14,7 +14,7 @@ def compiled(function: Callable[..., Any], spec: PolicySpec) -> Callable[..., An
     """`function` as TensorFlow runs it fastest, by what the networks in it see.
 
     XLA fuses what is around the matrix products of small networks. Convolutions inside a loop, though, it computes by
-    a plain loop of its own on a CPU, more than ten times slower than TensorFlow's operations.
+    a plain loop of its own on a CPU, far slower than TensorFlow's operations are.
     """
     return tf.function(function, jit_compile=not spec.observation.frames)
 
@@ -24,8 +24,8 @@ def scan(
 ) -> dict[str, tf.Tensor]:
     """Run `update` on one batch after the other, inside a compiled function.
 
-    A call of a compiled function costs some 0.2 ms beside its arithmetic, as much as a small network's gradient; a
-    loop inside it costs nothing.
+    A call of a compiled function costs time beside its arithmetic, as much as a small network's gradient; a loop inside
+    it costs next to nothing (benchmarks/training_speed.py, the rows with one update a call).
 
     Args:
       update: from the tensors of one batch to float32 tensors, in the order of `names`. It may assign to variables.
