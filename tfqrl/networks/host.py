@@ -58,8 +58,8 @@ class HostNetwork:
 class InterpreterNetwork:
     """A network for frames, evaluated in float32 by the interpreter that runs policies on devices.
 
-    A call costs less than TensorFlow's, the more so the fewer frames there are. `refresh` costs some calls' time, because
-    an interpreter packs the weights when it is built; for dense networks that is more than it saves.
+    A call costs less than TensorFlow's, the more so the fewer frames there are. `refresh` costs some calls' time,
+    because an interpreter packs the weights when it is built; for dense networks that is more than it saves.
 
     Attributes:
       weights: what it computes with: kernel and bias of each layer.
