@@ -61,8 +61,8 @@ def test_an_update_by_hand() -> None:
     metrics = agent.update(rollout, RATE, rng)
     for variable, old_value, gradient in zip(agent.trained, before, gradients):
         g = gradient * NORM / norm
-        # The mean square begins at 1, and epsilon stands inside the root.
-        expected = old_value - RATE * g / np.sqrt(0.99 + 0.01 * g**2 + 1e-5)
+        # The mean square begins at 0: the first step is of size RATE / sqrt(0.01), wherever there is a gradient.
+        expected = old_value - RATE * g / np.sqrt(0.01 * g**2 + 1e-10)
         np.testing.assert_allclose(variable.numpy(), expected, atol=1e-6)
     assert float(metrics["policy_loss"]) == pytest.approx(float(policy_loss), rel=1e-4)
     assert float(metrics["value_loss"]) == pytest.approx(float(value_loss), rel=1e-4)
@@ -72,14 +72,14 @@ def test_an_update_by_hand() -> None:
     assert float(metrics["explained_variance"]) == pytest.approx(expected, rel=1e-3)
 
 
-def test_rmsprop_is_that_of_tensorflow_1() -> None:
+def test_rmsprop_divides_by_the_root_of_the_mean_square_from_0_on() -> None:
     variable = tf.Variable([1.0, 1.0])
     optimizer = rmsprop(0.1, [variable])
-    square, expected = np.ones(2), np.ones(2)
-    for gradient in ([2.0, 1e-4], [-1.0, 1e-4]):
+    square, expected = np.zeros(2), np.ones(2)
+    for gradient in ([2.0, 1e-5], [-1.0, 1e-5]):
         optimizer.apply_gradients([(tf.constant(gradient), variable)])
         square = 0.99 * square + 0.01 * np.square(gradient)
-        expected -= 0.1 * np.array(gradient) / np.sqrt(square + 1e-5)
+        expected -= 0.1 * np.array(gradient) / np.sqrt(square + 1e-5**2)
     np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6)
 
 

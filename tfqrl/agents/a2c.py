@@ -48,7 +48,7 @@ class A2C:
     def __init__(self, config: A2CConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
-        self.distribution = distribution_of(spec)
+        self.distribution = distribution_of(spec, config.initial_log_std)
         self.policy = policy_network(config, spec)
         self.value = value_network(config, spec)
         self.trained = [

@@ -116,6 +116,6 @@ class SquashedGaussian:
         return tf.tanh(x), tf.reduce_sum(log_normal - log_slope, axis=-1)
 
 
-def distribution_of(spec: PolicySpec) -> Categorical | DiagonalGaussian:
+def distribution_of(spec: PolicySpec, initial_log_std: float) -> Categorical | DiagonalGaussian:
     """That of an on-policy algorithm's actions, for either kind of them."""
-    return Categorical() if spec.action.discrete else DiagonalGaussian(spec.action.shape[0])
+    return Categorical() if spec.action.discrete else DiagonalGaussian(spec.action.shape[0], initial_log_std)

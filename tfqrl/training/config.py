@@ -140,6 +140,7 @@ class OnPolicyConfig(TrainingConfig):
       value_weight: weight of the value loss.
       max_gradient_norm: gradients are scaled down to this norm.
       normalize_reward: divide rewards by the running deviation of the discounted return.
+      initial_log_std: logarithm of the deviation of continuous actions, which span -1 to 1, at the beginning.
     """
 
     num_envs: int = 16
@@ -152,6 +153,7 @@ class OnPolicyConfig(TrainingConfig):
     value_weight: float = 0.5
     max_gradient_norm: float = 0.5
     normalize_reward: bool = True
+    initial_log_std: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

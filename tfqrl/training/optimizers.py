@@ -19,16 +19,14 @@ def adam(learning_rate: float, variables: Sequence[tf.Variable], epsilon: float 
 def rmsprop(
     learning_rate: float, variables: Sequence[tf.Variable], rho: float = 0.99, epsilon: float = 1e-5
 ) -> keras.optimizers.RMSprop:
-    """RMSprop (Tieleman & Hinton 2012) for `variables`, whose moments it makes now; as A2C was tuned with.
+    """RMSprop (Tieleman & Hinton 2012) for `variables`, whose moments it makes now; as A2C is tuned with elsewhere.
 
-    That was TensorFlow 1's: epsilon is added inside the root, and the mean square begins at 1 rather than 0, so that
-    the first steps are small. Keras has the first of these, and the second is done here. PyTorch's has neither, which
-    is why Stable-Baselines3 brings its own for A2C.
+    `epsilon` is the least that a gradient is divided by, as in PyTorch, whose RMSprop Stable-Baselines3 and Tianshou
+    use. Keras adds it inside the root, where 1e-5 would be a least of 0.003, more than most gradients are once they
+    have been clipped.
     """
-    optimizer = keras.optimizers.RMSprop(learning_rate, rho=rho, epsilon=epsilon, jit_compile=False)
+    optimizer = keras.optimizers.RMSprop(learning_rate, rho=rho, epsilon=epsilon**2, jit_compile=False)
     optimizer.build(variables)
-    for moment in optimizer._velocities:
-        moment.assign(tf.ones_like(moment))
     return optimizer
 
 
