@@ -18,6 +18,7 @@ INTERPRETER = [
 TRAIN = [
     "tensorflow>=2.21,<2.22",
     "tf-keras>=2.21,<2.22",
+    "tensorflow-model-optimization>=0.8.1,<0.9",
     # What kernels compute, and from which version on, was tried with this one; and its flatbuffer schema is used.
     "ai-edge-litert>=2.3,<2.4",
     "flatbuffers>=25.9.23",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -15,15 +16,16 @@ import tf_keras as keras
 
 from converters import calibration, recipe, tflite
 from converters.compare import Act, Array, compare_actions, compare_returns
+from converters.emulation import strip
 from converters.export import DeployedPolicy, ExportError
 from converters.golden import golden_pairs, golden_tolerance, spread
 from converters.normalise import normalised
-from converters.quantise import quantise
+from converters.quantise import Trained, activation_scale, quantise
 from converters.recipe import Recipe
 from converters.shrink import cut_grid, shrink, summary
-from converters.weights import Grid
+from converters.weights import Grid, Steps
 from edge import artifact
-from edge.artifact import Artifact, Manifest, PolicySpec
+from edge.artifact import Artifact, FloatArray, Manifest, Normalizer, PolicySpec
 from edge.errors import UnknownNameError
 from edge.policy import Policy
 
@@ -115,7 +117,13 @@ def convert(
     original = DeployedPolicy(network, spec, logits=logits)
 
     notes: tuple[str, ...] = ()
-    network, shrunk = shrink(network)
+    as_trained = network
+    network, trained = strip(network)
+    if trained is not None:
+        trained = _with_output_grid(trained, np.asarray(as_trained(original.normalize(calibrated_on))))
+        grids |= trained.kernels
+        spec = _clipped(spec, trained.observation)
+    network, shrunk = shrink(network, {} if trained is None else trained.outputs)
     if shrunk:
         notes = (summary(shrunk),)
         grids |= {layer.layer: cut_grid(grids[layer.layer], layer) for layer in shrunk if layer.layer in grids}
@@ -125,7 +133,7 @@ def convert(
         network, spec, more = normalised(network, spec, calibrated_on, fixed=grids)
         notes += more
     policy = DeployedPolicy(network, spec, logits=logits)
-    flatbuffer, more = _flatbuffer(policy, chosen, calibrated_on, grids)
+    flatbuffer, more = _flatbuffer(policy, chosen, calibrated_on, grids, trained)
 
     converted_act = _batched(Policy(flatbuffer, spec, name=name))
     plain_act = _batched(Policy(flatbuffer, spec, name=name, plain_kernels=True))
@@ -168,8 +176,32 @@ def _check_network(network: keras.Model, grids: Mapping[str, Grid]) -> None:
             raise ExportError(f"The weights of the layer {layer.name} have NaN or infinity in them.")
 
 
+def _clipped(spec: PolicySpec, trained: Steps) -> PolicySpec:
+    """With the bounds of the grid that vectors were trained on, which may end before the integers do."""
+    if spec.observation.frames:
+        return spec
+    limit, size = trained.scale * trained.high, math.prod(spec.observation.shape)
+    normalizer = spec.normalizer or Normalizer((0.0,) * size, (1.0,) * size, None)
+    clip = limit if normalizer.clip is None else min(limit, normalizer.clip)
+    return dataclasses.replace(spec, normalizer=dataclasses.replace(normalizer, clip=clip))
+
+
+def _with_output_grid(trained: Trained, outputs: FloatArray) -> Trained:
+    """With the grid that these values of the last layer need, if that was trained without one."""
+    *_, last = trained.outputs
+    if trained.outputs[last]:
+        return trained
+    scale = activation_scale(float(outputs.min()), float(outputs.max()), 8)
+    steps = Steps(scale.scale, -128 - scale.zero_point, 127 - scale.zero_point)
+    return dataclasses.replace(trained, outputs={**trained.outputs, last: (steps,)})
+
+
 def _flatbuffer(
-    policy: DeployedPolicy, chosen: Recipe, observations: Array, grids: Mapping[str, Grid]
+    policy: DeployedPolicy,
+    chosen: Recipe,
+    observations: Array,
+    grids: Mapping[str, Grid],
+    trained: Trained | None,
 ) -> tuple[bytes, tuple[str, ...]]:
     """The policy as the recipe wants it, and notes."""
     frames = policy.spec.observation.frames
@@ -188,7 +220,7 @@ def _flatbuffer(
         if frames:
             # All 256 levels, so that a byte of a frame and a step of an integer are the same.
             ranges |= tflite.frame_ranges(flatbuffer)
-    return quantise(flatbuffer, chosen, ranges, grids)
+    return quantise(flatbuffer, chosen, ranges, grids, trained)
 
 
 def _bare(spec: PolicySpec) -> PolicySpec:

@@ -18,6 +18,9 @@ _TYPES = {8: Types.INT8, 4: Types.INT4, 2: Types.INT2}
 
 _PER_BYTE = np.float32(1 / 255)
 
+# Beyond this an 8-bit tanh, whose step is 1/128, is at most one step from 1: integer steps spent there are wasted.
+TANH_INPUT_LIMIT = 3.0
+
 # A bias is a 32-bit integer, to which a layer's products are added.
 _MAX_BIAS_STEPS = 2.0**30
 
@@ -28,10 +31,13 @@ _VERSIONS = {
     (Operators.FULLY_CONNECTED, "float32", 4): 12,
     (Operators.FULLY_CONNECTED, "float32", 2): 14,
     (Operators.FULLY_CONNECTED, "int8", 8): 4,
+    (Operators.FULLY_CONNECTED, "int8", 4): 10,
+    (Operators.FULLY_CONNECTED, "int8", 2): 14,
     (Operators.FULLY_CONNECTED, "int16", 8): 7,
     (Operators.CONV_2D, "float32", 8): 5,
     (Operators.CONV_2D, "float32", 4): 8,
     (Operators.CONV_2D, "int8", 8): 3,
+    (Operators.CONV_2D, "int8", 4): 7,
     (Operators.CONV_2D, "int16", 8): 4,
 }
 

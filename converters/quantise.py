@@ -11,14 +11,15 @@ kernels, what each demands (tanh and sigmoid have outputs of fixed scale).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.flatbuffer import WITH_WEIGHTS, Graph, Operators, Types
-from converters.layers import Scale, layer_of, quantise_layer, quantization, store_as_float16
+from converters.layers import TANH_INPUT_LIMIT, Scale, layer_of, quantise_layer, quantization, store_as_float16
 from converters.recipe import Recipe
-from converters.weights import Grid
+from converters.weights import Grid, Steps
 from edge.errors import UnknownNameError, UserError
 
 Range = tuple[float, float]
@@ -37,16 +38,33 @@ FOLLOWING = {
     16: (Operators.TANH, Operators.LOGISTIC, Operators.RELU, Operators.RESHAPE),
 }
 
-# Beyond this an 8-bit tanh, whose step is 1/128, is at most one step from 1: integer steps spent there are wasted.
-TANH_INPUT_LIMIT = 3.0
-
 
 class UnsupportedOperationError(UserError):
     """A graph with an operation that cannot be integer."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The grids that a network was trained on.
+
+    Attributes:
+      observation: of what it reads.
+      kernels: by layer name.
+      outputs: by layer name, of what the layer gives: one grid; or those before and behind its tanh, and a coarser one
+        behind that; or none.
+    """
+
+    observation: Steps
+    kernels: Mapping[str, Grid]
+    outputs: Mapping[str, tuple[Steps, ...]]
+
+
 def quantise(
-    flatbuffer: bytes, recipe: Recipe, ranges: Mapping[str, Range], grids: Mapping[str, Grid]
+    flatbuffer: bytes,
+    recipe: Recipe,
+    ranges: Mapping[str, Range],
+    grids: Mapping[str, Grid],
+    trained: Trained | None = None,
 ) -> tuple[bytes, tuple[str, ...]]:
     """A flatbuffer as the recipe says, from a float32 one; and notes for the manifest.
 
@@ -57,6 +75,7 @@ def quantise(
         the recipe is calibrated.
       grids: the kernels of layers that were trained on a grid, by layer name. Their integers are written as they are,
         packed at their own bits where the recipe packs weights.
+      trained: the grids that activations were trained on, which go before `ranges`; of kernels only `grids` counts.
 
     Raises:
       UnsupportedOperationError: all is to be integer, and some operation cannot be; it is named, with its layer.
@@ -77,7 +96,7 @@ def quantise(
             if layer_of(graph, operator) not in recipe.float_layers:
                 quantise_layer(graph, operator, recipe, grids, None)
     elif recipe.calibrated:
-        notes = _quantise_statically(graph, recipe, ranges, grids)
+        notes = _quantise_statically(graph, recipe, ranges, grids, trained)
     return graph.to_bytes(), notes
 
 
@@ -94,13 +113,21 @@ def activation_scale(low: float, high: float, bits: int) -> Scale:
 
 
 def _quantise_statically(
-    graph: Graph, recipe: Recipe, ranges: Mapping[str, Range], grids: Mapping[str, Grid]
+    graph: Graph,
+    recipe: Recipe,
+    ranges: Mapping[str, Range],
+    grids: Mapping[str, Grid],
+    trained: Trained | None,
 ) -> tuple[str, ...]:
     bits = 16 if recipe.activations == "int16" else 8
     kind = Types.INT16 if bits == 16 else Types.INT8
     scales: dict[int, Scale] = {}
     inside: list[schema.OperatorT] = []
-    for operator in graph.operators:
+    trained = None if bits == 16 else trained
+    # The trained grids of tensors.
+    grids_of: dict[int, Steps] = {}
+    after: tuple[Steps, ...] = ()
+    for operator in list(graph.operators):
         reads, writes, code = int(operator.inputs[0]), int(operator.outputs[0]), graph.code(operator)
         weighted = code in WITH_WEIGHTS and graph.is_constant(operator.inputs[1])
         # With integer input, frames or matrices may be flattened before the first layer.
@@ -115,8 +142,35 @@ def _quantise_statically(
             continue
         inside.append(operator)
         if reads not in scales:
-            scales[reads] = activation_scale(*ranges[graph.name(reads)], bits)
-        if code != Operators.ARG_MAX:
+            if trained is not None and not scales:
+                steps = trained.observation
+                if steps.low == 0:
+                    # Frames, which may not have been divided by 255 yet: their range is known.
+                    steps = Steps(ranges[graph.name(reads)][1] / steps.high, 0, steps.high)
+                grids_of[reads], scales[reads] = steps, _scale_of(steps)
+            else:
+                scales[reads] = activation_scale(*ranges[graph.name(reads)], bits)
+        if weighted and (refinement := grids_of[reads].refinement if reads in grids_of else 1) > 1:
+            fine, step = _refine(graph, operator)
+            steps, refined = grids_of[reads], scales[reads].scale / refinement
+            scales[fine] = Scale(refined, -128 if steps.low == 0 else 0)
+            inside.insert(-1, step)
+            reads = fine
+        if code == Operators.ARG_MAX:
+            continue
+        if weighted and trained is not None:
+            # Until the next layer with weights; activations may be layers of other names.
+            after = trained.outputs.get(layer_of(graph, operator), ())
+        if weighted and after:
+            grids_of[writes], scales[writes] = after[0], _scale_of(after[0])
+        elif code == Operators.TANH and len(after) > 2:
+            raw, step = _follow(graph, operator)
+            scales[raw] = _scale_of(after[1])
+            grids_of[writes], scales[writes] = after[2], _scale_of(after[2])
+            inside.append(step)
+        else:
+            if code == Operators.RESHAPE and reads in grids_of:
+                grids_of[writes] = grids_of[reads]
             scales[writes] = _output_scale(graph, operator, ranges, scales[reads], bits)
     within = graph.operators[graph.operators.index(inside[0]) : graph.operators.index(inside[-1])] if inside else []
     left = [f"{graph.operation(o)} of {layer_of(graph, o)}" for o in within if o not in inside]
@@ -131,8 +185,40 @@ def _quantise_statically(
     return (f"Left in float between integer layers: {', '.join(left)}.",) if left else ()
 
 
+def _scale_of(steps: Steps) -> Scale:
+    """A trained grid inside the 256 integers: its last step is the last of them, beyond which nothing goes."""
+    return Scale(steps.scale, 127 - steps.high)
+
+
+def _refine(graph: Graph, operator: schema.OperatorT) -> tuple[int, schema.OperatorT]:
+    """Let an operator read a new tensor, which a QUANTIZE makes of what it read before; returns both.
+
+    Kernels scale their sums down by a rounded product and a rounding shift. Between coarse grids, whose sums are small
+    and hardly scaled, that rounds twice; kernels of another kind do not. So sums are made of finer integers.
+    """
+    reads = int(operator.inputs[0])
+    shape = tuple(int(n) for n in graph.tensor(reads).shape)
+    fine = graph.add_tensor(f"{graph.name(reads)}_fine", shape, Types.FLOAT32)
+    operator.inputs = np.array([fine, *operator.inputs[1:]], np.int32)
+    step = graph.new_operator(Operators.QUANTIZE, [reads], [fine], version=2)
+    graph.operators.insert(graph.operators.index(operator), step)
+    return fine, step
+
+
+def _follow(graph: Graph, operator: schema.OperatorT) -> tuple[int, schema.OperatorT]:
+    """Let an operator write a new tensor, from which a QUANTIZE makes what it wrote before; returns both."""
+    writes = int(operator.outputs[0])
+    shape = tuple(int(n) for n in graph.tensor(writes).shape)
+    raw = graph.add_tensor(f"{graph.name(writes)}_raw", shape, Types.FLOAT32)
+    operator.outputs = np.array([raw], np.int32)
+    step = graph.new_operator(Operators.QUANTIZE, [raw], [writes], version=2)
+    graph.operators.insert(graph.operators.index(operator) + 1, step)
+    return raw, step
+
+
 # The same of those without weights, by the bits of their operands; 1 for the others.
 _FOLLOWING_VERSIONS = {
+    (Operators.QUANTIZE, 8): 2,
     (Operators.TANH, 8): 2,
     (Operators.LOGISTIC, 8): 2,
     (Operators.RELU, 8): 2,

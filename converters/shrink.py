@@ -8,13 +8,15 @@ is multiplied by zero. It goes, with its column of one kernel and its row of the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
+from types import MappingProxyType
 
 import numpy as np
 import tf_keras as keras
 
-from converters.weights import Grid
+from converters.weights import Grid, Steps
 from edge.artifact import FloatArray
 
 # Each element of what they give depends on the same element of what they read.
@@ -46,13 +48,20 @@ class Shrunk:
     weights_after: int
 
 
-def shrink(network: keras.Sequential) -> tuple[keras.Sequential, tuple[Shrunk, ...]]:
+def shrink(
+    network: keras.Sequential, outputs: Mapping[str, Sequence[Steps]] = MappingProxyType({})
+) -> tuple[keras.Sequential, tuple[Shrunk, ...]]:
     """The same function with fewer neurons, to float rounding.
 
     A neuron whose incoming weights are all zero is a constant, which is folded into the bias of the next layer. One
     whose outgoing weights are all zero is dropped. What that leaves may be dead in turn, so it is repeated until
     nothing is. Inputs and outputs of the network stay, and each layer keeps at least one neuron. A constant filter
     other than zero stays in front of a convolution that pads: at the border it is not constant.
+
+    Args:
+      network: as in `converters.convert`.
+      outputs: the grids of what layers give, by layer name, where those were trained: behind the activation and, if
+        there are more, behind what follows it.
 
     Returns:
       The network, and what became of each Dense and Conv2D layer, in order. The network itself and nothing, if
@@ -62,7 +71,9 @@ def shrink(network: keras.Sequential) -> tuple[keras.Sequential, tuple[Shrunk, .
     if not isinstance(network, keras.Sequential):
         return network, ()
     cuts = [_Cut(index, layer) for index, layer in enumerate(network.layers) if _is_plain(layer)]
-    while any(_cut_between(network, before, after) for before, after in pairwise(cuts)):
+    while any(
+        _cut_between(network, before, after, outputs.get(before.layer.name, ())) for before, after in pairwise(cuts)
+    ):
         pass
     if all(cut.units == cut.layer.kernel.shape[-1] for cut in cuts):
         return network, ()
@@ -120,7 +131,7 @@ def _is_plain(layer: keras.layers.Layer) -> bool:
     return type(layer) is keras.layers.Dense
 
 
-def _cut_between(network: keras.Sequential, before: _Cut, after: _Cut) -> bool:
+def _cut_between(network: keras.Sequential, before: _Cut, after: _Cut, grids: Sequence[Steps]) -> bool:
     """Take out what is dead between two layers; returns whether anything was."""
     between = network.layers[before.index + 1 : after.index]
     activations = [layer.activation for layer in (before.layer, *between) if hasattr(layer, "activation")]
@@ -133,8 +144,11 @@ def _cut_between(network: keras.Sequential, before: _Cut, after: _Cut) -> bool:
     unread = ~read.any(axis=(0, 2))
     constant = ~before.kernel.reshape(-1, before.units).any(axis=0)
     value = before.bias.astype(np.float32)
-    for activation in activations:
-        value = np.asarray(activation(keras.backend.constant(value)))
+    for activation, grid in zip_longest(activations, grids):
+        if activation is not None:
+            value = np.asarray(activation(keras.backend.constant(value)))
+        if grid is not None:
+            value = grid(value)
     pads = after.kernel.ndim == 4 and after.layer.padding != "valid"
     dead = unread | (constant & np.isfinite(value) & ((value == 0) | (not pads)))
     if dead.all():

@@ -225,7 +225,7 @@ class Template:
     def _scale(self, place: _Place, values: FloatArray) -> Array:
         """The scale of integers; of floats, whose arithmetic needs none, the largest. Refuses what is not finite."""
         if place.scale is not None:
-            scale = range_scale(values, 8, per_channel=self._recipe.per_channel)
+            scale = range_scale(values, 127, per_channel=self._recipe.per_channel)
         else:
             scale = np.maximum(values.max(), -values.min())
         if not np.isfinite(scale).all():

@@ -1,4 +1,4 @@
-"""Weights on a grid: integers times a scale."""
+"""Values on a grid: integers times a scale."""
 
 from __future__ import annotations
 
@@ -17,6 +17,25 @@ _AS_GOOD_AS_ZERO = np.float32(1e-35)
 
 class GridError(UserError):
     """Weights that do not lie on the grid that they are said to lie on."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The grid of an activation: the integers from low to high, times a scale."""
+
+    scale: float
+    low: int
+    high: int
+
+    @property
+    def refinement(self) -> int:
+        """How many times finer a grid of 8 bits can be that has all of these steps."""
+        return 255 // self.high if self.low == 0 else 127 // self.high
+
+    def __call__(self, values: FloatArray) -> FloatArray:
+        """The nearest of them, float32."""
+        scale = np.float32(self.scale)
+        return np.asarray(np.clip(np.rint(values / scale), self.low, self.high) * scale, np.float32)
 
 
 @dataclass(frozen=True)
@@ -86,26 +105,32 @@ def nearest_grid(kernel: FloatArray, bits: int, *, per_channel: bool) -> Grid:
     With 8 bits the largest weight is the last step. With fewer, where most steps would go to a few large weights, the
     scale is the one of least squared error, of those from that down to a fifth of it.
     """
-    rows = kernel.reshape(-1, kernel.shape[-1])
     steps = 2 ** (bits - 1) - 1
-    best = widest = range_scale(kernel, bits, per_channel=per_channel)
-    if bits < 8:
+    scale = best_scale(kernel.reshape(-1, kernel.shape[-1]), -steps, steps, per_channel=per_channel)
+    integers = np.clip(np.rint(kernel / scale), -steps, steps).astype(np.int8)
+    return Grid(integers, scale, bits)
+
+
+def best_scale(rows: FloatArray, low: int, high: int, *, per_channel: bool) -> FloatArray:
+    """The scale at which integers from low to high come closest to values, () or (columns,) float32.
+
+    Where there are 127 steps or more, the largest value is the last, so that none is cut off.
+    """
+    best = widest = range_scale(rows, high, per_channel=per_channel)
+    if high < 127:
         error = np.full(widest.shape, np.inf)
         for fraction in np.linspace(1.0, 0.2, 81, dtype=np.float32):
             scale = widest * fraction
-            squared = (np.clip(np.rint(rows / scale), -steps, steps) * scale - rows) ** 2
+            squared = (np.clip(np.rint(rows / scale), low, high) * scale - rows) ** 2
             squared = squared.sum(axis=0) if per_channel else squared.sum()
             best = np.where(squared < error, scale, best)
             error = np.minimum(squared, error)
-    best = np.asarray(best, np.float32)
-    integers = np.clip(np.rint(kernel / best), -steps, steps).astype(np.int8)
-    return Grid(integers, best, bits)
+    return np.asarray(best, np.float32)
 
 
-def range_scale(kernel: FloatArray, bits: int, *, per_channel: bool) -> FloatArray:
-    """The scale at which the largest weight is the last step, () or (outputs,) float32; NaN or infinite if that is."""
-    rows = kernel.reshape(-1, kernel.shape[-1])
+def range_scale(rows: FloatArray, high: int, *, per_channel: bool) -> FloatArray:
+    """The scale at which the largest value is step `high`, () or (columns,) float32; NaN or infinite if that is."""
     axis = 0 if per_channel else None
     largest = np.maximum(rows.max(axis=axis), -rows.min(axis=axis))
     # A layer of nothing but zeros needs some scale, and kernels refuse one that is below float32's normal numbers.
-    return np.where(largest < _AS_GOOD_AS_ZERO, np.float32(1), largest) / np.float32(2 ** (bits - 1) - 1)
+    return np.where(largest < _AS_GOOD_AS_ZERO, np.float32(1), largest) / np.float32(high)

@@ -44,6 +44,14 @@ def from_plain(kind: type[T], plain: Any, where: str) -> T:
     return kind(**values)
 
 
+def _is_tagged(kind: Any, plain: Any) -> bool:
+    """Whether `plain` has, in each field that a dataclass has one value for, that value: which of several it is."""
+    if not (dataclasses.is_dataclass(kind) and isinstance(plain, dict)):
+        return False
+    literals = {n: typing.get_args(h) for n, h in typing.get_type_hints(kind).items() if len(typing.get_args(h)) == 1}
+    return bool(literals) and all(plain.get(name) in values for name, values in literals.items())
+
+
 def _value_from_plain(hint: Any, plain: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
@@ -51,7 +59,8 @@ def _value_from_plain(hint: Any, plain: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if plain is None and type(None) in arguments:
             return None
-        return _value_from_plain(next(a for a in arguments if a is not type(None)), plain, where)
+        kinds = [a for a in arguments if a is not type(None)]
+        return _value_from_plain(next((kind for kind in kinds if _is_tagged(kind, plain)), kinds[0]), plain, where)
     if origin is tuple and isinstance(plain, (list, tuple)):
         hints = [arguments[0]] * len(plain) if arguments[-1] is Ellipsis else list(arguments)
         if len(hints) != len(plain):

@@ -153,11 +153,12 @@ def chosen_recipes(command: ConvertCommand) -> list[Recipe]:
 
     if command.recipe == ALL:
         return [_adapted(recipe, command) for recipe in recipes.RECIPES.values()]
-    if command.recipe not in recipes.RECIPES:
-        raise UnknownNameError("recipe", command.recipe, (ALL, *recipes.RECIPES))
-    recipe = recipes.RECIPES[command.recipe]
+    known = recipes.RECIPES | recipes.TRAINED_RECIPES
+    if command.recipe not in known:
+        raise UnknownNameError("recipe", command.recipe, (ALL, *known))
+    recipe = known[command.recipe]
     for option in _options(command):
-        able = [name for name, other in recipes.RECIPES.items() if _has(other, option)]
+        able = [name for name, other in known.items() if _has(other, option)]
         if recipe.name not in able:
             name = "weight_scales" if option == "per_channel" else option
             raise UsageError(

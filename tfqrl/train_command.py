@@ -32,12 +32,19 @@ Train a policy into a run folder, from which it can be resumed and converted.
 examples:
   tfqrl train ppo --env HalfCheetah-v5 --steps 1000000 --seed 0 --out runs/cheetah
   tfqrl train ppo --out runs/cheetah --resume
-  tfqrl train sac --env Hopper-v5 --no-zoo --learning-rate 1e-3
+  tfqrl train sac --env Hopper-v5 --no-zoo --policy-learning-rate 1e-3
+  tfqrl train td3 --env Hopper-v5 --compress qat --weight-bits 4 --activation-bits 4 --init-from runs/hopper
+
+--compress METHOD compresses the policy while it is trained, and adds the method's own options:
+  qat        computes on integer grids, from a part of the training on (--weight-bits, --activation-bits, --delay ...)
+  prune      sets the smallest weights to zero (--sparsity, --neurons, --pattern ...)
+  prune-qat  both
 
 `tfqrl train ALGORITHM --help` has the options of each; with --env ENV it shows the defaults for that environment, which
 are those of `tfqrl zoo` where that names it."""
 
 Config = TypeVar("Config")
+Compression = TypeVar("Compression")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +70,17 @@ class TrainCommand(Generic[Config]):
     no_zoo: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressingTrainCommand(TrainCommand[Config], Generic[Config, Compression]):
+    """The same with the options of what --compress names.
+
+    Attributes:
+      compression: how the policy is compressed while it is trained.
+    """
+
+    compression: Compression
+
+
 def main(words: list[str]) -> int:
     """Run the command; returns the exit code."""
     if words and words[0] in ("-h", "--help"):
@@ -77,6 +95,8 @@ def main(words: list[str]) -> int:
     name, words = words[0], words[1:]
     agents.check_trainable(name)
     algorithm = agents.get(name)
+    if "--resume" in words and value_of(words, "--compress") is not None:
+        raise UsageError("--resume goes on with what the run is compressed by: leave --compress out.")
     if "--resume" in words and not {"-h", "--help"} & set(words):
         saved = _saved_run(words, name)
         kept = agents.config_of(saved)
@@ -104,8 +124,33 @@ def main(words: list[str]) -> int:
 def _parse(name: str, config: type[Any], words: list[str], default: TrainCommand[Any] | None) -> Any:
     text = inspect.cleandoc(TrainCommand.__doc__ or "").split("\nAttributes:")[0]
     text = text.format(algorithm=name, env=next(iter(zoo.environments(name))))
-    command_type: Any = TrainCommand[config]  # type: ignore[valid-type]
-    return parse(command_type, f"tfqrl train {name}", words, default, config, description=text)
+    program = f"tfqrl train {name}"
+    method, words = _without(words, "--compress")
+    if method is None:
+        command_type: Any = TrainCommand[config]  # type: ignore[valid-type]
+        return parse(command_type, program, words, default, config, description=text)
+    from tfqrl.compress import COMPRESSORS
+
+    if method not in COMPRESSORS:
+        raise UnknownNameError("--compress", method, COMPRESSORS)
+    compressor = COMPRESSORS[method]
+    command_type = CompressingTrainCommand[config, compressor]  # type: ignore[valid-type]
+    if default is not None:
+        default = CompressingTrainCommand(default.config, default.out, default.resume, compression=compressor())
+    command = parse(command_type, program, words, default, config, compressor, description=text)
+    return dataclasses.replace(command, config=dataclasses.replace(command.config, compress=command.compression))
+
+
+def _without(words: list[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of an option, and the words without it."""
+    value = value_of(words, option)
+    if value is None:
+        return None, words
+    kept = [word for word in words if not word.startswith(f"{option}=")]
+    while option in kept:
+        place = kept.index(option)
+        del kept[place : place + 2]
+    return value, kept
 
 
 def _parse_with_zoo(name: str, config: type[Any], words: list[str]) -> Any:

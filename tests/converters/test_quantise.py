@@ -54,7 +54,8 @@ def test_the_kernels_compute_what_the_integers_say(name: str, per_channel: bool,
     flatbuffer = quantised(network, recipe)
     for plain_kernels in (False, True):
         error = np.abs(actions_of(flatbuffer, network, plain_kernels=plain_kernels) - expected).mean()
-        allowed = 5e-4 if recipe.activations == "int16" else 0.02
+        # Where sums are of 2-bit weights, they are small, and kernels that scale them down in two steps round twice.
+        allowed = {"int16x8": 5e-4, "int8x2": 0.1}.get(name, 0.02)
         assert error < allowed * np.abs(expected).mean()
 
 

@@ -9,10 +9,11 @@ from edge.errors import UnknownNameError, UsageError
 def test_recipes_are_found_by_their_own_names() -> None:
     assert {name: recipe.get(name).name for name in recipe.RECIPES} == {name: name for name in recipe.RECIPES}
     assert [name for name in recipe.RECIPES if recipe.get(name).calibrated] == ["int8", "int8-full", "int16x8"]
+    assert {name: recipe.get(name).name for name in recipe.TRAINED_RECIPES} == {"int8x4": "int8x4", "int8x2": "int8x2"}
 
 
 def test_what_cannot_be_combined_is_refused() -> None:
-    for changes in ({"weight_bits": 4}, {"activations": "float32"}, {"weight_bits": 3}):
+    for changes in ({"weight_bits": 16}, {"activations": "float32"}, {"weight_bits": 3}):
         with pytest.raises(UsageError, match=r"cannot be combined; these can: 32 and float32, 16 and float32, 8 and"):
             dataclasses.replace(recipe.RECIPES["int8"], **changes)
     with pytest.raises(UsageError, match="Calibrate on at least 100 observations, not 99"):

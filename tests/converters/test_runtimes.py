@@ -10,7 +10,7 @@ import pytest
 from nets import conv_network, dense_network, observations_for, spec_of
 
 from converters import RECIPES, convert
-from converters.recipe import LITERT, TFLITE_RUNTIME
+from converters.recipe import LITERT, TFLITE_RUNTIME, TRAINED_RECIPES
 from edge import artifact
 from tfqrl.runs import Run
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 CASES = [
     (recipe if per_channel is None else dataclasses.replace(recipe, per_channel=per_channel))
-    for recipe in RECIPES.values()
+    for recipe in (RECIPES | TRAINED_RECIPES).values()
     for per_channel in ((None,) if recipe.weight_bits > 8 else (True, False))
 ]
 

@@ -50,7 +50,7 @@ def test_defaults_come_from_the_zoo_which_says_so(
     for key, value in config.items():
         assert value == {**vars(default), **tuned, **given}[key], key
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(NOTICE)]
-    assert line.endswith("gae-lambda 0.8, learning-rate 0.001; --no-zoo goes without.")
+    assert line.endswith("learning-rate 0.001, no-normalize-observation, no-normalize-reward; --no-zoo goes without.")
     assert "batch-size 256" in line
     assert "steps 256" not in line.replace("rollout-steps", "")
     assert "epochs" not in line  # which the command line gave

@@ -52,7 +52,7 @@ def test_the_command_shows_all_one_algorithm_or_one_environment(capsys: pytest.C
     assert cli.main(["zoo"]) == 0
     everything = capsys.readouterr().out
     assert all(len(line) <= 120 for line in everything.splitlines())
-    assert "ppo        HalfCheetah-v5             num-envs 64, rollout-steps 64, batch-size 512\n" in everything
+    assert "ppo        HalfCheetah-v5             num-envs 64, rollout-steps 32, initial-log-std -0.5\n" in everything
     assert cli.main(["zoo", "ppo"]) == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:] if line.startswith("ppo")] == list(
         zoo.environments("ppo")

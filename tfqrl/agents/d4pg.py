@@ -83,7 +83,7 @@ class D4PG:
         self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
         self.critic, self.target_critic = (critic(config, spec, outputs=config.atoms) for _ in range(2))
         self.support = categorical_support(config.v_min, config.v_max, config.atoms)
-        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.variables)
+        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.trainable_variables)
         self.critic_optimizer = adam(config.critic_learning_rate, self.critic.variables)
         self.variables = {
             "policy": self.policy.variables,
@@ -127,11 +127,11 @@ class D4PG:
 
         # Policy: eq. 5, the gradient of the expected return.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.policy.variables)
+            tape.watch(self.policy.trainable_variables)
             logits = self.critic(tf.concat([o_tm1, self.policy(o_tm1)], axis=-1))
             q = categorical_mean(logits, self.support)
             policy_loss = deterministic_policy_gradient(q)
-        descend(self.policy_optimizer, tape, policy_loss, self.policy.variables)
+        descend(self.policy_optimizer, tape, policy_loss, self.policy.trainable_variables)
 
         update_target(self.target_policy.variables, self.policy.variables, self.config.tau)
         update_target(self.target_critic.variables, self.critic.variables, self.config.tau)

@@ -63,7 +63,7 @@ class DDPG:
         self.config = config
         self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
         self.critic, self.target_critic = (critic(config, spec) for _ in range(2))
-        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.variables)
+        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.trainable_variables)
         self.critic_optimizer = adam(config.critic_learning_rate, self.critic.variables)
         self.variables = {
             "policy": self.policy.variables,
@@ -106,9 +106,9 @@ class DDPG:
 
         # Policy: eq. 6.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.policy.variables)
+            tape.watch(self.policy.trainable_variables)
             policy_loss = deterministic_policy_gradient(q_value(self.critic, o_tm1, self.policy(o_tm1)))
-        descend(self.policy_optimizer, tape, policy_loss, self.policy.variables)
+        descend(self.policy_optimizer, tape, policy_loss, self.policy.trainable_variables)
 
         update_target(self.target_policy.variables, self.policy.variables, self.config.tau)
         update_target(self.target_critic.variables, self.critic.variables, self.config.tau)

@@ -19,7 +19,7 @@ import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from tfqrl.losses import double_q_learning, huber, q_learning
-from tfqrl.networks import acting_network, as_input, deployable, observer, update_target
+from tfqrl.networks import acting_network, as_input, deployable, q_network, update_target
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
@@ -88,7 +88,7 @@ class DQN:
         self.config = config
         self.actions = spec.action.n
         # Called the policy because it is what acts: the choice with the largest value.
-        self.policy, self.target = (q_network(config, spec) for _ in range(2))
+        self.policy, self.target = (q_network(config, spec, dueling=config.dueling) for _ in range(2))
         self.optimizer = adam(config.learning_rate, self.policy.trainable_variables)
         self.updates = tf.Variable(0)
         self.variables = {
@@ -161,13 +161,6 @@ class DQN:
     @staticmethod
     def deployed(config: DQNConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
         """The network whose largest output is the choice."""
-        network = q_network(config, spec)
+        network = q_network(config, spec, dueling=config.dueling)
         network.set_weights(weights)
         return deployable(network)
-
-
-def q_network(config: DQNConfig, spec: PolicySpec) -> keras.Sequential:
-    """From normalised observations to the value of each choice."""
-    return observer(
-        config, spec, spec.action.n, output_gain=1.0, dueling=config.dueling, seed=config.seed, name="policy"
-    )

@@ -77,7 +77,7 @@ class SAC:
 
         self.critic_variables = [v for critic in self.critics for v in critic.variables]
         self.target_variables = [v for target in self.targets for v in target.variables]
-        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.variables)
+        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.trainable_variables)
         self.critic_optimizer = adam(config.critic_learning_rate, self.critic_variables)
         self.temperature_optimizer = adam(config.temperature_learning_rate, [self.log_temperature])
         self.variables = {
@@ -127,11 +127,11 @@ class SAC:
 
         # Policy: eq. 7, by the reparametrisation of eq. 8 and 9.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.policy.variables)
+            tape.watch(self.policy.trainable_variables)
             action, log_prob = self.distribution.sample_with_log_prob(self.policy(o_tm1), noise[1])
             q = clipped_double_q(*(q_value(critic, o_tm1, action) for critic in self.critics))
             policy_loss = soft_policy_loss(log_prob, q, temperature)
-        descend(self.policy_optimizer, tape, policy_loss, self.policy.variables)
+        descend(self.policy_optimizer, tape, policy_loss, self.policy.trainable_variables)
 
         # Temperature: eq. 18.
         with tf.GradientTape() as tape:
@@ -144,8 +144,7 @@ class SAC:
     @staticmethod
     def deployed(config: SACConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
         """The network that acts without exploring: tanh of the means, which are the first half of the outputs."""
-        actions = spec.action.shape[0]
-        network = actor(config, spec, actions)
-        *hidden, kernel, bias = weights
-        network.set_weights([*hidden, kernel[:, :actions], bias[:actions]])
+        network = actor(config, spec, spec.action.shape[0])
+        for variable, values in zip(network.variables, weights):
+            variable.assign(values[tuple(slice(size) for size in variable.shape)])
         return network

@@ -74,7 +74,7 @@ class TD3:
 
         self.critic_variables = [v for critic in self.critics for v in critic.variables]
         self.target_critic_variables = [v for critic in self.target_critics for v in critic.variables]
-        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.variables)
+        self.policy_optimizer = adam(config.policy_learning_rate, self.policy.trainable_variables)
         self.critic_optimizer = adam(config.critic_learning_rate, self.critic_variables)
         self.variables = {
             "policy": self.policy.variables,
@@ -124,9 +124,9 @@ class TD3:
         # Policy and targets, now and then.
         def delayed() -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(self.policy.variables)
+                tape.watch(self.policy.trainable_variables)
                 loss = deterministic_policy_gradient(q_value(self.critics[0], o_tm1, self.policy(o_tm1)))
-            descend(self.policy_optimizer, tape, loss, self.policy.variables)
+            descend(self.policy_optimizer, tape, loss, self.policy.trainable_variables)
             update_target(self.target_policy.variables, self.policy.variables, config.tau)
             update_target(self.target_critic_variables, self.critic_variables, config.tau)
             # The mean over all updates is reported.

@@ -4,12 +4,13 @@ from tfqrl.networks.actor_critic import actor, critic, q_value
 from tfqrl.networks.cnn import nature_cnn
 from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
 from tfqrl.networks.dueling import DuelingOutput, deployable
-from tfqrl.networks.host import HostNetwork, InterpreterNetwork, acting_network
+from tfqrl.networks.host import Acting, HostNetwork, InterpreterNetwork, acting_network
 from tfqrl.networks.mlp import mlp
-from tfqrl.networks.observers import as_input, observer, policy_network, value_network
+from tfqrl.networks.observers import as_input, policy_network, q_network, value_network
 from tfqrl.networks.target import update_target
 
 __all__ = [
+    "Acting",
     "Categorical",
     "DiagonalGaussian",
     "DuelingOutput",
@@ -24,8 +25,8 @@ __all__ = [
     "distribution_of",
     "mlp",
     "nature_cnn",
-    "observer",
     "policy_network",
+    "q_network",
     "q_value",
     "update_target",
     "value_network",

@@ -11,8 +11,14 @@ from tfqrl.training.config import OffPolicyConfig
 
 
 def actor(config: OffPolicyConfig, spec: PolicySpec, outputs: int, output_activation: str = "tanh") -> keras.Sequential:
-    """From normalised observations to `outputs`: (batch, inputs) -> (batch, outputs)."""
-    return _mlp(config, spec.observation.shape[0], outputs, 0, "policy", output_activation)
+    """From normalised observations to `outputs`: (batch, inputs) -> (batch, outputs).
+
+    Linear outputs are those that a tanh follows once the policy is deployed.
+    """
+    network = _mlp(config, spec.observation.shape[0], outputs, 0, "policy", output_activation)
+    if config.compress is None:
+        return network
+    return config.compress.wrap(network, "tanh" if output_activation == "tanh" else "before tanh")
 
 
 def critic(config: OffPolicyConfig, spec: PolicySpec, number: int = 0, outputs: int = 1) -> keras.Sequential:

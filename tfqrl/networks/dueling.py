@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from converters.emulation import is_emulated, plain
+
 
 class DuelingOutput(keras.layers.Dense):
     """The last layer of a dueling network: Q = V + A - mean A (Wang et al. 2016, arXiv 1511.06581, eq. 9).
@@ -50,14 +52,8 @@ def _centred(advantage: tf.Tensor) -> tf.Tensor:
 
 
 def deployable(network: keras.Sequential) -> keras.Sequential:
-    """A copy of `network`, dueling or not, of Keras' own layers in float32: the same shapes, weights and outputs."""
+    """A copy of `network`, dueling, pruned or neither, of Keras' own layers in float32: the same outputs.
 
-    def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
-        kind = keras.layers.Dense if isinstance(layer, DuelingOutput) else type(layer)
-        return kind.from_config({**layer.get_config(), "dtype": "float32"})
-
-    copy = keras.models.clone_model(network, clone_function=plain)
-    for to, layer in zip(copy.layers, network.layers):
-        dueling = isinstance(layer, DuelingOutput)
-        to.set_weights([layer.kernel, layer.bias] if dueling else layer.get_weights())
-    return copy
+    One that is trained on grids is given back as it is: the converter takes the grids from it.
+    """
+    return network if is_emulated(network) else plain(network)

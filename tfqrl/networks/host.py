@@ -10,10 +10,11 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
+from converters.emulation import computed, is_emulated, plain
 from converters.template import Template
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.interpreter import runtime_module, tensor_memory
-from tfqrl.networks.dueling import DuelingOutput, deployable
+from tfqrl.networks.observers import as_input
 from tfqrl.options import silent_stderr
 
 Array = npt.NDArray[Any]
@@ -27,7 +28,7 @@ _ACTIVATIONS = {
 
 
 class HostNetwork:
-    """A stack of dense layers, evaluated by numpy.
+    """A stack of dense layers, evaluated by numpy; on their grids, where the network computes on those.
 
     For a handful of observations a call of TensorFlow costs far more than the arithmetic, and leaves threads spinning
     on the cores that the environments then want (benchmarks/rollout.py).
@@ -38,21 +39,50 @@ class HostNetwork:
 
     def __init__(self, network: keras.Sequential) -> None:
         """Evaluate `network`, with the weights that it has at the last `refresh`."""
-        assert all(isinstance(layer, keras.layers.Dense) for layer in network.layers), "dense layers only"
+        assert len(network.input_shape) == 2, "dense layers only"
         self._network = network
-        self._activations = [_ACTIVATIONS[layer.activation.__name__] for layer in network.layers]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over the network's weights."""
+        self._layers = [
+            (item.kernel, item.bias, _ACTIVATIONS[item.layer.activation.__name__], item.steps)
+            for item in computed(self._network)
+        ]
+        self.weights = [array for layer in self._layers for array in layer[:2] if array is not None]
+
+    def __call__(self, inputs: FloatArray) -> FloatArray:
+        """Outputs for (batch, inputs) float32."""
+        x = inputs
+        for kernel, bias, activation, steps in self._layers:
+            if kernel is not None:
+                x = x @ kernel + bias
+            x = activation(x)
+            if steps is not None:
+                x = steps(x)
+        return x
+
+
+class TensorFlowNetwork:
+    """A network for frames on its grids, which only TensorFlow evaluates between two updates.
+
+    Attributes:
+      weights: what it computes with: kernel and bias of each layer.
+    """
+
+    def __init__(self, network: keras.Sequential) -> None:
+        """Evaluate `network`, with the weights that it has at the time."""
+        self._network = network
+        self._call = tf.function(network, reduce_retracing=True)
         self.refresh()
 
     def refresh(self) -> None:
         """Take over the network's weights."""
         self.weights = _values(self._network)
 
-    def __call__(self, inputs: FloatArray) -> FloatArray:
-        """Outputs for (batch, inputs) float32."""
-        x = inputs
-        for (kernel, bias), activation in zip(zip(self.weights[::2], self.weights[1::2]), self._activations):
-            x = activation(x @ kernel + bias)
-        return x
+    def __call__(self, inputs: Array) -> FloatArray:
+        """Outputs, (batch, outputs) float32, for (batch, *shape) frames as the environment gives them."""
+        return self._call(as_input(tf.constant(inputs))).numpy()
 
 
 class InterpreterNetwork:
@@ -75,7 +105,7 @@ class InterpreterNetwork:
         unbounded = (None,) * outputs
         spec = PolicySpec(observation, ActionSpec((outputs,), unbounded, unbounded), None, None)
         self._network = network
-        self._template = Template(deployable(network), spec)
+        self._template = Template(plain(network), spec)
         self.refresh()
         with silent_stderr():  # the first interpreter in a process says which kernels it has
             self._build(1)
@@ -107,19 +137,17 @@ class InterpreterNetwork:
         self._interpreter, self._batch = interpreter, batch
 
 
-def acting_network(network: keras.Sequential, spec: PolicySpec) -> HostNetwork | InterpreterNetwork:
+Acting = HostNetwork | InterpreterNetwork | TensorFlowNetwork
+
+
+def acting_network(network: keras.Sequential, spec: PolicySpec) -> Acting:
     """What evaluates `network` fastest between two updates, for what an environment of `spec` observes."""
+    if spec.observation.frames and is_emulated(network):
+        return TensorFlowNetwork(network)
     if spec.observation.frames:
         return InterpreterNetwork(network, spec.observation)
     return HostNetwork(network)
 
 
 def _values(network: keras.Sequential) -> list[FloatArray]:
-    """The weights of a network, in a fifth of the time that `get_weights` takes: short rollouts read them often."""
-    values = []
-    for layer in network.layers:
-        if isinstance(layer, DuelingOutput):
-            values += [layer.kernel.numpy(), layer.bias.numpy()]
-        else:
-            values += [tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=tf.float32).numpy() for v in layer.variables]
-    return values
+    return [array for item in computed(network) for array in (item.kernel, item.bias) if array is not None]

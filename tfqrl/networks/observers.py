@@ -12,7 +12,7 @@ from tfqrl.networks.mlp import mlp
 from tfqrl.training.config import TrainingConfig
 
 
-def observer(
+def _observer(
     config: TrainingConfig,
     spec: PolicySpec,
     outputs: int,
@@ -55,12 +55,21 @@ def observer(
 def policy_network(config: TrainingConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to mean actions or logits, nearly the same for all observations at first."""
     outputs = spec.action.n if spec.action.n is not None else spec.action.shape[0]
-    return observer(config, spec, outputs, output_gain=0.01, seed=config.seed, name="policy")
+    network = _observer(config, spec, outputs, output_gain=0.01, seed=config.seed, name="policy")
+    if config.compress is None:
+        return network
+    return config.compress.wrap(network, "choices" if spec.action.discrete else "clipped")
+
+
+def q_network(config: TrainingConfig, spec: PolicySpec, *, dueling: bool) -> keras.Sequential:
+    """From normalised observations to the value of each choice: (batch, ...) -> (batch, choices)."""
+    network = _observer(config, spec, spec.action.n, output_gain=1.0, dueling=dueling, seed=config.seed, name="policy")
+    return network if config.compress is None else config.compress.wrap(network, "choices")
 
 
 def value_network(config: TrainingConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to the value of the state: (batch, ...) -> (batch, 1)."""
-    return observer(config, spec, 1, output_gain=1.0, seed=config.seed + 1000, name="value")
+    return _observer(config, spec, 1, output_gain=1.0, seed=config.seed + 1000, name="value")
 
 
 def as_input(observation: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ import tyro
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
+from tfqrl.compress import QAT, Pruning, SparseQAT
 from tfqrl.options import optional
 from tfqrl.replay import UniformReplay
 
@@ -40,6 +41,8 @@ class TrainingConfig:
       evaluation_episodes: how many.
       checkpoint_period_s: how often to save what a kill would lose, in seconds.
       target_return: stop early when the mean return of the last 100 episodes reaches this.
+      init_from: run of the same algorithm and networks whose policy, critics and normaliser this one begins with.
+      compress: what compresses the policy while it is trained.
     """
 
     env: Annotated[str, tyro.conf.arg(metavar="ENV")]
@@ -59,6 +62,9 @@ class TrainingConfig:
     evaluation_episodes: int = 10
     checkpoint_period_s: float = 15.0
     target_return: Annotated[float | None, optional("RETURN")] = None
+    init_from: Annotated[str | None, optional("RUN")] = None
+    # Chosen by `tfqrl train --compress`, whose options are the compressor's own.
+    compress: Annotated[QAT | Pruning | SparseQAT | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -72,6 +78,8 @@ class TrainingConfig:
         one_of(self, "vec", ("threads", "envpool"))
         one_of(self, "activation", ("tanh", "relu"))
         one_of(self, "precision", ("float32", "bfloat16"))
+        if self.compress is not None and self.precision != "float32":
+            raise UsageError(f"--compress needs --precision float32; it was given {self.precision}.")
         if not self.hidden or min(self.hidden) < 1:
             raise UsageError(f"--hidden takes one or more widths above 0; it was given {list(self.hidden)}.")
 

@@ -42,7 +42,7 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
         call_steps = config.update_every * config.updates_per_call
         while session.unfinished:
             for _ in range(call_steps // config.num_envs):
-                if session.steps < config.learning_starts:
+                if session.steps < config.learning_starts and config.init_from is None:
                     action = random_actions(env.spec, config.num_envs, rng)
                 else:
                     action = agent.explore(session.normalize(observation), session.steps, rng)
@@ -53,18 +53,18 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
                 replay.extend(windows.add(observation, action, step))
                 observation = step.observation.copy()
                 session.steps += config.num_envs
-            metrics = {}
+            metrics, learnt_from = {}, None
             # A resumed run without its replay buffer fills that with the trained policy's steps first.
             if len(replay) >= config.learning_starts:
                 batch = replay.sample(config.updates_per_call, config.batch_size, rng)
                 batch.observation = session.normalize(batch.observation)
                 batch.next_observation = session.normalize(batch.next_observation)
-                metrics = agent.update(batch)
+                metrics, learnt_from = agent.update(batch), batch.observation[-1]
                 errors = metrics.pop("td_error", None)
                 # Errors that are not finite end the training in `updated`.
                 if batch.index is not None and np.isfinite(errors).all():
                     replay.update_priorities(batch.index, errors.numpy())
-            session.updated(metrics, state)
+            session.updated(metrics, learnt_from, state)
         session.finish(state())
 
 

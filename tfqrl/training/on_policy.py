@@ -84,9 +84,10 @@ def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
             if config.anneal_learning_rate:
                 fraction_left = max(0.0, 1.0 - (session.steps - steps * envs) / config.steps)
             learning_rate = config.learning_rate * fraction_left
+            normalized = session.normalize(rollout.observation)
             metrics = agent.update(
                 Rollout(
-                    observation=session.normalize(rollout.observation),
+                    observation=normalized,
                     action=rollout.action,
                     next_observation=session.normalize(rollout.next_observation),
                     reward=reward,
@@ -97,7 +98,8 @@ def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
                 rng,
             )
             session.observed(rollout.observation)
-            session.updated(metrics | {"learning_rate": learning_rate}, state)
+            learnt_from = normalized.reshape(-1, *observations.shape)
+            session.updated(metrics | {"learning_rate": learning_rate}, learnt_from, state)
         session.finish(state())
 
 

@@ -16,12 +16,15 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
+from converters.emulation import set_own_weights
 from converters.export import DeployedPolicy
 from edge.artifact import PolicySpec
-from edge.errors import UserError
+from edge.errors import UsageError, UserError
+from edge.records import from_plain
 from tfqrl import evaluate
+from tfqrl.compress import compressed_networks
 from tfqrl.envs import make_vector, spec_of
-from tfqrl.networks import HostNetwork, InterpreterNetwork
+from tfqrl.networks import Acting, as_input
 from tfqrl.normalization import RunningMoments
 from tfqrl.options import MONITORING_SEED
 from tfqrl.progress import TrainingProgress
@@ -44,6 +47,7 @@ class Agent(Protocol):
     Attributes:
       variables: everything that a checkpoint has to hold, by name; the policy's network is called "policy".
       acting: what evaluates the policy's network on the host.
+      policy: that network.
     """
 
     variables: Mapping[str, Sequence[tf.Variable]]
@@ -57,7 +61,8 @@ class Agent(Protocol):
         """
         ...
 
-    acting: HostNetwork | InterpreterNetwork
+    acting: Acting
+    policy: keras.Sequential
 
     @staticmethod
     def deployed(config: Any, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
@@ -112,6 +117,8 @@ class Session:
                         f"something else than its config.json says ({error!r}). Begin a new run with another --out."
                     ) from error
             else:
+                if config.init_from is not None:
+                    self._begin_with(Run.open(config.init_from))
                 self.observation = self.env.reset()
         except BaseException:
             self.env.close()
@@ -149,18 +156,20 @@ class Session:
         if self._normalizes:
             self._moments.update(observations.reshape(-1, *self.env.spec.observation.shape))
 
-    def updated(self, metrics: Mapping[str, Any], state: Callable[[], State]) -> None:
-        """To be called after each update of the agent: acts on its new weights, reports, evaluates, saves.
+    def updated(self, metrics: Mapping[str, Any], observation: Array | None, state: Callable[[], State]) -> None:
+        """To be called after each update of the agent: compresses, acts on its new weights, reports, evaluates, saves.
 
         Args:
           metrics: what the update reported, scalars by name.
+          observation: what the policy was updated on, (n, *shape), normalised; None if there was no update.
           state: what a checkpoint has to hold beside the session's own.
 
         Raises:
           UserError: the training has diverged.
         """
         record = {name: float(value) for name, value in metrics.items()}
-        if metrics:
+        if observation is not None:
+            record |= self._compress(observation)
             self.agent.refresh()
         self._check_finite(record)
         del self.env.episodes[:-100]
@@ -213,6 +222,14 @@ class Session:
             "evaluation_return_std": float(played.returns.std(ddof=1)) if episodes > 1 else 0.0,
         }
 
+    def _compress(self, observation: Array) -> dict[str, float]:
+        compressor = self.config.compress
+        if compressor is None:
+            return {}
+        for network in compressed_networks(self.agent).values():
+            compressor.advance(network, as_input(tf.constant(observation)), self.steps / self.config.steps)
+        return compressor.metrics(self.agent.policy)
+
     def _check_finite(self, record: Mapping[str, float]) -> None:
         bad = [name for name, value in record.items() if not math.isfinite(value)]
         # Metrics are computed before the optimiser's last step, which may be what breaks the policy that acts next.
@@ -244,18 +261,47 @@ class Session:
         self._checkpointed_s, self._checkpoint_steps = time.perf_counter(), self.steps
         self._checkpoint_took_s = self._checkpointed_s - began_s
 
+    def _begin_with(self, source: Run) -> None:
+        """Take over the networks and the normaliser of another run, but not its optimisers."""
+        if source.algorithm != self._run.algorithm:
+            raise UsageError(
+                f"{source.path} is a run of {source.algorithm}; --init-from takes one of {self._run.algorithm}."
+            )
+        config = from_plain(type(self.config), source.config, f"{source.path}/config.json")
+        if normalizes(config, self.env.spec) != self._normalizes:
+            option = "--normalize-observation" if config.normalize_observation else "--no-normalize-observation"
+            raise UsageError(f"{source.path} was trained with {option}: what begins with it needs that too.")
+        state, agent = source.load_checkpoint(), self._agent_type(config, self.env.spec)
+        try:
+            _assign(agent, state)
+            for name, variables in self.agent.variables.items():
+                theirs = agent.variables[name]
+                if "optimizer" not in name and [v.shape for v in variables] == [v.shape for v in theirs]:
+                    for variable, value in zip(variables, theirs):
+                        variable.assign(value)
+            for name, network in compressed_networks(self.agent).items():
+                set_own_weights(network, getattr(agent, name))
+        except (KeyError, ValueError) as error:
+            raise RunError(f"{source.path} has other networks than this run: {error}") from error
+        self._moments.restore(nested(state, "moments"))
+        self.agent.refresh()
+
     def _restore(self) -> None:
         state = self.saved
         self.steps = int(state["steps"])
         self.rng.bit_generator.state = json.loads(str(state["rng"]))
         self._moments.restore(nested(state, "moments"))
-        for name, variables in self.agent.variables.items():
-            for i, variable in enumerate(variables):
-                variable.assign(state[f"{name}/{i}"])
+        _assign(self.agent, state)
         self.agent.refresh()
         episodes = nested(state, "env")
         self.observation = self.env.restore(episodes)
         self.episodes_go_on = np.array_equal(self.observation, episodes.get("observation", ()))
+
+
+def _assign(agent: Agent, state: State) -> None:
+    for name, variables in agent.variables.items():
+        for i, variable in enumerate(variables):
+            variable.assign(state[f"{name}/{i}"])
 
 
 def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Sequential, PolicySpec]:

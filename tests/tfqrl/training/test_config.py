@@ -19,8 +19,8 @@ def numeric_fields(config: type[Any]) -> list[str]:
     return [name for name in names if name in optional or type(getattr(config(env=""), name)) in (int, float)]
 
 
-# What may lie below 0: returns and log-densities.
-SIGNED = {"target_return", "target_entropy", "v_min", "v_max"}
+# What may lie below 0: returns, and logarithms.
+SIGNED = {"target_return", "target_entropy", "v_min", "v_max", "initial_log_std"}
 # What may be 0: off, none, or at once.
 MAY_BE_0 = {
     "seed",

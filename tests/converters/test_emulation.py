@@ -1,0 +1,202 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from nets import filled, spec_of
+
+from converters import RECIPES, convert
+from converters.emulation import (
+    Output,
+    Widths,
+    calibrate,
+    computed,
+    emulated,
+    is_emulated,
+    is_on_grid,
+    own_variables,
+    plain,
+    strip,
+)
+from converters.export import DeployedPolicy
+from converters.tflite import layers, output_step
+from edge.artifact import ObservationSpec, PolicySpec
+from edge.errors import UsageError
+
+Dense, Conv2D, Flatten = keras.layers.Dense, keras.layers.Conv2D, keras.layers.Flatten
+
+
+def mlp(activation: str = "relu", last: str = "tanh", widths: tuple[int, ...] = (32, 24)) -> keras.Sequential:
+    hidden = [Dense(n, activation, name=f"hidden_{i}") for i, n in enumerate(widths)]
+    return filled(keras.Sequential([keras.Input((11,)), *hidden, Dense(3, last, name="output")], name="policy"))
+
+
+def observations(n: int = 400) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(n, 11)).astype(np.float32)
+
+
+def on_grid(network: keras.Sequential, widths: Widths, output: Output = "tanh") -> keras.Sequential:
+    result = emulated(network, widths, output)
+    calibrate(result, observations())
+    return result
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_until_it_is_switched_on_it_computes_in_float(activation: str) -> None:
+    network = mlp(activation)
+    result = emulated(network, Widths(4, 4, 4, 4), "tanh")
+    assert is_emulated(result)
+    assert not is_on_grid(result)
+    np.testing.assert_array_equal(result(observations()), network(observations()))
+    np.testing.assert_array_equal(plain(result)(observations()), network(observations()))
+    assert strip(result)[1] is None
+
+
+def test_a_layer_by_hand() -> None:
+    network = keras.Sequential([keras.Input((2,)), Dense(1, "relu", name="output")])
+    network.set_weights([np.array([[0.9], [-0.34]], np.float32), np.array([0.13], np.float32)])
+    result = emulated(network, Widths(weights=3, activations=2, observation=4, output=3), "tanh")
+    first, last = (layer.quantize_config for layer in result.layers)
+    first.output.set_scale(0.5)  # -7..7
+    last.kernel.set_scale(0.3)  # -3..3
+    last.output.set_scale(0.25)  # 0..7, by the output's three bits
+    first.output.switch.variable.assign(1.0)
+    # Kernel: 0.9 and -0.3. Bias: 0.13 in steps of 0.5 * 0.3, so 0.15.
+    # 1.3 is 1.5, -0.6 is -0.5; 1.35 + 0.15 + 0.15 = 1.65, which is 7 steps (6.6), 1.75.
+    # 9 ends at 3.5, so 3.15 + 0.15 and more ends at 7 steps.
+    # -1.3 is -1.5: below 0.
+    found = result(np.array([[1.3, -0.6], [9.0, 0.0], [-1.3, 0.0]], np.float32))
+    np.testing.assert_allclose(found, [[1.75], [1.75], [0.0]], atol=1e-6)
+
+
+def test_the_gradient_is_that_of_lsq() -> None:
+    network = keras.Sequential([keras.Input((1,)), Dense(1, "linear", use_bias=True, name="output")])
+    network.set_weights([np.array([[1.0]], np.float32), np.array([0.0], np.float32)])
+    result = emulated(network, Widths(weights=8, observation=3), "choices")
+    first, last = (layer.quantize_config for layer in result.layers)
+    first.output.set_scale(0.5)
+    last.kernel.set_scale(1.0)
+    first.output.switch.variable.assign(1.0)
+    for value, inside, of_scale in ((0.7, 1.0, 1 - 1.4), (9.0, 0.0, 3.0), (-0.7, 1.0, -1 + 1.4)):
+        x = tf.Variable([[value]], dtype=tf.float32)
+        with tf.GradientTape() as tape:
+            y = tf.reduce_sum(result(x))
+        by_x, by_log_scale = tape.gradient(y, [x, first.output.log_scale])
+        np.testing.assert_allclose(by_x, [[inside]], atol=1e-6)
+        # Eq. 3 times the scale, whose logarithm is learnt, and times 1 / sqrt(values * steps).
+        np.testing.assert_allclose(by_log_scale, of_scale * 0.5 / np.sqrt(3), rtol=1e-5)
+
+
+BITS = (8, 6, 5, 4, 3, 2)
+
+
+def within_a_step(network: keras.Sequential, spec: PolicySpec, recipe: str, visited: np.ndarray) -> float:
+    """The part of actions that are within a step of the output of what the network gives."""
+    conversion = convert(network, spec, recipe, visited)
+    step = output_step(conversion.artifact.flatbuffer)
+    expected = DeployedPolicy(network, spec).act(visited)
+    policy = conversion.policy()
+    found = np.stack([policy.act(observation) for observation in visited])
+    return float((np.abs(found - expected) <= step * 1.001).mean())
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize(("last", "output"), [("tanh", "tanh"), ("linear", "clipped")])
+def test_what_is_deployed_is_what_was_trained(bits: int, activation: str, last: str, output: Output) -> None:
+    network = on_grid(mlp(activation, last), Widths(bits, bits, bits, bits), output)
+    spec = spec_of((11,), 3, bounded=True)
+    packed = {8: "int8", 4: "int8x4", 2: "int8x2"}[next(n for n in (2, 4, 8) if n >= bits)]
+    assert within_a_step(network, spec, "int8", observations()) > 0.995
+    # LiteRT has no XNNPACK kernels for these, and its own round twice (`converters.quantise`).
+    assert within_a_step(network, spec, packed, observations()) > 0.97
+
+
+def test_weights_are_packed_at_their_width() -> None:
+    for bits, recipe in ((4, "int8x4"), (3, "int8x4"), (2, "int8x2")):
+        network = on_grid(mlp(), Widths(weights=bits))
+        conversion = convert(network, spec_of((11,), 3, bounded=True), recipe, observations())
+        assert {layer.weight_bits for layer in layers(conversion.artifact.flatbuffer)} == {4 if bits > 2 else 2}
+
+
+def test_scales_per_output_are_trained_and_deployed() -> None:
+    network = on_grid(mlp(), Widths(4, 6, per_channel=True))
+    spec = spec_of((11,), 3, bounded=True)
+    recipe = dataclasses.replace(RECIPES["int8"], per_channel=True)
+    assert within_a_step(network, spec, recipe, observations()) > 0.995
+
+
+def test_frames_by_the_bytes_of_an_int8_input() -> None:
+    network = filled(
+        keras.Sequential(
+            [
+                keras.Input((20, 20, 3)),
+                Conv2D(5, 5, 3, activation="relu", name="first"),
+                Flatten(name="flatten"),
+                Dense(9, "relu", name="second"),
+                Dense(3, "linear", name="output"),
+            ]
+        )
+    )
+    frames = np.random.default_rng(0).integers(0, 256, (150, 20, 20, 3), np.uint8)
+    spec = spec_of((20, 20, 3), 3, bounded=True)
+    spec = dataclasses.replace(spec, observation=ObservationSpec((20, 20, 3), (0.0,) * 1200, (255.0,) * 1200, "uint8"))
+    for bits in (8, 4, 2):
+        result = emulated(network, Widths(bits, bits, bits), "clipped")
+        calibrate(result, frames.astype(np.float32) / np.float32(255))
+        assert within_a_step(result, spec, "int8", frames) > 0.99
+
+
+def test_kernels_lie_on_the_grid_that_they_are_said_to_lie_on() -> None:
+    network = on_grid(mlp(), Widths(3, 3))
+    deployed, trained = strip(network)
+    assert trained is not None
+    for name, grid in trained.kernels.items():
+        kernel, _ = deployed.get_layer(name).get_weights()
+        np.testing.assert_array_equal(kernel, grid.integers.astype(np.float32) * grid.scale)
+        assert np.abs(grid.integers).max() <= 3
+        assert grid.bits == 4
+
+
+def test_scales_are_trained_and_copied_with_the_rest() -> None:
+    network = on_grid(mlp(), Widths(4, 4))
+    assert len(network.trainable_variables) == len(own_variables(network.layers)) + 3 + 2 + 1  # kernels, relu, input
+    other = emulated(mlp(), Widths(4, 4), "tanh")
+    other.set_weights(network.get_weights())
+    assert is_on_grid(other)
+    np.testing.assert_array_equal(other(observations()), network(observations()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"weights": 1}, "Bits of weights must lie in 2..8"), ({"activations": 9}, "Bits of activations must lie")],
+)
+def test_widths_out_of_range_are_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        emulated(mlp(), Widths(**changes), "tanh")
+
+
+def test_activations_that_have_no_grid_are_refused() -> None:
+    with pytest.raises(UsageError, match="hidden_0 has the activation sigmoid; relu and tanh"):
+        emulated(mlp("sigmoid"), Widths(), "tanh")
+
+
+def test_every_layer_says_what_it_computes() -> None:
+    network = on_grid(mlp("tanh"), Widths(4, 4))
+    x = observations()
+    for item in computed(network):
+        if item.kernel is not None:
+            x = x @ item.kernel + item.bias
+        x = np.asarray(item.layer.activation(x))
+        x = x if item.steps is None else item.steps(x)
+    expected = network(observations()).numpy()
+    assert (np.abs(x - expected) < 1e-5).mean() > 0.999
+
+
+def test_it_computes_the_same_compiled_by_xla() -> None:
+    for activation, bits in itertools.product(("relu", "tanh"), (8, 3)):
+        network = on_grid(mlp(activation), Widths(bits, bits))
+        compiled = tf.function(network, jit_compile=True)(observations()).numpy()
+        assert (np.abs(compiled - network(observations()).numpy()) < 1e-5).mean() > 0.995

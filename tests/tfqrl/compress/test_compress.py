@@ -1,0 +1,173 @@
+"""What every compressor promises, with every algorithm."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy_envs  # noqa: F401  (registers the toys)
+from training import assert_same_training, trained, trained_in_two
+
+from converters import convert
+from converters.emulation import is_on_grid, strip
+from converters.export import DeployedPolicy
+from converters.tflite import output_step
+from edge.errors import UnknownNameError, UsageError
+from tfqrl import agents, evaluate
+from tfqrl.compress import QAT, Pruning, SparseQAT
+from tfqrl.training.session import Session
+
+MATCH, CHOOSE, BLOB = "toys/Match-v0", "toys/Choose-v0", "toys/Blob-v0"
+OFF: dict[str, Any] = {
+    "steps": 400,
+    "seed": 1,
+    "learning_starts": 100,
+    "updates_per_call": 20,
+    "batch_size": 32,
+    "hidden": (24, 16),
+    "update_every": 1,
+}
+ON: dict[str, Any] = {"steps": 2048, "seed": 1, "num_envs": 4, "hidden": (24, 16)}
+FRAMES = {"env": BLOB, "steps": 512}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a2c": ("a2c", ON | {"env": CHOOSE}),
+    "ppo": ("ppo", ON | {"env": MATCH}),
+    "dqn": ("dqn", OFF | {"env": CHOOSE}),
+    "ddpg": ("ddpg", OFF | {"env": MATCH}),
+    "td3": ("td3", OFF | {"env": MATCH}),
+    "sac": ("sac", OFF | {"env": MATCH}),
+    "d4pg": ("d4pg", OFF | {"env": MATCH, "v_min": -4.0, "v_max": 0.0}),
+    "sac, normalised": ("sac", OFF | {"env": MATCH, "normalize_observation": True}),
+    "td3, 1 update a call": ("td3", OFF | {"env": MATCH, "updates_per_call": 1, "steps": 200}),
+    "ppo, frames": ("ppo", ON | FRAMES | {"rollout_steps": 32}),
+    "dqn, frames": ("dqn", OFF | FRAMES | {"replay_size": 1000, "update_every": 4, "updates_per_call": 4}),
+}
+METHODS = {
+    "qat": QAT(weight_bits=4, activation_bits=4, delay=0.6),
+    "prune": Pruning(sparsity=0.75),
+    "prune-qat": SparseQAT(sparsity=0.75, weight_bits=3, activation_bits=6, delay=0.6),
+}
+
+
+def config_of(case: str, compress: Any) -> Any:
+    algorithm, options = CONFIGS[case]
+    return agents.get(algorithm).config(compress=compress, **options)
+
+
+# Every case on grids, and each of the other methods with each loop and both kinds of network.
+COMBINATIONS = [(case, "qat") for case in CONFIGS]
+COMBINATIONS += [
+    ("ppo", "prune"),
+    ("td3", "prune"),
+    ("dqn, frames", "prune"),
+    ("sac", "prune-qat"),
+    ("a2c", "prune-qat"),
+]
+
+
+@pytest.mark.parametrize(("case", "method"), COMBINATIONS)
+def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_path: Path) -> None:
+    config = config_of(case, METHODS[method])
+    run = trained(tmp_path / "run", config)
+    network, spec = agents.load_policy(run)
+    deployed, grids = strip(network)
+    kernels = [layer.get_weights()[0] for layer in deployed.layers if layer.weights]
+    if method != "qat":
+        zero = sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels)
+        assert zero >= 0.74
+        assert run.metrics()[-1]["sparsity"] == pytest.approx(0.75, abs=0.01)
+    if method == "prune":
+        assert grids is None
+        return
+    assert is_on_grid(network)
+    assert [record["on_grid"] for record in run.metrics() if "on_grid" in record][-1] == 1.0
+    played = evaluate.play(DeployedPolicy(network, spec).act, config.env, first_seed=0, episodes=100)
+    observations = np.concatenate(played.observations)
+    discrete = spec.action.discrete
+    conversion = convert(network, spec, "int8", observations, logits=discrete)
+    policy = conversion.policy()
+    if discrete:
+        original = DeployedPolicy(network, spec, logits=True)
+        expected = np.asarray(original.concrete_function(None)(tf.constant(observations)))
+        found = np.stack([policy.logits(observation) for observation in observations])
+    else:
+        expected = DeployedPolicy(network, spec).act(observations)
+        found = np.stack([policy.act(observation) for observation in observations])
+    step = output_step(conversion.artifact.flatbuffer)
+    assert (np.abs(found - expected) <= step * 1.01).mean() > 0.99
+
+
+@pytest.mark.parametrize(("case", "method"), [("ppo", "qat"), ("td3", "prune-qat"), ("dqn", "prune")])
+def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(case: str, method: str, tmp_path: Path) -> None:
+    config = config_of(case, METHODS[method])
+    options = {"save_replay": True} if case != "ppo" else {}
+    config = type(config)(**{**vars(config), **options})
+    updates = 2 if case == "ppo" else 9
+    agent_type = type(_agent(config))
+    whole = trained(tmp_path / "whole", config)
+    assert_same_training(whole, trained_in_two(tmp_path / "two", config, agent_type, updates))
+
+
+def _agent(config: Any) -> Any:
+    from tfqrl.agents import ddpg, dqn, ppo, sac, td3
+
+    kinds = {"PPOConfig": ppo.PPO, "TD3Config": td3.TD3, "SACConfig": sac.SAC, "DQNConfig": dqn.DQN}
+    kinds["DDPGConfig"] = ddpg.DDPG
+    from tfqrl.envs import spec_of
+
+    return kinds[type(config).__name__](config, spec_of(config.env))
+
+
+def test_what_acts_is_what_is_trained(tmp_path: Path) -> None:
+    for method in METHODS.values():
+        run = trained(tmp_path / method.method, config_of("td3", method))
+        with Session(run, agents.config_of(run), type(_agent(agents.config_of(run)))) as session:
+            observation = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
+            acted, trained_on = session.agent.acting(observation), session.agent.policy(observation).numpy()
+            assert (np.abs(acted - trained_on) < 1e-5).mean() > 0.97
+
+
+def test_it_begins_with_what_another_run_has_learnt(tmp_path: Path) -> None:
+    source = trained(tmp_path / "source", config_of("sac, normalised", None))
+    config = config_of("sac, normalised", QAT(delay=0.9))
+    config = type(config)(**{**vars(config), "init_from": str(source.path)})
+    run = agents_run(tmp_path / "run", config)
+    with (
+        Session(run, config, type(_agent(config))) as session,
+        Session(source, agents.config_of(source), type(_agent(config))) as theirs,
+    ):
+        observation = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
+        np.testing.assert_array_equal(session.agent.policy(observation), theirs.agent.policy(observation))
+        np.testing.assert_array_equal(session.normalize(observation), theirs.normalize(observation))
+        for mine, other in zip(session.agent.targets, theirs.agent.targets):
+            np.testing.assert_array_equal(mine.get_weights()[0], other.get_weights()[0])
+
+
+def agents_run(path: Path, config: Any) -> Any:
+    from training import algorithm_of
+
+    from tfqrl.runs import Run
+
+    return Run.create(path, algorithm_of(config), config)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: QAT(weight_bits=1), "--weight-bits must lie in 2..8; it was given 1"),
+        (lambda: QAT(delay=1.0), "--delay must be at least 0 and below 1"),
+        (lambda: Pruning(sparsity=1.0), "--sparsity was given 1.0"),
+        (lambda: Pruning(prune_begin=0.5, prune_end=0.2), "in this order"),
+        (lambda: Pruning(pattern=(4, 2)), "--pattern takes N M"),
+        (lambda: SparseQAT(activation_bits=9), "--activation-bits must lie in 2..8"),
+    ],
+)
+def test_options_out_of_range_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_layers_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="hidden_7"):
+        _agent(config_of("td3", Pruning(layer_sparsity={"hidden_7": 0.5})))

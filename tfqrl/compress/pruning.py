@@ -1,0 +1,147 @@
+"""Magnitude pruning while training (Zhu & Gupta 2017, arXiv 1710.01878), by TF-MOT's wrapper and schedules.
+
+The smallest weights of each kernel are set to zero and held there, more of them as training goes on. The critic stays
+dense.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+import tyro
+
+from converters.emulation import Output, own_variables
+from edge.errors import UnknownNameError, UsageError
+
+# A training is so many steps to TF-MOT's schedules, and its masks are looked at as often at the most: more would cost
+# time and change nothing.
+STEPS = 200
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Magnitude pruning.
+
+    Attributes:
+      sparsity: part of each kernel's weights that is zero in the end, 0 to 1.
+      layer_sparsity: the same for single layers, by name.
+      neurons: prune whole neurons of hidden layers, by the mean size of the weights that they read with, rather than
+        single weights: the converter then makes the matrices smaller.
+      pattern: let so many of so many neighbouring weights be zero: 2 4 for hardware with 2:4 sparsity.
+      prune_schedule: polynomial: sparsity rises from 0, ever more slowly; constant: all at once.
+      prune_begin: part of the training after which weights begin to be pruned.
+      prune_end: part of the training at which the last of them are; what remains is trained on.
+    """
+
+    method: tyro.conf.Suppress[Literal["prune"]] = "prune"
+    sparsity: float = 0.9
+    layer_sparsity: dict[str, float] = field(default_factory=dict)
+    neurons: bool = False
+    pattern: tuple[int, int] | None = None
+    prune_schedule: Literal["polynomial", "constant"] = "polynomial"
+    prune_begin: float = 0.1
+    prune_end: float = 0.7
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name, value in (("--sparsity", self.sparsity), *self.layer_sparsity.items()):
+            if not 0 <= value < 1:
+                raise UsageError(f"A sparsity must be at least 0 and below 1; {name} was given {value}.")
+        if not 0 <= self.prune_begin <= self.prune_end <= 1:
+            raise UsageError(
+                "--prune-begin and --prune-end must lie in 0..1, in this order; they were given "
+                f"{self.prune_begin} and {self.prune_end}."
+            )
+        if self.pattern is not None and not 0 < self.pattern[0] < self.pattern[1]:
+            raise UsageError(f"--pattern takes N M, N zeros of M weights, 0 < N < M; it was given {self.pattern}.")
+        if self.pattern is not None and self.neurons:
+            raise UsageError("--pattern and --neurons exclude each other: prune one way or the other.")
+
+    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+        """See `Compressor.wrap`."""
+        return prunable(network, self)
+
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
+        """See `Compressor.advance`."""
+        update_masks(network, progress)
+
+    def metrics(self, network: keras.Sequential) -> dict[str, float]:
+        """The part of all prunable weights that is zero."""
+        return {"sparsity": sparsity(network)}
+
+
+def prunable(network: keras.Sequential, options: Pruning) -> keras.Sequential:
+    """A network of the same layers, whose Dense and Conv2D layers, with wrappers or without, stand in TF-MOT's."""
+    layers: list[keras.layers.Layer] = [keras.Input(network.input_shape[1:])]
+    weighted = [layer for layer in network.layers if _is_prunable(layer)]
+    names = [layer.name for layer in weighted]
+    for name in options.layer_sparsity:
+        if name not in names:
+            raise UnknownNameError("layer that can be pruned", name, names)
+    for layer in network.layers:
+        if layer not in weighted:
+            layers.append(layer)
+            continue
+        kernel = own_variables([layer])[0]
+        hidden = layer is not weighted[-1]
+        arguments: dict[str, Any] = {"pruning_schedule": _schedule(options, layer.name)}
+        if options.pattern is not None:
+            arguments["sparsity_m_by_n"] = options.pattern
+        elif options.neurons and hidden and len(kernel.shape) == 2:
+            arguments["block_size"] = (kernel.shape[0], 1)
+        elif options.neurons:
+            layers.append(layer)
+            continue
+        # What the wrapper of another method computes with is made of the variable, which is what is pruned.
+        layer.get_prunable_weights = lambda kernel=kernel: [kernel]
+        layers.append(tfmot.sparsity.keras.prune_low_magnitude(layer, **arguments))
+    return keras.Sequential(layers, name=network.name)
+
+
+def update_masks(network: keras.Sequential, progress: float) -> None:
+    """Let the masks be what the schedule says for this part of the training, 0..1."""
+    step = int(progress * STEPS)
+    for wrapper in _wrappers(network):
+        if int(wrapper.pruning_step.numpy()) == step:
+            continue
+        begin, end = wrapper.pruning_schedule.begin_step, wrapper.pruning_schedule.end_step
+        if wrapper.sparsity_m_by_n:
+            # TF-MOT makes masks of patterns at its step 1, and only then.
+            made = int(wrapper.pruning_step.numpy()) >= begin
+            wrapper.pruning_step.assign(1)
+            if step >= begin and not made:
+                wrapper.pruning_obj.conditional_mask_update()
+        elif step >= begin and int(wrapper.pruning_step.numpy()) < end:
+            wrapper.pruning_step.assign(min(step, end))
+            wrapper.pruning_obj.conditional_mask_update()
+        wrapper.pruning_step.assign(step)
+
+
+def sparsity(network: keras.Sequential) -> float:
+    """The part of all prunable weights that masks hold at zero."""
+    masks = [mask.numpy() for wrapper in _wrappers(network) for _, mask, _ in wrapper.pruning_vars]
+    return float(1.0 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks))
+
+
+def _schedule(options: Pruning, layer: str) -> Any:
+    final = options.layer_sparsity.get(layer, options.sparsity)
+    begin, end = int(options.prune_begin * STEPS), int(options.prune_end * STEPS)
+    schedules = tfmot.sparsity.keras
+    if options.prune_schedule == "constant":
+        return schedules.ConstantSparsity(final, begin, begin, frequency=1)
+    return schedules.PolynomialDecay(0.0, final, begin, max(end, begin + 1), frequency=1)
+
+
+def _is_prunable(layer: keras.layers.Layer) -> bool:
+    """A Dense or Conv2D layer, also inside a wrapper; not one that computes its kernel of others."""
+    while isinstance(layer, keras.layers.Wrapper):
+        layer = layer.layer
+    return type(layer) in (keras.layers.Dense, keras.layers.Conv2D)
+
+
+def _wrappers(network: keras.Sequential) -> list[Any]:
+    return [layer for layer in network.layers if hasattr(layer, "pruning_vars")]

@@ -1,0 +1,41 @@
+"""Pruning and quantisation-aware training together: weights go first, and those that are left go on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tensorflow as tf
+import tf_keras as keras
+import tyro
+
+from converters.emulation import Output
+from tfqrl.compress.pruning import Pruning, prunable
+from tfqrl.compress.qat import QAT
+
+
+@dataclass(frozen=True)
+class SparseQAT(Pruning, QAT):
+    """Pruning, then quantisation-aware training of what is left; the masks stay."""
+
+    method: tyro.conf.Suppress[Literal["prune-qat"]] = "prune-qat"  # type: ignore[assignment]
+    prune_end: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        Pruning.__post_init__(self)
+        QAT.__post_init__(self)
+
+    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+        """See `Compressor.wrap`."""
+        return prunable(QAT.wrap(self, network, output), self)
+
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
+        """See `Compressor.advance`."""
+        # In this order: the grids are fitted to the weights that are left.
+        Pruning.advance(self, network, observation, progress)
+        QAT.advance(self, network, observation, progress)
+
+    def metrics(self, network: keras.Sequential) -> dict[str, float]:
+        """Those of both."""
+        return Pruning.metrics(self, network) | QAT.metrics(self, network)
