@@ -51,7 +51,9 @@ Compression = TypeVar("Compression")
 class TrainCommand(Generic[Config]):
     """Train a policy into a run folder, from which it can be resumed and converted.
 
-    With --env, the defaults shown are those for that environment: tuned ones where the zoo names it (`tfqrl zoo`).
+    With --env, the defaults shown are those for that environment: tuned ones where the zoo names it (`tfqrl zoo`). With
+    --compress qat, prune or prune-qat, the policy is compressed while it is trained, and the method's own options are
+    shown too.
 
     Example: tfqrl train {algorithm} --env {env} --seed 0 --out runs/first
 

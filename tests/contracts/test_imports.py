@@ -17,9 +17,10 @@ ROOT = Path(__file__).parents[2]
 # one, made only when it is needed (edge's plant of simulated environments needs gymnasium).
 ALLOWED = {
     "edge": {"numpy"},
-    "converters": {"edge", "numpy", "scipy", "tensorflow", "tf_keras", "ai_edge_litert", "flatbuffers"},
+    "converters": {"edge", "numpy", "scipy", "tensorflow", "tf_keras", "ai_edge_litert", "flatbuffers"}
+    | {"tensorflow_model_optimization"},
     "tfqrl": {"edge", "converters", "numpy", "tensorflow", "tf_keras", "gymnasium", "mujoco", "tyro", "rich"}
-    | {"tensorboard", "matplotlib", "yaml"},
+    | {"tensorboard", "matplotlib", "yaml", "tensorflow_model_optimization"},
 }
 ALLOWED_WHEN_NEEDED = {
     "edge": {
