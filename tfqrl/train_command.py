@@ -37,7 +37,7 @@ examples:
 
 --compress METHOD compresses the policy while it is trained, and adds the method's own options:
   qat        computes on integer grids, from a part of the training on (--weight-bits, --activation-bits, --delay ...)
-  prune      sets the smallest weights to zero (--sparsity, --neurons, --pattern ...)
+  prune      sets the smallest weights to zero (--sparsity, --layer-sparsity, --pattern ...)
   prune-qat  both
 
 `tfqrl train ALGORITHM --help` has the options of each; with --env ENV it shows the defaults for that environment, which

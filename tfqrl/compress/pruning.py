@@ -29,8 +29,6 @@ class Pruning:
     Attributes:
       sparsity: part of each kernel's weights that is zero in the end, 0 to 1.
       layer_sparsity: the same for single layers, by name.
-      neurons: prune whole neurons of hidden layers, by the mean size of the weights that they read with, rather than
-        single weights: the converter then makes the matrices smaller.
       pattern: let so many of so many neighbouring weights be zero: 2 4 for hardware with 2:4 sparsity.
       prune_schedule: polynomial: sparsity rises from 0, ever more slowly; constant: all at once.
       prune_begin: part of the training after which weights begin to be pruned.
@@ -40,7 +38,6 @@ class Pruning:
     method: tyro.conf.Suppress[Literal["prune"]] = "prune"
     sparsity: float = 0.9
     layer_sparsity: dict[str, float] = field(default_factory=dict)
-    neurons: bool = False
     pattern: tuple[int, int] | None = None
     prune_schedule: Literal["polynomial", "constant"] = "polynomial"
     prune_begin: float = 0.1
@@ -58,8 +55,6 @@ class Pruning:
             )
         if self.pattern is not None and not 0 < self.pattern[0] < self.pattern[1]:
             raise UsageError(f"--pattern takes N M, N zeros of M weights, 0 < N < M; it was given {self.pattern}.")
-        if self.pattern is not None and self.neurons:
-            raise UsageError("--pattern and --neurons exclude each other: prune one way or the other.")
 
     def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
         """See `Compressor.wrap`."""
@@ -87,15 +82,9 @@ def prunable(network: keras.Sequential, options: Pruning) -> keras.Sequential:
             layers.append(layer)
             continue
         kernel = own_variables([layer])[0]
-        hidden = layer is not weighted[-1]
         arguments: dict[str, Any] = {"pruning_schedule": _schedule(options, layer.name)}
         if options.pattern is not None:
             arguments["sparsity_m_by_n"] = options.pattern
-        elif options.neurons and hidden and len(kernel.shape) == 2:
-            arguments["block_size"] = (kernel.shape[0], 1)
-        elif options.neurons:
-            layers.append(layer)
-            continue
         # What the wrapper of another method computes with is made of the variable, which is what is pruned.
         layer.get_prunable_weights = lambda kernel=kernel: [kernel]
         layers.append(tfmot.sparsity.keras.prune_low_magnitude(layer, **arguments))
