@@ -113,7 +113,8 @@ class SAC:
     ) -> Sequence[tf.Tensor]:
         config = self.config
         self.updates.assign_add(1)
-        noise = tf.random.stateless_normal((2, *a_tm1.shape), (config.seed, self.updates))
+        # XLA would take a generator that needs four times as long.
+        noise = tf.random.stateless_normal((2, *a_tm1.shape), (config.seed, self.updates), alg="philox")
         temperature = tf.exp(self.log_temperature)
 
         # Critics: eq. 5 and 6, with the smaller of two target critics (section 5).

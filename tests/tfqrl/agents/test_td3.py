@@ -49,7 +49,7 @@ def test_the_critics_update_by_hand() -> None:
     observation, action, next_observation = batch.observation[0], batch.action[0], batch.next_observation[0]
     before = values(agent.critic_variables)
 
-    noise = 0.4 * tf.random.stateless_normal((BATCH, 2), (CONFIG.seed, 1)).numpy()
+    noise = 0.4 * tf.random.stateless_normal((BATCH, 2), (CONFIG.seed, 1), alg="philox").numpy()
     assert np.abs(noise).max() > 0.3, "or its clipping would not be tested"
     a_t = agent.target_policy(next_observation).numpy() + np.clip(noise, -0.3, 0.3)
     assert np.abs(a_t).max() > 1.0, "or its clipping would not be tested"
