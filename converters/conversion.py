@@ -16,13 +16,13 @@ import tf_keras as keras
 
 from converters import calibration, recipe, tflite
 from converters.compare import Act, Array, compare_actions, compare_returns
-from converters.emulation import strip
 from converters.export import DeployedPolicy, ExportError
 from converters.golden import golden_pairs, golden_tolerance, spread
 from converters.normalise import normalised
 from converters.quantise import Trained, activation_scale, quantise
 from converters.recipe import Recipe
 from converters.shrink import cut_grid, shrink, summary
+from converters.stripping import strip
 from converters.weights import Grid, Steps
 from edge import artifact
 from edge.artifact import Artifact, FloatArray, Manifest, Normalizer, PolicySpec

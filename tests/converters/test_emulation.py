@@ -8,19 +8,10 @@ import tf_keras as keras
 from nets import filled, spec_of
 
 from converters import RECIPES, convert
-from converters.emulation import (
-    Output,
-    Widths,
-    calibrate,
-    computed,
-    emulated,
-    is_emulated,
-    is_on_grid,
-    own_variables,
-    plain,
-    strip,
-)
+from converters.emulation import Output, Widths, calibrate, emulated
 from converters.export import DeployedPolicy
+from converters.quantizers import is_emulated, is_on_grid
+from converters.stripping import computed, own_variables, plain, strip
 from converters.tflite import layers, output_step
 from edge.artifact import ObservationSpec, PolicySpec
 from edge.errors import UsageError

@@ -14,7 +14,8 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 import tyro
 
-from converters.emulation import Output, own_variables
+from converters.emulation import Output
+from converters.stripping import own_variables
 from edge.errors import UnknownNameError, UsageError
 
 # A training is so many steps to TF-MOT's schedules, and its masks are looked at as often at the most: more would cost

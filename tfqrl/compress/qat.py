@@ -13,7 +13,8 @@ import tensorflow as tf
 import tf_keras as keras
 import tyro
 
-from converters.emulation import Output, Widths, calibrate, emulated, is_on_grid
+from converters.emulation import Output, Widths, calibrate, emulated
+from converters.quantizers import is_on_grid
 from edge.errors import UsageError
 
 

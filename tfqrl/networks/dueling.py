@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
-from converters.emulation import is_emulated, plain
+from converters.quantizers import is_emulated
+from converters.stripping import plain
 
 
 class DuelingOutput(keras.layers.Dense):

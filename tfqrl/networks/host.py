@@ -10,7 +10,8 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from converters.emulation import computed, is_emulated, plain
+from converters.quantizers import is_emulated
+from converters.stripping import computed, plain
 from converters.template import Template
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.interpreter import runtime_module, tensor_memory

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from converters.emulation import set_own_weights
 from converters.export import DeployedPolicy
+from converters.stripping import set_own_weights
 from edge.artifact import PolicySpec
 from edge.errors import UsageError, UserError
 from edge.records import from_plain

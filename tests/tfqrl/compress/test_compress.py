@@ -10,8 +10,9 @@ import toy_envs  # noqa: F401  (registers the toys)
 from training import assert_same_training, trained, trained_in_two
 
 from converters import convert
-from converters.emulation import is_on_grid, strip
 from converters.export import DeployedPolicy
+from converters.quantizers import is_on_grid
+from converters.stripping import strip
 from converters.tflite import output_step
 from edge.errors import UnknownNameError, UsageError
 from tfqrl import agents, evaluate

@@ -4,7 +4,7 @@ import tensorflow as tf
 import tf_keras as keras
 from nets import filled
 
-from converters.emulation import plain
+from converters.stripping import plain
 from tfqrl.compress import Pruning
 
 Dense = keras.layers.Dense

@@ -1,0 +1,222 @@
+"""What stands for kernels, biases and outputs in networks that compute on grids while they are trained.
+
+A value r becomes scale * clip(round(r / scale), low, high). Rounding has the gradient 1 (Bengio et al. 2013, arXiv
+1308.3432), and the scale is learnt with the weights (LSQ: Esser et al. 2020, arXiv 1902.08153, eq. 1 to 3), by its
+logarithm, so that a step of the optimiser is relative. All of it is off, and the network computes in float, until its
+switch is on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+from converters.weights import Steps
+
+
+class Switch:
+    """Whether a network computes on its grids; a variable of the network, made by its first quantiser.
+
+    Attributes:
+      variable: 1 or 0.
+    """
+
+    variable: tf.Variable
+
+    def select(self, on: tf.Tensor, off: tf.Tensor) -> tf.Tensor:
+        """One of the two."""
+        return tf.where(self.variable > 0, on, off)
+
+
+class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """Values rounded to low..high times a scale.
+
+    Attributes:
+      switch: of its network.
+      low, high: bounds, in steps.
+      clips: whether values beyond the bounds are cut off already in training, and not only once deployed.
+    """
+
+    def __init__(self, switch: Switch, low: int, high: int, *, clips: bool = True) -> None:
+        self.switch, self.low, self.high, self.clips = switch, low, high, clips
+
+    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+        """Create what is learnt: nothing."""
+        return {}
+
+    def scale(self) -> tf.Tensor:
+        """The size of a step, () or (outputs,)."""
+        raise NotImplementedError
+
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: Any, **kwargs: Any) -> tf.Tensor:
+        """What is computed with in place of `inputs`; the same in training as otherwise."""
+        scale = self.scale()
+        steps = _round(inputs / scale)
+        if self.clips:
+            steps = tf.clip_by_value(steps, float(self.low), float(self.high))
+        return self.switch.select(steps * scale, inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Refuse: a quantiser belongs to its network."""
+        raise NotImplementedError("These networks are rebuilt by `emulated`, not from Keras' configurations.")
+
+    def steps(self) -> Steps:
+        """The grid, for one scale."""
+        return Steps(float(self.scale().numpy()), self.low, self.high)
+
+
+class Fixed(Quantizer):
+    """With a scale that is given."""
+
+    def __init__(self, switch: Switch, scale: float, low: int, high: int, *, clips: bool = True) -> None:
+        super().__init__(switch, low, high, clips=clips)
+        self._scale = np.float32(scale)
+
+    def scale(self) -> tf.Tensor:
+        """That scale."""
+        return tf.constant(self._scale)
+
+
+class Learned(Quantizer):
+    """With a scale that is learnt."""
+
+    def __init__(self, switch: Switch, low: int, high: int, *, per_channel: bool = False) -> None:
+        super().__init__(switch, low, high)
+        self.per_channel = per_channel
+
+    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+        """Create the logarithm of the scale, for tensors of this shape."""
+        shape = (tensor_shape[-1],) if self.per_channel else ()
+        self.log_scale = layer.add_weight(f"{name}_log_scale", shape, initializer="zeros", trainable=True)
+        # LSQ, section 2.2: so that scales do not learn faster than weights do. Axes of unknown size are the batch's.
+        shared = math.prod(size for size in tensor_shape if size is not None) / math.prod(shape)
+        self._gradient_scale = 1.0 / math.sqrt(shared * self.high)
+        return {"log_scale": self.log_scale}
+
+    def scale(self) -> tf.Tensor:
+        """Exp of what is learnt."""
+        return tf.exp(_with_gradient_scaled(self.log_scale, self._gradient_scale))
+
+    def set_scale(self, scale: npt.ArrayLike) -> None:
+        """Begin to learn from here."""
+        self.log_scale.assign(np.log(np.asarray(scale, np.float32)))
+
+
+class Bias(Quantizer):
+    """At the product of the scales of what its layer reads and of the kernel, as kernels add it."""
+
+    def __init__(self, switch: Switch, reads: Quantizer, kernel: Quantizer) -> None:
+        super().__init__(switch, -(2**30), 2**30, clips=False)
+        self._reads, self._kernel = reads, kernel
+
+    def scale(self) -> tf.Tensor:
+        """The product, of the grid that kernels read from; a bias does not teach the scales."""
+        refinement = Steps(1.0, self._reads.low, self._reads.high).refinement
+        return tf.stop_gradient(self._reads.scale() * (1.0 / refinement) * self._kernel.scale())
+
+
+@tf.custom_gradient
+def _round(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    return tf.round(x), lambda upstream: upstream
+
+
+def _with_gradient_scaled(x: tf.Tensor, factor: float) -> tf.Tensor:
+    @tf.custom_gradient
+    def identity(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.identity(x), lambda upstream: upstream * factor
+
+    return identity(x)
+
+
+class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
+    """What becomes of one layer's kernel, bias and output.
+
+    Attributes:
+      kernel, bias: their quantisers; None for a layer without.
+      output: that of what it gives; None where that stays as it is.
+      variables: the layer's own kernel and bias.
+    """
+
+    def __init__(self, kernel: Quantizer | None, bias: Quantizer | None, output: Quantizer | None) -> None:
+        self.kernel, self.bias, self.output = kernel, bias, output
+        self.variables: tuple[tf.Variable, ...] = ()
+
+    def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[tf.Variable, Quantizer]]:
+        """Kernel and bias."""
+        if self.kernel is None:
+            return []
+        self.variables = (layer.kernel, layer.bias)
+        return list(zip(self.variables, (self.kernel, self.bias)))
+
+    def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: list[tf.Tensor]) -> None:
+        """Let the layer compute with these."""
+        if quantize_weights:
+            layer.kernel, layer.bias = quantize_weights
+
+    def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list[Any]:
+        """None: activations that integers need a grid before are layers of their own."""
+        return []
+
+    def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: list[Any]) -> None:
+        """Nothing to set."""
+
+    def get_output_quantizers(self, layer: keras.layers.Layer) -> list[Quantizer]:
+        """The one, or none."""
+        return [] if self.output is None else [self.output]
+
+    def get_config(self) -> dict[str, Any]:
+        """Refuse, as the quantisers do."""
+        raise NotImplementedError("These networks are rebuilt by `emulated`, not from Keras' configurations.")
+
+
+class FirstLearned(Learned):
+    """The network's first quantiser, which makes the switch."""
+
+    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+        """Create the switch, and what is learnt."""
+        self.switch.variable = _switch_variable(layer)
+        return super().build(tensor_shape, name, layer)
+
+
+class FirstFixed(Fixed):
+    """The same for frames, whose range is known."""
+
+    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+        """Create the switch, and what is learnt."""
+        self.switch.variable = _switch_variable(layer)
+        return super().build(tensor_shape, name, layer)
+
+
+def _switch_variable(layer: keras.layers.Layer) -> tf.Variable:
+    return layer.add_weight("on_grid", (), initializer="zeros", trainable=False)
+
+
+def config_of(layer: keras.layers.Layer) -> LayerConfig | None:
+    """What becomes of a layer that `emulated` wrapped, inside other wrappers too; None for another one."""
+    while isinstance(layer, keras.layers.Wrapper):
+        if isinstance(getattr(layer, "quantize_config", None), LayerConfig):
+            return layer.quantize_config
+        layer = layer.layer
+    return None
+
+
+def switch_of(network: keras.Sequential) -> Switch:
+    """That of a network that `emulated` made."""
+    return next(config.output.switch for layer in network.layers if (config := config_of(layer)) and config.output)
+
+
+def is_emulated(network: keras.Sequential) -> bool:
+    """Whether `emulated` made it."""
+    return any(config_of(layer) is not None for layer in network.layers)
+
+
+def is_on_grid(network: keras.Sequential) -> bool:
+    """Whether it is one of those, and switched on."""
+    return is_emulated(network) and bool(switch_of(network).variable.numpy() > 0)

@@ -1,0 +1,137 @@
+"""What networks with wrappers, on grids or pruned, compute, and copies of Keras' own layers that compute it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras as keras
+
+from converters.quantise import Trained
+from converters.quantizers import config_of, is_on_grid
+from converters.weights import Grid, Steps
+
+Array = npt.NDArray[Any]
+
+
+def own_variables(layers: Iterable[keras.layers.Layer]) -> list[tf.Variable]:
+    """Kernels and biases of layers in their order, with wrappers or without."""
+    return [variable for layer in layers for variable in _own(layer)]
+
+
+def set_own_weights(network: keras.Sequential, other: keras.Sequential) -> None:
+    """Give the layers of a network the kernels and biases that those of another compute with.
+
+    Raises:
+      ValueError: they are not of the same shapes.
+    """
+    values = [array for item in computed(other) for array in (item.kernel, item.bias) if array is not None]
+    for variable, array in zip(own_variables(network.layers), values, strict=True):
+        variable.assign(array)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a layer computes, once deployed.
+
+    Attributes:
+      layer: the Keras layer, without wrappers.
+      kernel, bias: float32, on their grids if there are any; None for a layer without.
+      grid: the kernel's.
+      steps: the output's.
+    """
+
+    layer: keras.layers.Layer
+    kernel: Array | None
+    bias: Array | None
+    grid: Grid | None = None
+    steps: Steps | None = None
+
+
+def computed(network: keras.Sequential) -> list[Computed]:
+    """What each layer computes, of networks with wrappers and without."""
+    on = is_on_grid(network)
+    return [_computed(layer, on) for layer in network.layers]
+
+
+def plain(network: keras.Sequential) -> keras.Sequential:
+    """A copy of Keras' own layers in float32, with the kernels and biases that the layers compute with."""
+    layers: list[keras.layers.Layer] = [keras.Input(network.input_shape[1:])]
+    weights: list[Array] = []
+    for item in computed(network):
+        if item.kernel is None and getattr(item.layer, "activation", None) is keras.activations.linear:
+            continue  # it is there for its grid alone
+        kind = keras.layers.Dense if isinstance(item.layer, keras.layers.Dense) else type(item.layer)
+        config = {**item.layer.get_config(), "dtype": "float32"}
+        config.pop("batch_input_shape", None)
+        layers.append(kind.from_config(config))
+        weights += [array for array in (item.kernel, item.bias) if array is not None]
+    copy = keras.Sequential(layers, name=network.name)
+    copy.set_weights(weights)
+    return copy
+
+
+def strip(network: keras.Sequential) -> tuple[keras.Sequential, Trained | None]:
+    """The network that is deployed, of Keras' own layers alone, and the grids that it was trained on, if it was.
+
+    Returns:
+      The network itself, and None, if it has no wrappers.
+    """
+    if not any(isinstance(layer, keras.layers.Wrapper) for layer in network.layers):
+        return network, None
+    if not is_on_grid(network):
+        return plain(network), None
+    first, *others = computed(network)
+    kernels: dict[str, Grid] = {}
+    outputs: dict[str, tuple[Steps, ...]] = {}
+    for item in others:
+        if item.grid is not None:
+            name = item.layer.name
+            kernels[name], outputs[name] = item.grid, ()
+        if item.steps is not None:
+            outputs[name] += (item.steps,)
+    assert first.steps is not None
+    return plain(network), Trained(first.steps, kernels, outputs)
+
+
+def _own(layer: keras.layers.Layer) -> tuple[tf.Variable | tf.Tensor, ...]:
+    """Kernel and bias; () for a layer without. Some layers compute theirs."""
+    config = config_of(layer)
+    if config is not None:
+        return config.variables
+    while isinstance(layer, keras.layers.Wrapper):
+        layer = layer.layer
+    return (layer.kernel, layer.bias) if layer.weights else ()
+
+
+def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
+    kernel, bias = ([_value(variable) for variable in _own(layer)] + [None, None])[:2]
+    config = config_of(layer)
+    while isinstance(layer, keras.layers.Wrapper):
+        # TF-MOT masks the variable at the next call, and not at once.
+        for _, mask, _ in getattr(layer, "pruning_vars", ()):
+            kernel = kernel * _value(mask)
+        layer = layer.layer
+    if config is None or not on:
+        return Computed(layer, kernel, bias)
+    steps = None if config.output is None else config.output.steps()
+    if kernel is None:
+        return Computed(layer, None, None, steps=steps)
+    assert config.kernel is not None
+    assert config.bias is not None
+    scale, high = config.kernel.scale().numpy(), config.kernel.high
+    integers = np.clip(np.rint(kernel / scale), -high, high).astype(np.int8)
+    grid = Grid(integers, scale, next(bits for bits in (2, 4, 8) if high < 2 ** (bits - 1)))
+    bias_scale = config.bias.scale().numpy()
+    return Computed(layer, grid.weights, np.rint(bias / bias_scale) * bias_scale, grid, steps)
+
+
+def _value(variable: tf.Variable | tf.Tensor) -> Array:
+    """What it holds, in a fifth of the time that `get_weights` takes: short rollouts read it often."""
+    if isinstance(variable, tf.Variable):
+        return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=tf.float32).numpy()
+    return variable.numpy()
