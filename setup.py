@@ -31,6 +31,8 @@ TRAIN = [
     "matplotlib>=3.9,<4",
     "pyyaml>=6.0,<7",
 ]
+# `ray.cancel` interrupts a running task as Ctrl-C would: tried with this version.
+STUDY = ["ray>=2.60,<3"]
 SIGN = ["cryptography>=42"]
 SERIAL = ["pyserial>=3.5,<4"]
 ONNX = ["onnx>=1.17,<2"]
@@ -80,6 +82,7 @@ setup(
     extras_require={
         "train": [*TRAIN, *SIGN, *HIL],
         "sign": SIGN,
+        "study": STUDY,
         "serial": SERIAL,
         "hil": HIL,
         "gpio": GPIO,
@@ -87,9 +90,9 @@ setup(
         "dmc": DMC,
         "atari": ATARI,
         "envpool": ENVPOOL,
-        "bench": [*TRAIN, *BENCH, *SBX, *DMC, *ATARI, *ENVPOOL],
-        "test": [*TRAIN, *SIGN, *SERIAL, *HIL, *ONNX, *ONNXRUNTIME, *TEST],
-        "all": [*TRAIN, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
+        "bench": [*TRAIN, *STUDY, *BENCH, *SBX, *DMC, *ATARI, *ENVPOOL],
+        "test": [*TRAIN, *STUDY, *SIGN, *SERIAL, *HIL, *ONNX, *ONNXRUNTIME, *TEST],
+        "all": [*TRAIN, *STUDY, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},
     classifiers=[

@@ -42,11 +42,13 @@ class Conversion:
 
     Attributes:
       artifact: what is written to the policy file.
+      returns: of the episodes that the converted policy played, (episodes,); None if it played none.
     """
 
-    def __init__(self, result: Artifact) -> None:
+    def __init__(self, result: Artifact, returns: Array | None = None) -> None:
         """Wrap what `convert` made."""
         self.artifact = result
+        self.returns = returns
 
     @property
     def comparison(self) -> artifact.Comparison:
@@ -138,11 +140,12 @@ def convert(
     converted_act = _batched(Policy(flatbuffer, spec, name=name))
     plain_act = _batched(Policy(flatbuffer, spec, name=name, plain_kernels=True))
 
-    returns = None
+    returns = converted_returns = None
     if episode_returns is not None:
         if float_returns is None:
             float_returns = episode_returns(original.act)
-        returns = compare_returns(float_returns, episode_returns(converted_act), first_seed, margin)
+        converted_returns = episode_returns(converted_act)
+        returns = compare_returns(float_returns, converted_returns, first_seed, margin)
     actions, plain_actions = converted_act(compared_on), plain_act(compared_on)
     tolerance = golden_tolerance(flatbuffer, chosen, spec, actions, plain_actions)
     golden, left_out = golden_pairs(original, compared_on, converted_act, plain_act, tolerance)
@@ -163,7 +166,7 @@ def convert(
         compressed_bytes=len(zlib.compress(flatbuffer, 9)),
         notes=(*notes, *more),
     )
-    return Conversion(Artifact(manifest, flatbuffer, golden))
+    return Conversion(Artifact(manifest, flatbuffer, golden), converted_returns)
 
 
 def _check_network(network: keras.Model, grids: Mapping[str, Grid]) -> None:

@@ -22,13 +22,14 @@ from tfqrl import (
     hil_command,
     import_command,
     sign_command,
+    study_command,
     train_command,
     zoo_command,
 )
 from tfqrl.options import parse
 from tfqrl.signals import Interrupted
 
-USAGE = """usage: tfqrl {train,zoo,import,convert,evaluate,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
+USAGE = """usage: tfqrl {train,zoo,import,convert,evaluate,study,deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
 
 Train control policies with deep reinforcement learning and convert them for small computers.
 
@@ -37,6 +38,7 @@ Train control policies with deep reinforcement learning and convert them for sma
   tfqrl import sb3 MODEL.zip --out RUN         make a run of a policy that was trained elsewhere
   tfqrl convert RUN --out POLICY.tflite        convert it and compare it with the original
   tfqrl evaluate A [B]                         play the same episodes with two policies: are they equivalent?
+  tfqrl study STUDY.yaml --out FOLDER          train and convert a grid of policies: what does compression cost?
   tfqrl deploy POLICY.tflite HOST              bring it to a device by ssh and verify it there
   tfqrl sign POLICY.tflite --key KEY           sign it, for devices that ask for that
   tfqrl sign-key KEY                           make a pair of keys: KEY and KEY.pub
@@ -52,6 +54,7 @@ examples:
   tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
   tfqrl convert runs/pendulum --recipe all --out recipes/
   tfqrl evaluate runs/pendulum policy.tflite --episodes 100 --margin 2%
+  tfqrl study studies/quarl-smoke.yaml --out results/quarl-smoke
   tfqrl deploy policy.tflite pi@raspberrypi --bench
   tfqrl hil-serve --env InvertedDoublePendulum-v5 --bind tcp://192.168.1.20:5757
 
@@ -84,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "zoo": zoo_command.main,
         "convert": convert_command.main,
         "evaluate": evaluate_command.main,
+        "study": study_command.main,
         "import": import_command.main,
         "deploy": deploy_command.main,
         "sign": sign_command.sign,
@@ -103,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tfqrl: {error}", file=sys.stderr)
         return error.exit_code
     except Interrupted as interruption:
-        print(f"tfqrl: {interruption}; the checkpoint is saved, go on with --resume.", file=sys.stderr)
+        print(f"tfqrl: {interruption}; the checkpoint is saved, {interruption.cure}.", file=sys.stderr)
         return 128 + interruption.signal_number
     except MemoryError as error:
         print(

@@ -22,7 +22,7 @@ from edge.loop_report import RunReport
 from edge.records import from_plain
 from edge.report import energy_cell, size, table
 from tfqrl import cli
-from tfqrl.page import DemoFigures, demo_page
+from tfqrl.demo_page import DemoFigures, demo_page
 from tfqrl.runs import Run
 
 ENV = "InvertedDoublePendulum-v5"

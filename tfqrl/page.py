@@ -1,17 +1,12 @@
-"""The demo's report: one HTML page with everything in it."""
+"""HTML pages that need nothing from outside: their style, tables and figures."""
 
 from __future__ import annotations
 
 import html
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import matplotlib
-
-from edge.bench import BenchReport
-from edge.loop_report import LoopReport
-from edge.stats import Histogram
 
 matplotlib.use("svg")
 from matplotlib import pyplot
@@ -27,99 +22,27 @@ p.note { color: #5a6a7a; font-size: .9rem; } .verdict { font-weight: 600; }
 svg { width: 100%; height: auto; } .figures { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem; }
 @media (max-width: 44rem) { .figures { grid-template-columns: 1fr; } table { display: block; overflow-x: auto; } }
 """
-COLORS = {"float32": "#9aa7b4", "int8": "#c8501e"}
 
 
-@dataclass(frozen=True)
-class DemoFigures:
-    """What the page shows.
-
-    Attributes:
-      env: the task.
-      curve: (steps, mean return of the last 100 training episodes).
-      loop: the real-time run.
-      bench: float and int8 policy side by side.
-      header: of the table.
-      rows: of the table, one a recipe.
-      verdict: one sentence.
-    """
-
-    env: str
-    curve: Sequence[tuple[float, float]]
-    loop: LoopReport
-    bench: BenchReport
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    verdict: str
-
-
-def demo_page(figures: DemoFigures) -> str:
-    """The page as HTML that needs nothing from outside."""
-    loop, first = figures.loop, figures.bench.entries[0]
-    conditions = figures.bench.conditions
-    failsafes = sum(loop.failsafes.values())
-    machine = (
-        f"{conditions.board}; {conditions.cpu}, {conditions.cores} cores, governor "
-        f"{conditions.governor or 'not shown'}, load {conditions.load_1min:.2f}. {conditions.kernel}, "
-        f"Python {conditions.python}, numpy {conditions.numpy}, tfqrl {conditions.tfqrl}, "
-        f"{first.runtime}."
-    )
+def page(title: str, body: str) -> str:
+    """A page of this style."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>tfqrl demo: {html.escape(figures.env)}</title><style>{STYLE}</style></head><body>
-<h1>tfqrl demo: {html.escape(figures.env)}</h1>
-<p class="verdict">{html.escape(figures.verdict)}</p>
-{_table(figures.header, figures.rows)}
-<p class="note">Return: mean over paired episodes; difference: converted minus float on the same seeds.
-act: one call of <code>edge.Policy.act</code>, all checks included ({first.act_us.percentiles.n} calls).
-Energy: {html.escape(first.energy.scope)}. Memory: a whole process with one policy in it.</p>
-<h2>Learning</h2>
-{_svg(lambda axes: _draw_curve(axes, figures.curve), width=9.6)}
-<div class="figures">
-<div><h2>Latency of act</h2>{_svg(lambda axes: _draw_latency(axes, figures.bench))}</div>
-<div><h2>Control loop at {loop.rate_hz:g} Hz: wake-up latency</h2>
-{_svg(lambda axes: _draw_jitter(axes, loop.wake_latency_histogram))}</div>
-</div>
-<p class="note">The loop ran {loop.ticks} ticks in {loop.duration_s:.1f} s, missed {loop.missed_periods} periods and
-applied the failsafe action {failsafes} times.</p>
-<h2>Conditions</h2><p class="note">{html.escape(machine)}</p>
+<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
+{body}
 </body></html>
 """
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _draw_curve(axes: Axes, curve: Sequence[tuple[float, float]]) -> None:
-    axes.plot([steps / 1e6 for steps, _ in curve], [value for _, value in curve], color=COLORS["int8"])
-    axes.set_xlabel("million environment steps")
-    axes.set_ylabel("mean return of the last\n100 training episodes")
-
-
-def _draw_latency(axes: Axes, bench: BenchReport) -> None:
-    for entry in bench.entries:
-        _draw_histogram(axes, entry.act_us.histogram, COLORS[entry.recipe], entry.recipe)
-    axes.set_xlim(0, max(entry.act_us.percentiles.p99_9 for entry in bench.entries) * 1.05)
-    axes.set_xlabel("microseconds, up to p99.9")
-    axes.set_ylabel("calls")
-    axes.legend(frameon=False)
-
-
-def _draw_jitter(axes: Axes, histogram: Histogram) -> None:
-    _draw_histogram(axes, histogram, COLORS["int8"], "int8")
-    axes.set_xlabel("microseconds after the deadline, up to p99.9")
-    axes.set_ylabel("ticks")
-
-
-def _draw_histogram(axes: Axes, histogram: Histogram, color: str, label: str) -> None:
-    # The last bin is the slowest thousandth, which would stretch the axis.
-    axes.stairs(histogram.counts[:-1], histogram.edges_us[:-1], color=color, label=label, fill=True, alpha=0.7)
-
-
-def _svg(draw: Callable[[Axes], None], width: float = 4.8) -> str:
+def svg(draw: Callable[[Axes], None], width: float = 4.8) -> str:
+    """A figure, `width` inches wide."""
     figure, axes = pyplot.subplots(figsize=(width, 2.8), layout="constrained")
     draw(axes)
     axes.spines[["top", "right"]].set_visible(False)
@@ -128,3 +51,8 @@ def _svg(draw: Callable[[Axes], None], width: float = 4.8) -> str:
     pyplot.close(figure)
     # Only the element itself: a page may not hold the XML prologue.
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def svg_grid(draws: Sequence[Callable[[Axes], None]]) -> str:
+    """Figures beside each other."""
+    return '<div class="figures">' + "\n".join(f"<div>{svg(draw)}</div>" for draw in draws) + "</div>"

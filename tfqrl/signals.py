@@ -8,15 +8,17 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """A training that was stopped by a signal, after it saved its checkpoint.
+    """Training that was stopped by a signal, after it saved its checkpoint.
 
     Attributes:
       signal_number: which signal.
+      cure: how to go on.
     """
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int, cure: str) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
         self.signal_number = signal_number
+        self.cure = cure
 
 
 class StopRequest:
@@ -34,10 +36,10 @@ class StopRequest:
         """Whether a signal has come."""
         return self.signal_number is not None
 
-    def raise_if_requested(self) -> None:
+    def raise_if_requested(self, cure: str = "go on with --resume") -> None:
         """Raise `Interrupted` if a signal has come."""
         if self.signal_number is not None:
-            raise Interrupted(self.signal_number)
+            raise Interrupted(self.signal_number, cure)
 
     def __enter__(self) -> StopRequest:
         self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -110,7 +110,7 @@ def main(words: list[str]) -> int:
             return 0
         run = saved.reconfigured(config)
     else:
-        command = _parse_with_zoo(name, algorithm.config, words)
+        command = _parse_with_zoo(name, algorithm.config, words, lambda text: print(text, file=sys.stderr))
         config = command.config
         path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
         env = envs.make_vector(config.env, 1, seed=config.seed, vec=config.vec, module=config.env_module)
@@ -123,6 +123,19 @@ def main(words: list[str]) -> int:
     return 0
 
 
+def configuration(words: list[str]) -> tuple[str, Any]:
+    """The algorithm that the words after `tfqrl train` name, and its configuration, the zoo's values included.
+
+    Raises:
+      UserError: what the command refuses.
+    """
+    from tfqrl import agents
+
+    agents.check_trainable(words[0])
+    command = _parse_with_zoo(words[0], agents.get(words[0]).config, words[1:], lambda text: None)
+    return words[0], command.config
+
+
 def _parse(name: str, config: type[Any], words: list[str], default: TrainCommand[Any] | None) -> Any:
     text = inspect.cleandoc(TrainCommand.__doc__ or "").split("\nAttributes:")[0]
     text = text.format(algorithm=name, env=next(iter(zoo.environments(name))))
@@ -131,7 +144,7 @@ def _parse(name: str, config: type[Any], words: list[str], default: TrainCommand
     if method is None:
         command_type: Any = TrainCommand[config]  # type: ignore[valid-type]
         return parse(command_type, program, words, default, config, description=text)
-    from tfqrl.compress import COMPRESSORS
+    from tfqrl.compress import COMPRESSORS, QAT
 
     if method not in COMPRESSORS:
         raise UnknownNameError("--compress", method, COMPRESSORS)
@@ -140,7 +153,10 @@ def _parse(name: str, config: type[Any], words: list[str], default: TrainCommand
     if default is not None:
         default = CompressingTrainCommand(default.config, default.out, default.resume, compression=compressor())
     command = parse(command_type, program, words, default, config, compressor, description=text)
-    return dataclasses.replace(command, config=dataclasses.replace(command.config, compress=command.compression))
+    compression = command.compression
+    if isinstance(compression, QAT) and compression.delay is None and command.config.init_from is not None:
+        compression = dataclasses.replace(compression, delay=0.0)
+    return dataclasses.replace(command, config=dataclasses.replace(command.config, compress=compression))
 
 
 def _without(words: list[str], option: str) -> tuple[str | None, list[str]]:
@@ -155,8 +171,8 @@ def _without(words: list[str], option: str) -> tuple[str | None, list[str]]:
     return value, kept
 
 
-def _parse_with_zoo(name: str, config: type[Any], words: list[str]) -> Any:
-    """Parse a command whose defaults are the zoo's, and say so."""
+def _parse_with_zoo(name: str, config: type[Any], words: list[str], tell: Callable[[str], None]) -> Any:
+    """Parse a command whose defaults are the zoo's, and tell so."""
     env = value_of(words, "--env")
     tuned = {} if env is None or "--no-zoo" in words else zoo.tuned(name, env)
     if not tuned:
@@ -164,10 +180,7 @@ def _parse_with_zoo(name: str, config: type[Any], words: list[str]) -> Any:
     default = TrainCommand(from_plain(config, {"env": env, **tuned}, f"tfqrl/zoo/{name}.yaml"))
 
     def say(values: Mapping[str, Any]) -> None:
-        print(
-            f"Tuned configuration of the zoo for {name} on {env}: {zoo.text(values)}; --no-zoo goes without.",
-            file=sys.stderr,
-        )
+        tell(f"Tuned configuration of the zoo for {name} on {env}: {zoo.text(values)}; --no-zoo goes without.")
 
     try:
         command = _parse(name, config, words, default)

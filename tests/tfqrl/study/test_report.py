@@ -1,0 +1,111 @@
+"""Tables and the page, from results that are made up."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import screenshot
+
+from edge.conditions import Conditions
+from tfqrl.study import report
+from tfqrl.study.outcome import SCHEMA_VERSION, Outcome, Policy, Weights
+from tfqrl.study.plan import Method, Study, Task
+from tfqrl.study.tables import Findings, findings
+
+STUDY = Study(
+    "Made <up>",
+    (Task("ppo", "Here-v0", 10), Task("sac", "There-v0", 10)),
+    {
+        "float": Method(recipes=("float32", "int8")),
+        "qat-8": Method(recipes=("int8",)),
+        "qat-4": Method(recipes=("int8x4",)),
+        "qat-3": Method(recipes=("int8x4",)),
+        "prune": Method(recipes=("float32",)),
+    },
+    seeds=(0, 1),
+    episodes=2,
+)
+WEIGHTS = Weights("hidden_0", (2, 3), 0.5, -1.0, 1.0, 0.4, (-1.0, 0.0, 1.0), (2, 4))
+
+
+def outcome(task: str, method: str, seed: int, returns: dict[str, float], compress: dict[str, Any] | None) -> Outcome:
+    """Policies whose episodes all return the same but for one either way."""
+    return Outcome(
+        schema_version=SCHEMA_VERSION,
+        cell=f"{task}-{method}-s{seed}",
+        task=task,
+        method=method,
+        seed=seed,
+        algorithm=task.split("-")[0],
+        env="Here-v0",
+        train=(),
+        begins_with=None,
+        config={"compress": compress},
+        versions={"tfqrl": "1"},
+        conditions=Conditions.now(),
+        training_s=3600.0,
+        first_seed=7,
+        returns=(99.0, 101.0),
+        policies=tuple(Policy(r, 2000, 1000, 500, None, (v - 1, v + 1)) for r, v in returns.items()),
+        weights=(WEIGHTS, replace(WEIGHTS, layer="output", shape=(6,), zeros=0.0)),
+    )
+
+
+def outcomes() -> list[Outcome]:
+    found = []
+    for task, kept in (("ppo-Here-v0", 1.0), ("sac-There-v0", 0.9)):
+        for seed in (0, 1):
+            found += [
+                outcome(task, "float", seed, {"float32": 100.0, "int8": 99.0 * kept}, None),
+                outcome(task, "qat-8", seed, {"int8": 99.0}, {"method": "qat", "weight_bits": 8}),
+                outcome(task, "qat-4", seed, {"int8x4": 98.0 * kept}, {"method": "qat", "weight_bits": 4}),
+                outcome(task, "qat-3", seed, {"int8x4": 80.0}, {"method": "qat", "weight_bits": 3}),
+                outcome(task, "prune", seed, {"float32": 97.0}, {"method": "prune"}),
+            ]
+    return found
+
+
+def found() -> Findings:
+    return findings(STUDY, outcomes(), ["tfqrl", "study", "made-up.yaml"])
+
+
+def test_each_method_and_recipe_of_a_task_is_a_row_over_its_seeds() -> None:
+    rows = {(row.task, row.method, row.recipe): row for row in found().rows}
+    assert len(rows) == 12
+    row = rows["sac-There-v0", "float", "int8"]
+    assert (row.seeds, row.bits, row.sparsity) == (2, None, 0.25)
+    assert row.mean_return == pytest.approx(89.1)
+    assert row.error is not None
+    assert row.error.value == pytest.approx(0.109)
+
+
+def test_means_are_over_tasks_and_the_fewest_bits_are_those_that_keep_97_percent() -> None:
+    result = found()
+    means = {(mean.method, mean.recipe): mean for mean in result.mean_errors}
+    assert means["float", "int8"].error.value == pytest.approx((0.01 + 0.109) / 2)
+    assert means["float", "int8"].tasks == 2
+    assert result.lowest_bits == {"ppo-Here-v0": 4, "sac-There-v0": 8}
+
+
+def test_a_policy_that_could_not_be_made_is_in_the_table_and_says_why() -> None:
+    some = outcomes()
+    some[0] = replace(some[0], policies=(Policy("int8", failure="It has no bias."),))
+    result = findings(STUDY, some[:1], [])
+    assert report.cells(result.rows[0])[3:6] == ["0", "-", "-"]
+    assert "It has no bias." in report.text(STUDY, result, {"other": "It was stopped."})
+    assert "other: It was stopped." in report.text(STUDY, result, {"other": "It was stopped."})
+
+
+def test_a_browser_shows_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(report.study_page(STUDY, found(), outcomes(), {}, 3))
+    text = screenshot(page, tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 10_000
+    for part in ("Made &lt;up&gt;", "20 trainings; 3 are missing", "sac-There-v0: 8 bits are the fewest", "+10.9%"):
+        assert part in text, part
+    # Two tasks, their bits and their weights, and three ways to pay with a legend.
+    assert text.count("<svg") == 8
+    for outside in ("http://", "https://"):
+        links = [line for line in text.splitlines() if f'href="{outside}' in line or f'src="{outside}' in line]
+        assert links == []

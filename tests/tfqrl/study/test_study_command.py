@@ -1,0 +1,147 @@
+"""Real studies of toys, by Ray."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edge.errors import UserError
+from tfqrl import cli
+from tfqrl.study import grid, plan
+from tfqrl.study.outcome import Outcome
+
+TOYS = Path(__file__).parents[2] / "support"
+OPTIONS = "--env-module toy_envs --hidden 8 --learning-starts 50 --batch-size 16 --updates-per-call 10"
+STUDY: dict[str, Any] = {
+    "title": "Toys",
+    "episodes": 5,
+    "methods": {
+        "float": {"recipes": ["float32", "int8"]},
+        "qat-8": {"train": "--compress qat", "recipes": ["int8"]},
+    },
+    "tasks": [
+        {"algorithm": "ddpg", "env": "toys/Match-v0", "steps": 200, "continued_steps": 100, "train": OPTIONS},
+    ],
+}
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTHONPATH", str(TOYS))
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY))
+    return path
+
+
+def test_a_study_does_what_is_missing_and_reports(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["study", str(study), "--out", str(out), "--jobs", "2"]) == 0
+    text = capsys.readouterr()
+    assert "ddpg-toys/Match-v0   qat-8     int8" in text.out
+    assert "ddpg-toys-Match-v0-qat-8-s0: done" in text.err
+    results = {path.stem: Outcome.load(path) for path in (out / "cells").glob("*.json")}
+    continued = results["ddpg-toys-Match-v0-qat-8-s0"]
+    assert continued.begins_with == "ddpg-toys-Match-v0-float-s0"
+    assert continued.config["compress"]["delay"] == 0.0
+    assert [len(policy.returns or ()) for policy in continued.policies] == [5]
+    latency = json.loads((out / "latency" / "ddpg-toys-Match-v0.json").read_text())
+    assert [(timed["method"], timed["recipe"]) for timed in latency["policies"]] == [
+        ("float", "float32"),
+        ("float", "int8"),
+        ("qat-8", "int8"),
+    ]
+    assert "ddpg-toys/Match-v0" in (out / "report.html").read_text()
+    assert json.loads((out / "findings.json").read_text())["title"] == "Toys"
+
+    # What is there is neither trained nor measured again; the report needs nothing else.
+    before = {path: path.stat().st_mtime_ns for path in [*(out / "cells").iterdir(), *(out / "latency").iterdir()]}
+    (out / "runs").rename(tmp_path / "elsewhere")
+    assert cli.main(["study", str(study), "--out", str(out)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    # A result of other options is neither taken nor overwritten.
+    changed = STUDY | {"tasks": [STUDY["tasks"][0] | {"steps": 300}]}
+    study.write_text(yaml.safe_dump(changed))
+    assert cli.main(["study", str(study), "--out", str(out)]) == 1
+    assert "is of other options than the study asks for now" in capsys.readouterr().err
+
+
+def test_a_training_that_fails_is_named_and_the_others_go_on(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = [
+        STUDY["tasks"][0]
+        | {"env": "toys/Match-v0", "name": "diverges", "train": f"{OPTIONS} --critic-learning-rate 1e30"},
+        STUDY["tasks"][0] | {"continued_steps": None, "methods": ["float"]},
+    ]
+    study.write_text(yaml.safe_dump(STUDY | {"tasks": tasks}))
+    out = tmp_path / "out"
+    assert cli.main(["study", str(study), "--out", str(out), "--jobs", "2"]) == 1
+    text = capsys.readouterr().out
+    assert "diverges-float-s0: The training diverged" in text
+    assert "diverges-qat-8-s0: diverges-float-s0, which it begins with, was not trained." in text
+    assert [path.stem for path in (out / "cells").iterdir()] == ["ddpg-toys-Match-v0-float-s0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(
+    study: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    long = {"steps": 6000, "continued_steps": None, "methods": ["float"]}
+    study.write_text(yaml.safe_dump(STUDY | {"tasks": [STUDY["tasks"][0] | long]}))
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "tfqrl", "study", str(study), "--out", str(out), "--jobs", "1"]
+    run = out / "runs" / "ddpg-toys-Match-v0-float-s0"
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert b"go on with the same command" in stderr
+    assert not list((out / "cells").iterdir())
+    cut_at = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["steps"]
+    assert 0 < cut_at < 6000
+    assert (run / "checkpoint.npz").exists()
+    subprocess.run(words, check=True, capture_output=True, timeout=300)
+    assert len(list((out / "cells").iterdir())) == 1
+    steps = [json.loads(line)["steps"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--jobs", "0"], "--jobs must be at least 1"),
+        (["--only", "("], "takes a regular expression"),
+        (["--only", "nothing"], "names none of the 2 trainings"),
+        (["--jobs", "1", "--ray", "auto"], "--jobs is for this machine"),
+        (["--ray", "127.0.0.1:1"], "No Ray cluster answers at 127.0.0.1:1"),
+        (["--ray", "nowhere"], "No Ray cluster answers at nowhere"),
+        (["--ray", "auto"], "No Ray cluster answers at auto"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert cli.main(["study", str(study), "--out", str(tmp_path / "out"), *words]) in (1, 2)
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_result_is_named(study: Path, tmp_path: Path) -> None:
+    cells = plan.cells(plan.load(study))
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / f"{cells[0].name}.json").write_text("{}")
+    with pytest.raises(UserError, match=r"float-s0\.json is no result of a study"):
+        grid.results(cells, tmp_path)

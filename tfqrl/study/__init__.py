@@ -1,0 +1,1 @@
+"""Studies: a grid of trainings, what conversion makes of their policies, and the tables drawn from it."""

@@ -1,0 +1,201 @@
+"""Doing the cells of a study, on this machine or on a cluster. Ray decides what runs where."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from edge.errors import UserError
+from tfqrl.signals import StopRequest
+from tfqrl.study.outcome import Outcome
+from tfqrl.study.plan import Cell
+
+POLL_S = 2.0
+# For a training to save its checkpoint when it is asked to stop.
+STOP_S = 60.0
+CONNECT_S = 5.0
+
+# A cell has one core, and the tools in it must not take more.
+ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
+    """What is there, by name of cell.
+
+    Raises:
+      UserError: a result is of other options than its cell has now.
+    """
+    found = {}
+    for cell in cells:
+        path = out / "cells" / f"{cell.name}.json"
+        if not path.exists():
+            continue
+        outcome = Outcome.load(path)
+        recipes = tuple(policy.recipe for policy in outcome.policies)
+        if (outcome.train, recipes, len(outcome.returns)) != (cell.train, cell.recipes, cell.episodes):
+            raise UserError(
+                f"{path} is of other options than the study asks for now. Remove it, to redo it, or give another --out."
+            )
+        found[cell.name] = outcome
+    return found
+
+
+def do(cells: Sequence[Cell], out: Path, *, jobs: int | None, address: str | None) -> dict[str, str]:
+    """Do all cells that have no result yet.
+
+    Args:
+      cells: all cells.
+      out: the study's folder.
+      jobs: how many at a time; None for one on each core. On a cluster its nodes say how many.
+      address: of a Ray cluster; None for this machine alone.
+
+    Returns:
+      By name of cell, why it was not done.
+
+    Raises:
+      UserError: there is no such cluster.
+      Interrupted: a signal asked to stop.
+    """
+    missing = [cell for cell in cells if not (out / "cells" / f"{cell.name}.json").exists()]
+    if not missing:
+        return {}
+    for folder in ("cells", "runs"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    failures: dict[str, str] = {}
+    # Ray has a handler of its own for SIGTERM: what stops in good order comes after it.
+    with _ray(jobs, address) as ray, StopRequest() as stop, _Progress(cells, out) as progress:
+        # Each in a process of its own: what one leaves behind in TensorFlow is nothing to the next.
+        environment = {"env_vars": dict.fromkeys(ONE_THREAD, "1")}
+        from tfqrl.study.work import work
+
+        task = ray.remote(num_cpus=1, max_calls=1, max_retries=0, runtime_env=environment)(work)
+        names, refs = {}, {}
+        for cell in missing:
+            after = [refs[cell.begins_with]] if cell.begins_with in refs else []
+            refs[cell.name] = ref = task.remote(cell, out.resolve(), *after)
+            names[ref] = cell.name
+        waiting = list(names)
+        while waiting and not stop.requested:
+            done, waiting = ray.wait(waiting, timeout=POLL_S)
+            for ref in done:
+                failure = _outcome_of(ray, ref)
+                if failure is not None:
+                    failures[names[ref]] = failure
+                progress.done(names[ref], failure)
+            progress.update()
+        for ref in waiting:
+            ray.cancel(ref)
+        if waiting:
+            ray.wait(waiting, num_returns=len(waiting), timeout=STOP_S)
+        stop.raise_if_requested("go on with the same command")
+    return failures
+
+
+def _outcome_of(ray: Any, ref: Any) -> str | None:
+    try:
+        failure: str | None = ray.get(ref)
+    except ray.exceptions.RayError as error:
+        return f"its process ended: {str(error).splitlines()[0]}"
+    return failure
+
+
+@contextlib.contextmanager
+def _ray(jobs: int | None, address: str | None) -> Iterator[Any]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            f"Studies are run by Ray, which cannot be imported ({error}): pip install 'tfqrl[study]'."
+        ) from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What the engine says of itself helps nobody here.
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    if address is None:
+        ray.init(num_cpus=jobs or len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)
+    else:
+        try:
+            _check_answers(address)
+            ray.init(address=address, **quiet)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"No Ray cluster answers at {address} ({error}). `ray start --head` begins one and says its address; "
+                "docs/studies.md has more."
+            ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """See whether anybody is there, for whom Ray would wait for many minutes."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+
+
+class _Progress:
+    """A table of tasks and methods on a terminal, or else a line for each cell that ends."""
+
+    def __init__(self, cells: Sequence[Cell], out: Path) -> None:
+        self._cells, self._out = cells, out
+        self._steps = {cell.name: int(cell.train[cell.train.index("--steps") + 1]) for cell in cells}
+        self._failed: set[str] = set()
+        self._console = Console(stderr=True)
+        self._live = Live(self._table(), console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> _Progress:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def done(self, name: str, failure: str | None) -> None:
+        """Say that a cell has ended."""
+        if failure is not None:
+            self._failed.add(name)
+        self._console.print(f"{name}: {failure or 'done'}", highlight=False, soft_wrap=True)
+
+    def update(self) -> None:
+        """Draw it anew."""
+        if self._console.is_terminal:
+            self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        table = Table()
+        methods = list(dict.fromkeys(cell.method for cell in self._cells))
+        for header in ("task", *methods):
+            table.add_column(header)
+        for task in dict.fromkeys(cell.task for cell in self._cells):
+            row = [[cell for cell in self._cells if (cell.task, cell.method) == (task, method)] for method in methods]
+            table.add_row(task, *(self._state(group) for group in row))
+        return table
+
+    def _state(self, group: Sequence[Cell]) -> str:
+        done = [cell for cell in group if (self._out / "cells" / f"{cell.name}.json").exists()]
+        failed = sum(cell.name in self._failed for cell in group)
+        running = [f"{self._fraction(cell):.0%}" for cell in group if cell not in done and self._fraction(cell)]
+        parts = [f"{len(done)}/{len(group)}"] * bool(group) + running + [f"{failed} failed"] * bool(failed)
+        return " ".join(parts)
+
+    def _fraction(self, cell: Cell) -> float:
+        """How far its training is; 0 before its first report."""
+        try:
+            with (self._out / "runs" / cell.name / "metrics.jsonl").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+                *_, last = file.read().splitlines()
+            steps: int = json.loads(last)["steps"]
+        except (OSError, ValueError):
+            return 0.0
+        return steps / self._steps[cell.name]

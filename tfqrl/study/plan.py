@@ -1,0 +1,212 @@
+"""What a study is to do: its file, and the cells that follow from it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from converters.recipe import RECIPES, TRAINED_RECIPES
+from edge.errors import UnknownNameError, UsageError, UserError
+from edge.records import from_plain
+from tfqrl import agents, envs, train_command
+from tfqrl.options import check_episodes
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train, and what its policies are converted to.
+
+    Attributes:
+      train: options of `tfqrl train`.
+      recipes: of `tfqrl convert`.
+    """
+
+    train: str = ""
+    recipes: tuple[str, ...] = ("float32",)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt.
+
+    Attributes:
+      algorithm: by which.
+      env: where.
+      steps: of a training.
+      train: further options of `tfqrl train`.
+      name: what to call it, where algorithm and environment are not enough.
+      seeds: of its own, instead of the study's.
+      methods: of its own, instead of all.
+      continued_steps: let all methods but the first go on from the first one's policy, for so many steps; by itself
+        each begins anew and has all steps.
+    """
+
+    algorithm: str
+    env: str
+    steps: int
+    train: str = ""
+    name: str | None = None
+    seeds: tuple[int, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    continued_steps: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, or one made of what it is."""
+        return self.name or f"{self.algorithm}-{self.env}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's file says.
+
+    Attributes:
+      title: of its report.
+      tasks: what is learnt.
+      methods: by name; the first one is the baseline, which the others are compared with.
+      seeds: of trainings.
+      episodes: that each policy plays, the same ones for all.
+    """
+
+    title: str
+    tasks: tuple[Task, ...]
+    methods: dict[str, Method]
+    seeds: tuple[int, ...] = (0,)
+    episodes: int = 100
+
+    @property
+    def baseline(self) -> str:
+        """The name of the first method."""
+        return next(iter(self.methods))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training, with what is made of its policy.
+
+    Attributes:
+      name: of its folder and its result.
+      task, method, seed: where in the grid it stands.
+      train: the words after `tfqrl train`.
+      recipes: what its policy is converted to.
+      episodes: how many each policy plays.
+      begins_with: the cell whose policy it goes on from.
+    """
+
+    name: str
+    task: str
+    method: str
+    seed: int
+    train: tuple[str, ...]
+    recipes: tuple[str, ...]
+    episodes: int
+    begins_with: str | None
+
+    def configuration(self, runs: Path) -> tuple[str, Any]:
+        """Algorithm and configuration of its training, where `runs` has the folders of all cells.
+
+        Raises:
+          UserError: its options are wrong.
+        """
+        origin = [] if self.begins_with is None else ["--init-from", str(runs / self.begins_with)]
+        return train_command.configuration([*self.train, *origin])
+
+
+def load(path: Path) -> Study:
+    """The study in a YAML file.
+
+    Raises:
+      UserError: it cannot be read.
+      UsageError: it is not one.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    try:
+        study = from_plain(Study, plain, path.name)
+    except ValueError as error:
+        raise UsageError(f"{path} is not a study: {error} docs/studies.md shows what one looks like.") from error
+    _check(study, path)
+    return study
+
+
+def _check(study: Study, path: Path) -> None:
+    check_episodes(study.episodes)
+    if not study.methods or not study.tasks:
+        raise UsageError(f"{path} has no {'tasks' if study.methods else 'methods'}: a study needs one at least.")
+    for name, method in study.methods.items():
+        for recipe in method.recipes:
+            if recipe not in RECIPES | TRAINED_RECIPES:
+                raise UnknownNameError(f"recipe of the method {name}", recipe, RECIPES | TRAINED_RECIPES)
+    labels = [task.label for task in study.tasks]
+    for task in study.tasks:
+        if labels.count(task.label) > 1:
+            raise UsageError(f"{path} has two tasks called {task.label}: give each a `name` of its own.")
+        for method in task.methods or ():
+            if method not in study.methods:
+                raise UnknownNameError(f"method of the task {task.label}", method, study.methods)
+        if task.methods is not None and study.baseline not in task.methods:
+            raise UsageError(f"The task {task.label} lacks {study.baseline}, which its methods are compared with.")
+
+
+def cells(study: Study) -> list[Cell]:
+    """All cells of a study, the baseline's of each task first.
+
+    Raises:
+      UserError: a training that would be refused.
+    """
+    return [
+        _cell(study, task, method, seed)
+        for task in study.tasks
+        for method in study.methods
+        if task.methods is None or method in task.methods
+        for seed in task.seeds or study.seeds
+    ]
+
+
+def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fraction: None) -> None:
+    """See before anything is trained whether all of it could be; `tell` is told the fraction that was looked at.
+
+    Raises:
+      UserError: a training that would be refused.
+    """
+    looked_at: set[tuple[str, str]] = set()
+    for i, cell in enumerate(cells):
+        if (cell.task, cell.method) not in looked_at:
+            looked_at.add((cell.task, cell.method))
+            try:
+                algorithm, config = cell.configuration(Path("runs"))
+                agents.get(algorithm).check(envs.spec_of(config.env, config.env_module))
+            except UserError as error:
+                raise UsageError(f"The method {cell.method} of the task {cell.task}: {error}") from error
+        tell((i + 1) / len(cells))
+
+
+def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
+    def name(method: str) -> str:
+        return f"{re.sub('[^A-Za-z0-9_.-]', '-', task.label)}-{method}-s{seed}"
+
+    continues = task.continued_steps is not None and method != study.baseline
+    steps = task.continued_steps if continues else task.steps
+    chosen = study.methods[method]
+    options = [*shlex.split(task.train), *shlex.split(chosen.train)]
+    train = [task.algorithm, "--env", task.env, "--steps", str(steps), "--seed", str(seed), *options]
+    return Cell(
+        name=name(method),
+        task=task.label,
+        method=method,
+        seed=seed,
+        train=tuple(train),
+        recipes=chosen.recipes,
+        episodes=study.episodes,
+        begins_with=name(study.baseline) if continues else None,
+    )

@@ -1,0 +1,327 @@
+"""A study's report: text for the terminal, and one HTML page."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from edge import report
+from edge.stats import Estimate
+from tfqrl.page import html_table, page, svg_grid
+from tfqrl.study.latency import TaskLatency, Timed
+from tfqrl.study.outcome import Outcome
+from tfqrl.study.plan import Study
+from tfqrl.study.tables import KEPT, Findings, Row
+
+HEADER = ("task", "method", "recipe", "seeds", "return", "relative error", "95 % interval", "model", "zeros")
+COLORS = ("#c8501e", "#2c6e91", "#5a8f3c", "#8a5a9e", "#b08a1e", "#4a4f57", "#c04a7a", "#3a9a94")
+
+
+def text(study: Study, found: Findings, failures: dict[str, str]) -> str:
+    """For a terminal."""
+    lines = [report.table(HEADER, [cells(row) for row in found.rows]), *sentences(found)]
+    if failures:
+        lines += ["", f"{len(failures)} cells were not done:", *(f"{name}: {why}" for name, why in failures.items())]
+    return "\n".join(lines)
+
+
+def cells(row: Row) -> list[str]:
+    """A row of the table of everything."""
+    if row.error is None:
+        return [row.task, row.method, row.recipe, str(row.seeds), number(row.mean_return), "-", "-", "-", "-"]
+    return [
+        row.task,
+        row.method,
+        row.recipe,
+        str(row.seeds),
+        number(row.mean_return),
+        percent(row.error.value),
+        interval(row.error),
+        report.size(row.model_bytes),
+        f"{row.sparsity:.0%}",
+    ]
+
+
+def sentences(found: Findings) -> list[str]:
+    """What is found, in words."""
+    lines = []
+    for mean in found.mean_errors:
+        lines.append(
+            f"{mean.method}, {mean.recipe}: mean relative error over {mean.tasks} tasks {percent(mean.error.value)} "
+            f"{interval(mean.error)}."
+        )
+    for task, bits in found.lowest_bits.items():
+        least = f"{bits} bits are the fewest that keep" if bits else "no width that was tried keeps"
+        lines.append(f"{task}: {least} {KEPT:.0%} of the return.")
+    for row in found.of(lambda row: row.failure is not None):
+        lines.append(f"{row.task}, {row.method}, {row.recipe} was not made: {row.failure}")
+    for row in found.of(lambda row: row.rejected > 0):
+        lines.append(
+            f"{row.task}, {row.method}: `tfqrl convert` rejects {row.recipe} of {row.rejected} of {row.seeds} seeds."
+        )
+    return lines
+
+
+def number(value: float | None) -> str:
+    """A return for people."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """The interval of a relative error."""
+    return f"[{percent(estimate.low)}, {percent(estimate.high)}]"
+
+
+def percent(value: float) -> str:
+    """With its sign, but for what is no different from zero."""
+    text = f"{value:+.1%}"
+    return "0.0%" if text in ("+0.0%", "-0.0%") else text
+
+
+def study_page(
+    study: Study,
+    found: Findings,
+    outcomes: Sequence[Outcome],
+    latency: dict[str, TaskLatency],
+    missing: int,
+) -> str:
+    """The report as HTML that needs nothing from outside."""
+    done = f"{len(outcomes)} trainings"
+    if missing:
+        done += f"; {missing} are missing"
+    parts = [
+        f"<h1>{html.escape(study.title)}</h1>",
+        f'<p class="verdict">{done}. Each policy played {study.episodes} episodes, the same ones for all.</p>',
+        *_bullets(sentences(found)),
+        *_conversion(study, found),
+        *_qat(found),
+        *_others(study, found),
+        *_weights(study, found, outcomes),
+        *_pareto(found, latency),
+        "<h2>Everything</h2>",
+        html_table(HEADER, [cells(row) for row in found.rows]),
+        '<p class="note">Relative error: what the mean return is below that of the baseline as it was trained, '
+        f"{html.escape(found.baseline)}, over the same seeds and episodes. Its interval is by bootstrap over seeds and "
+        "paired episodes; with one seed it is over episodes alone, and says nothing of other trainings.</p>",
+        "<h2>Conditions</h2>",
+        *_conditions(outcomes, found.command),
+    ]
+    return page(study.title, "\n".join(parts))
+
+
+def _bullets(lines: Sequence[str]) -> list[str]:
+    return ["<ul>", *(f"<li>{html.escape(line)}</li>" for line in lines), "</ul>"]
+
+
+def _conversion(study: Study, found: Findings) -> list[str]:
+    """Conversion after training: the baseline's recipes beside each other."""
+    recipes = study.methods[study.baseline].recipes
+    rows = []
+    for task, value in found.returns.items():
+        of_task = {row.recipe: row for row in found.rows if (row.task, row.method) == (task, study.baseline)}
+        errors = [
+            f"{percent(error.value)} {interval(error)}"
+            if (row := of_task.get(recipe)) and (error := row.error)
+            else "-"
+            for recipe in recipes
+        ]
+        rows.append([task, f"{number(value.value)} [{number(value.low)}, {number(value.high)}]", *errors])
+    means = {mean.recipe: mean.error for mean in found.mean_errors if mean.method == study.baseline}
+    if means:
+        rows.append(["mean", "", *(f"{percent(means[name].value)} {interval(means[name])}" for name in recipes)])
+    return [
+        "<h2>Conversion after training: relative error of the return</h2>",
+        html_table(("task", "return as trained", *recipes), rows),
+    ]
+
+
+def _qat(found: Findings) -> list[str]:
+    rows = found.of(lambda row: row.compression == "qat" and row.error is not None)
+    if not rows:
+        return []
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    widths = sorted({row.bits for row in rows if row.bits is not None}, reverse=True)
+
+    def draw(axes: Axes, task: str) -> None:
+        lines = [row for row in rows if row.task == task]
+        axes.axhline(100, color="#9aa7b4", linewidth=0.8)
+        axes.axhline(100 * KEPT, color="#9aa7b4", linewidth=0.8, linestyle=":")
+        for color, group in zip(COLORS, _families(lines).values()):
+            group = sorted(group, key=lambda row: row.bits or 0)
+            kept = [100 * (1 - row.error.value) for row in group if row.error]
+            spread = [
+                [max(0.0, 100 * (row.error.high - row.error.value)) for row in group if row.error],
+                [max(0.0, 100 * (row.error.value - row.error.low)) for row in group if row.error],
+            ]
+            axes.errorbar([row.bits or 0 for row in group], kept, spread, color=color, marker="o", capsize=2)
+        axes.set_title(task, fontsize=9)
+        axes.set_xticks(widths)
+        axes.set_xlabel("bits of weights")
+        axes.set_ylabel("% of return")
+        axes.set_ylim(-20, 130)
+
+    def cell(task: str, bits: int) -> str:
+        fitting = [row.error for row in rows if row.task == task and row.bits == bits and row.error]
+        return " ".join(f"{percent(error.value)} {interval(error)}" for error in fitting) or "-"
+
+    table = [[task, *(cell(task, bits) for bits in widths), str(found.lowest_bits.get(task) or "-")] for task in tasks]
+    header = ("task", *(f"{bits} bits" for bits in widths), f"fewest for {KEPT:.0%}")
+    return [
+        "<h2>Quantisation-aware training: return by bits</h2>",
+        svg_grid([lambda axes, task=task: draw(axes, task) for task in tasks]),  # type: ignore[misc]
+        html_table(header, table),
+        '<p class="note">Of weights and activations; observations and actions have the bits that the study says. The '
+        f"dotted line is {KEPT:.0%} of the baseline's return.</p>",
+    ]
+
+
+def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Methods whose names differ in their number of bits alone."""
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        families.setdefault(row.method.replace(str(row.bits), ""), []).append(row)
+    return families
+
+
+def _others(study: Study, found: Findings) -> list[str]:
+    rows = found.of(lambda row: row.method != study.baseline and row.compression != "qat")
+    if not rows:
+        return []
+    return ["<h2>Other methods</h2>", html_table(HEADER, [cells(row) for row in rows])]
+
+
+def _weights(study: Study, found: Findings, outcomes: Sequence[Outcome]) -> list[str]:
+    """Distributions of the baseline's weights, and what 8 bits cost."""
+    shown = {outcome.task: outcome for outcome in reversed(outcomes) if outcome.method == study.baseline}
+    shown = dict(sorted(shown.items(), key=lambda item: item[1].algorithm))
+    if not shown:
+        return []
+
+    def draw(axes: Axes, outcome: Outcome) -> None:
+        for color, weights in zip(COLORS, outcome.weights):
+            density = np.array(weights.counts) / max(1, sum(weights.counts)) / max(np.diff(weights.edges)[0], 1e-12)
+            axes.stairs(density, weights.edges, color=color, label=f"{weights.layer} ±{weights.deviation:.2g}")
+        error = [row.error for row in found.rows if (row.task, row.method, row.recipe) == (*key(outcome), "int8")]
+        after = f", int8 {percent(error[0].value)}" if error and error[0] else ""
+        axes.set_title(f"{outcome.task}{after}", fontsize=9)
+        axes.set_yscale("log")
+        axes.set_xlabel("weight")
+        axes.legend(frameon=False, fontsize=6)
+
+    def key(outcome: Outcome) -> tuple[str, str]:
+        return outcome.task, outcome.method
+
+    return [
+        "<h2>Weights by algorithm</h2>",
+        svg_grid([lambda axes, outcome=outcome: draw(axes, outcome) for outcome in shown.values()]),  # type: ignore[misc]
+        '<p class="note">Density of each layer\'s kernel, of the first seed; ± is its standard deviation, the '
+        "figure above each the relative error of int8 after training.</p>",
+    ]
+
+
+def _pareto(found: Findings, latency: dict[str, TaskLatency]) -> list[str]:
+    """Return against size, latency and energy."""
+    points = [
+        (row, timed)
+        for row in found.of(lambda row: row.error is not None and row.model_bytes is not None)
+        for timed in [_timed(latency, row)]
+    ]
+    if not points:
+        return []
+    methods = list(dict.fromkeys(f"{row.method}, {row.recipe}" for row, _ in points))
+
+    def draw(axes: Axes, label: str, value: int) -> None:
+        for i, method in enumerate(methods):
+            chosen = [
+                (x, 100 * (1 - row.error.value))
+                for row, timed in points
+                if f"{row.method}, {row.recipe}" == method and row.error
+                for x in [_axis(row, timed)[value]]
+                if x is not None
+            ]
+            if chosen:
+                axes.scatter(*zip(*chosen), s=14, color=COLORS[i % len(COLORS)], marker="osD^v<>P"[i // len(COLORS)])
+        axes.set_xscale("log")
+        axes.set_xlabel(label)
+        axes.set_ylabel("% of return")
+
+    def legend(axes: Axes) -> None:
+        for i, method in enumerate(methods):
+            axes.scatter([], [], s=14, color=COLORS[i % len(COLORS)], marker="osD^v<>P"[i // len(COLORS)], label=method)
+        axes.legend(frameon=False, fontsize=7, ncols=2, loc="center")
+        axes.set_axis_off()
+
+    labels = ("bytes of the model", "microseconds an action", "joules an action")
+    best = _best(points)
+    header = ("task", "method", "recipe", "return kept", "model", "act p50", "energy/action")
+    rows = [
+        [
+            row.task,
+            row.method,
+            row.recipe,
+            f"{1 - row.error.value:.1%}" if row.error else "-",
+            report.size(row.model_bytes),
+            "-" if timed is None else f"{timed.entry.act_us.p50.value:.2f} us",
+            "-" if timed is None else report.energy_cell(timed.entry.energy),
+        ]
+        for row, timed in best
+    ]
+    scopes = {timed.entry.energy.scope for _, timed in points if timed is not None}
+    return [
+        "<h2>Return against size, latency and energy</h2>",
+        svg_grid(
+            [*(lambda axes, i=i, label=label: draw(axes, label, i) for i, label in enumerate(labels)), legend]  # type: ignore[misc]
+        ),
+        '<p class="note">Each point is a policy on a task. Not shown to be worth it: every policy that another one of '
+        "its task betters, or equals, in return, size and latency. These are left:</p>",
+        html_table(header, rows),
+        f'<p class="note">act: one call of <code>edge.Policy.act</code> on the machine below. Energy: '
+        f"{html.escape('; '.join(sorted(scopes)) or 'not measured')}</p>",
+    ]
+
+
+def _timed(latency: dict[str, TaskLatency], row: Row) -> Timed | None:
+    if row.task not in latency:
+        return None
+    timed = {(timed.method, timed.recipe): timed for timed in latency[row.task].policies}
+    return timed.get((row.method, row.recipe))
+
+
+def _axis(row: Row, timed: Timed | None) -> tuple[float | None, float | None, float | None]:
+    if timed is None:
+        return row.model_bytes, None, None
+    energy = timed.entry.energy
+    joules = energy.net_j.value if energy.net_j is not None else energy.gross_j
+    return row.model_bytes, timed.entry.act_us.p50.value, joules
+
+
+def _best(points: Sequence[tuple[Row, Timed | None]]) -> list[tuple[Row, Timed | None]]:
+    """Those that no other one of their task is at least as good as in everything, and better in something."""
+
+    def costs(row: Row, timed: Timed | None) -> tuple[float, float, float]:
+        size, act_us, _ = _axis(row, timed)
+        return (row.error.value if row.error else math.inf), size or math.inf, act_us or math.inf
+
+    def beaten(point: tuple[Row, Timed | None]) -> bool:
+        mine = costs(*point)
+        others = [costs(*other) for other in points if other[0].task == point[0].task]
+        return any(theirs != mine and all(b <= a for a, b in zip(mine, theirs)) for theirs in others)
+
+    return [point for point in points if not beaten(point)]
+
+
+def _conditions(outcomes: Sequence[Outcome], command: Sequence[str]) -> list[str]:
+    lines = [f"Made by: {' '.join(command)}"]
+    for conditions in dict.fromkeys((o.conditions.board, o.conditions.cpu, o.conditions.cores) for o in outcomes):
+        lines.append("{}; {}, {} cores.".format(*conditions))
+    for versions in dict.fromkeys(tuple(outcome.versions.items()) for outcome in outcomes):
+        lines.append(", ".join(f"{package} {version}" for package, version in versions) + ".")
+    hours = sum(outcome.training_s for outcome in outcomes) / 3600
+    lines.append(f"{hours:.1f} core-hours of training.")
+    return [f'<p class="note">{html.escape(line)}</p>' for line in lines]

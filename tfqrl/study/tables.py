@@ -1,0 +1,176 @@
+"""The tables of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.stats import Estimate, mean_estimate
+from tfqrl.study.estimates import Pairs, mean_relative_error, relative_error
+from tfqrl.study.outcome import Outcome
+from tfqrl.study.plan import Study
+
+SCHEMA_VERSION = 1
+
+# Of the float policy's return.
+KEPT = 0.97
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method and recipe on a task.
+
+    Attributes:
+      task, algorithm, method, recipe: which.
+      compression: the method of `tfqrl train --compress`; None without.
+      bits: of the weights, where those were trained on a grid; None elsewhere.
+      sparsity: part of the weights that is zero, mean over the seeds.
+      seeds: of how many trainings.
+      mean_return: over all episodes.
+      error: relative, to the baseline as it was trained; None where there is none with the same seed.
+      model_bytes: of the models, mean over the seeds.
+      rejected: of how many seeds `tfqrl convert` would have rejected it.
+      failure: why there is no policy of some seed; None if there are all.
+    """
+
+    task: str
+    algorithm: str
+    method: str
+    recipe: str
+    compression: str | None
+    bits: int | None
+    sparsity: float
+    seeds: int
+    mean_return: float | None
+    error: Estimate | None
+    model_bytes: float | None
+    rejected: int
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class MeanError:
+    """What a method and recipe cost, over tasks.
+
+    Attributes:
+      method, recipe: which.
+      tasks: how many.
+      error: mean of their relative errors.
+    """
+
+    method: str
+    recipe: str
+    tasks: int
+    error: Estimate
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study found.
+
+    Attributes:
+      schema_version: of this layout.
+      title: of the study.
+      command: the words of the command.
+      baseline: its method that others are compared with.
+      returns: of the baseline as it was trained, by task: mean over seeds and episodes, with its interval over seeds,
+        or over episodes where there is one seed.
+      rows: everything.
+      mean_errors: of the methods and recipes that are there on more than one task.
+      lowest_bits: by task, the fewest bits at which quantisation-aware training keeps KEPT of the return; None if no
+        number does.
+    """
+
+    schema_version: int
+    title: str
+    command: tuple[str, ...]
+    baseline: str
+    returns: dict[str, Estimate]
+    rows: tuple[Row, ...]
+    mean_errors: tuple[MeanError, ...]
+    lowest_bits: dict[str, int | None]
+
+    def of(self, wanted: Callable[[Row], bool]) -> list[Row]:
+        """Some of the rows."""
+        return [row for row in self.rows if wanted(row)]
+
+
+def findings(study: Study, outcomes: Sequence[Outcome], command: Sequence[str]) -> Findings:
+    """What the results of a study's cells say."""
+    baseline = study.baseline
+    rows: list[Row] = []
+    pairs_of: dict[tuple[str, str], list[Pairs]] = {}
+    for task in dict.fromkeys(outcome.task for outcome in outcomes):
+        of_task = [outcome for outcome in outcomes if outcome.task == task]
+        base = {outcome.seed: np.array(outcome.returns) for outcome in of_task if outcome.method == baseline}
+        for method in dict.fromkeys(outcome.method for outcome in of_task):
+            group = [outcome for outcome in of_task if outcome.method == method]
+            for recipe in dict.fromkeys(policy.recipe for outcome in group for policy in outcome.policies):
+                row, pairs = _row(group, recipe, base)
+                rows.append(row)
+                if pairs:
+                    pairs_of.setdefault((method, recipe), []).append(pairs)
+    return Findings(
+        schema_version=SCHEMA_VERSION,
+        title=study.title,
+        command=tuple(command),
+        baseline=baseline,
+        returns={
+            task: _mean_return([outcome for outcome in outcomes if (outcome.task, outcome.method) == (task, baseline)])
+            for task in dict.fromkeys(outcome.task for outcome in outcomes if outcome.method == baseline)
+        },
+        rows=tuple(rows),
+        mean_errors=tuple(
+            MeanError(*key, len(tasks), mean_relative_error(tasks)) for key, tasks in pairs_of.items() if len(tasks) > 1
+        ),
+        lowest_bits=_lowest_bits(rows),
+    )
+
+
+def _row(group: Sequence[Outcome], recipe: str, base: dict[int, np.ndarray]) -> tuple[Row, Pairs]:
+    found = [(outcome, policy) for outcome in group for policy in outcome.policies if policy.recipe == recipe]
+    made = [(outcome, np.array(policy.returns)) for outcome, policy in found if policy.returns is not None]
+    pairs = [(base[outcome.seed], returns) for outcome, returns in made if outcome.seed in base]
+    first = group[0]
+    compress = first.config.get("compress") or {}
+    sizes = [policy.model_bytes for _, policy in found if policy.model_bytes is not None]
+    failures = [policy.failure for _, policy in found if policy.failure is not None]
+    row = Row(
+        task=first.task,
+        algorithm=first.algorithm,
+        method=first.method,
+        recipe=recipe,
+        compression=compress.get("method"),
+        bits=compress.get("weight_bits"),
+        sparsity=float(np.mean([_sparsity(outcome) for outcome in group])),
+        seeds=len(made),
+        mean_return=float(np.mean([returns.mean() for _, returns in made])) if made else None,
+        error=relative_error(pairs) if pairs else None,
+        model_bytes=float(np.mean(sizes)) if sizes else None,
+        rejected=sum(policy.rejection is not None for _, policy in found),
+        failure=failures[0] if failures else None,
+    )
+    return row, pairs
+
+
+def _sparsity(outcome: Outcome) -> float:
+    sizes = [np.prod(weights.shape) for weights in outcome.weights]
+    return float(np.average([weights.zeros for weights in outcome.weights], weights=sizes))
+
+
+def _mean_return(group: Sequence[Outcome]) -> Estimate:
+    if len(group) == 1:
+        return mean_estimate(np.array(group[0].returns))
+    return mean_estimate(np.array([np.mean(outcome.returns) for outcome in group]))
+
+
+def _lowest_bits(rows: Sequence[Row]) -> dict[str, int | None]:
+    lowest: dict[str, int | None] = {}
+    for row in rows:
+        if row.compression == "qat":
+            best = lowest.setdefault(row.task, None)
+            if row.error is not None and row.error.value <= 1 - KEPT and row.bits is not None:
+                lowest[row.task] = row.bits if best is None else min(best, row.bits)
+    return lowest

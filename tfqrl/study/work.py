@@ -1,0 +1,156 @@
+"""The work of one cell: train, convert, play. It runs in a process of its own, on any node of a cluster."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import traceback
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tf_keras as keras
+
+from converters import recipe as recipes
+from converters.compare import rejection
+from converters.conversion import VERSIONS_OF
+from converters.stripping import plain
+from edge.conditions import Conditions
+from edge.errors import UserError
+from tfqrl import agents
+from tfqrl.convert import Original, original
+from tfqrl.options import EVALUATION_SEED, Margin
+from tfqrl.runs import Run
+from tfqrl.signals import Interrupted
+from tfqrl.study.outcome import SCHEMA_VERSION, Outcome, Policy, Weights
+from tfqrl.study.plan import Cell
+
+BINS = 60
+
+
+def work(cell: Cell, out: Path, *after: str | None) -> str | None:
+    """Do all that is missing of a cell.
+
+    Args:
+      cell: the cell.
+      out: the study's folder, which all nodes share.
+      after: what this returned for the cells that have to be done before.
+
+    Returns:
+      None, and the result is in `out`; or the sentence that says why it is not.
+    """
+    log = out / "runs" / f"{cell.name}.log"
+    if not log.parent.is_dir():
+        return (
+            f"{out} is not there on {os.uname().nodename}: on a cluster, --out must be a folder that all nodes share."
+        )
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if any(after):
+        return f"{cell.begins_with}, which it begins with, was not trained."
+    try:
+        _work(cell, out)
+    except UserError as error:
+        return str(error)
+    except Interrupted:
+        return "stopped; it will be gone on with."
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}. See {log}."
+    return None
+
+
+def _work(cell: Cell, out: Path) -> None:
+    runs = out / "runs"
+    run = _trained(cell, runs)
+    policy = original(run, episodes=cell.episodes, margin=Margin(0.02, True), env=None, observations=None)
+    assert policy.float_returns is not None
+    assert policy.env is not None
+    Outcome(
+        schema_version=SCHEMA_VERSION,
+        cell=cell.name,
+        task=cell.task,
+        method=cell.method,
+        seed=cell.seed,
+        algorithm=run.algorithm,
+        env=policy.env,
+        train=cell.train,
+        begins_with=cell.begins_with,
+        config=run.config,
+        versions={package: version(package) for package in (*VERSIONS_OF, "gymnasium", "mujoco")},
+        conditions=Conditions.now(),
+        training_s=_training_s(run),
+        first_seed=EVALUATION_SEED,
+        returns=tuple(policy.float_returns.tolist()),
+        policies=tuple(_converted(policy, name, runs / cell.name) for name in cell.recipes),
+        weights=_weights(policy.network),
+    ).save(out / "cells" / f"{cell.name}.json")
+
+
+def _trained(cell: Cell, runs: Path) -> Run:
+    algorithm, config = cell.configuration(runs)
+    # So that a run that was cut short ends as it would have otherwise; memories of frames take gigabytes.
+    if hasattr(config, "save_replay") and not config.env.startswith("ale:"):
+        config = replace(config, save_replay=True)
+    folder = runs / cell.name
+    if (folder / "config.json").exists():
+        run = Run.open(folder)
+        if agents.config_of(run) != config:
+            raise UserError(f"{folder} was trained with other options than are asked for. Remove it, to train anew.")
+    else:
+        run = Run.create(folder, algorithm, config)
+    train = agents.get(algorithm).train
+    assert train is not None
+    if not run.has_checkpoint() or run.load_checkpoint()["steps"] < config.steps:
+        train(run)
+    return run
+
+
+def _training_s(run: Run) -> float:
+    """Seconds of training: `elapsed_s` begins again where a run was resumed."""
+    elapsed = [0.0, *(record["elapsed_s"] for record in run.metrics())]
+    return sum(now - before if now > before else now for before, now in itertools.pairwise(elapsed))
+
+
+def _converted(policy: Original, name: str, folder: Path) -> Policy:
+    recipe = recipes.get(name)
+    try:
+        conversion = policy.to(recipe)
+    except UserError as error:
+        return Policy(name, failure=str(error))
+    path = folder / f"{name}.tflite"
+    conversion.save(path, force=True)
+    manifest = conversion.artifact.manifest
+    assert conversion.returns is not None
+    return Policy(
+        recipe=name,
+        file_bytes=path.stat().st_size,
+        model_bytes=manifest.flatbuffer_bytes,
+        compressed_bytes=manifest.compressed_bytes,
+        comparison=manifest.comparison,
+        returns=tuple(conversion.returns.tolist()),
+        rejection=rejection(manifest.comparison, recipe),
+    )
+
+
+def _weights(network: keras.Sequential) -> tuple[Weights, ...]:
+    return tuple(
+        _distribution(layer.name, np.asarray(layer.kernel)) for layer in plain(network).layers if layer.weights
+    )
+
+
+def _distribution(layer: str, kernel: Any) -> Weights:
+    counts, edges = np.histogram(kernel, BINS)
+    return Weights(
+        layer=layer,
+        shape=tuple(kernel.shape),
+        zeros=float((kernel == 0).mean()),
+        low=float(kernel.min()),
+        high=float(kernel.max()),
+        deviation=float(kernel.std()),
+        edges=tuple(float(edge) for edge in edges),
+        counts=tuple(int(count) for count in counts),
+    )
