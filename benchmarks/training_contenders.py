@@ -235,6 +235,7 @@ def train_tfqrl(work: Work, settings: dict[str, Any], before_step: Callable[[], 
     import tensorflow as tf
 
     from tfqrl import agents
+    from tfqrl.compress import COMPRESSORS
     from tfqrl.envs import make
     from tfqrl.runs import Run
 
@@ -242,6 +243,9 @@ def train_tfqrl(work: Work, settings: dict[str, Any], before_step: Callable[[], 
     gymnasium.register(GATED, lambda: GatedEnv(make(work.env), before_step), disable_env_checker=True)
     algorithm = agents.get(work.algorithm)
     assert algorithm.train is not None
+    if "compress" in settings:
+        method, options = settings["compress"]
+        settings["compress"] = COMPRESSORS[method](**options)
     config = algorithm.config(env=GATED, steps=STEPS, checkpoint_period_s=3600, **settings)
     with tempfile.TemporaryDirectory() as folder:
         algorithm.train(Run.create(Path(folder) / "run", work.algorithm, config))

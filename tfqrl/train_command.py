@@ -91,18 +91,30 @@ def main(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
         raise UsageError(f"Name an algorithm: tfqrl train {{{','.join(zoo.algorithms())}}} --env ENV --out RUN.")
     import_tensorflow()
+    from tfqrl import agents
+
+    agents.check_trainable(words[0])
+    text = inspect.cleandoc(TrainCommand.__doc__ or "").split("\nAttributes:")[0]
+    text = text.format(algorithm=words[0], env=next(iter(zoo.environments(words[0]))))
+    return train(words[0], words[1:], f"tfqrl train {words[0]}", text)
+
+
+def train(name: str, words: list[str], program: str, description: str) -> int:
+    """Train a run of the algorithm called `name` as the words after `program` say; returns the exit code."""
     from tfqrl import agents, envs
     from tfqrl.runs import Run
 
-    name, words = words[0], words[1:]
-    agents.check_trainable(name)
     algorithm = agents.get(name)
+
+    def parsed(default: TrainCommand[Any] | None) -> Any:
+        return _parse(algorithm.config, words, default, program, description)
+
     if "--resume" in words and value_of(words, "--compress") is not None:
         raise UsageError("--resume goes on with what the run is compressed by: leave --compress out.")
     if "--resume" in words and not {"-h", "--help"} & set(words):
-        saved = _saved_run(words, name)
+        saved = _saved_run(words, name, program)
         kept = agents.config_of(saved)
-        config = _parse(name, algorithm.config, words, TrainCommand(kept, saved.path, True)).config
+        config = parsed(TrainCommand(kept, saved.path, True)).config
         _check_unchanged(kept, config, ("steps", "target_return"))
         steps = int(saved.load_checkpoint()["steps"]) if saved.has_checkpoint() else 0
         if config.steps <= steps:
@@ -110,7 +122,7 @@ def main(words: list[str]) -> int:
             return 0
         run = saved.reconfigured(config)
     else:
-        command = _parse_with_zoo(name, algorithm.config, words, lambda text: print(text, file=sys.stderr))
+        command = _with_zoo(name, algorithm.config, words, parsed, lambda text: print(text, file=sys.stderr))
         config = command.config
         path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
         env = envs.make_vector(config.env, 1, seed=config.seed, vec=config.vec, module=config.env_module)
@@ -124,26 +136,30 @@ def main(words: list[str]) -> int:
 
 
 def configuration(words: list[str]) -> tuple[str, Any]:
-    """The algorithm that the words after `tfqrl train` name, and its configuration, the zoo's values included.
+    """The algorithm that words name, "distill" or what `tfqrl train` takes, and its configuration, the zoo included.
 
     Raises:
       UserError: what the command refuses.
     """
     from tfqrl import agents
 
-    agents.check_trainable(words[0])
-    command = _parse_with_zoo(words[0], agents.get(words[0]).config, words[1:], lambda text: None)
-    return words[0], command.config
+    if words[0] != "distill":
+        agents.check_trainable(words[0])
+    name, words, config = words[0], words[1:], agents.get(words[0]).config
+
+    def parsed(default: TrainCommand[Any] | None) -> Any:
+        return _parse(config, words, default, f"tfqrl train {name}", "")
+
+    return name, _with_zoo(name, config, words, parsed, lambda text: None).config
 
 
-def _parse(name: str, config: type[Any], words: list[str], default: TrainCommand[Any] | None) -> Any:
-    text = inspect.cleandoc(TrainCommand.__doc__ or "").split("\nAttributes:")[0]
-    text = text.format(algorithm=name, env=next(iter(zoo.environments(name))))
-    program = f"tfqrl train {name}"
+def _parse(
+    config: type[Any], words: list[str], default: TrainCommand[Any] | None, program: str, description: str
+) -> Any:
     method, words = _without(words, "--compress")
     if method is None:
         command_type: Any = TrainCommand[config]  # type: ignore[valid-type]
-        return parse(command_type, program, words, default, config, description=text)
+        return parse(command_type, program, words, default, config, description=description)
     from tfqrl.compress import COMPRESSORS, QAT
 
     if method not in COMPRESSORS:
@@ -152,7 +168,7 @@ def _parse(name: str, config: type[Any], words: list[str], default: TrainCommand
     command_type = CompressingTrainCommand[config, compressor]  # type: ignore[valid-type]
     if default is not None:
         default = CompressingTrainCommand(default.config, default.out, default.resume, compression=compressor())
-    command = parse(command_type, program, words, default, config, compressor, description=text)
+    command = parse(command_type, program, words, default, config, compressor, description=description)
     compression = command.compression
     if isinstance(compression, QAT) and compression.delay is None and command.config.init_from is not None:
         compression = dataclasses.replace(compression, delay=0.0)
@@ -171,19 +187,26 @@ def _without(words: list[str], option: str) -> tuple[str | None, list[str]]:
     return value, kept
 
 
-def _parse_with_zoo(name: str, config: type[Any], words: list[str], tell: Callable[[str], None]) -> Any:
-    """Parse a command whose defaults are the zoo's, and tell so."""
+def _with_zoo(
+    name: str,
+    config: type[Any],
+    words: list[str],
+    parsed: Callable[[TrainCommand[Any] | None], Any],
+    tell: Callable[[str], None],
+) -> Any:
+    """A command whose defaults are the zoo's, which is told."""
     env = value_of(words, "--env")
-    tuned = {} if env is None or "--no-zoo" in words else zoo.tuned(name, env)
+    known = env is not None and "--no-zoo" not in words and name in zoo.algorithms()
+    tuned = zoo.tuned(name, env) if known and env is not None else {}
     if not tuned:
-        return _parse(name, config, words, None)
+        return parsed(None)
     default = TrainCommand(from_plain(config, {"env": env, **tuned}, f"tfqrl/zoo/{name}.yaml"))
 
     def say(values: Mapping[str, Any]) -> None:
         tell(f"Tuned configuration of the zoo for {name} on {env}: {zoo.text(values)}; --no-zoo goes without.")
 
     try:
-        command = _parse(name, config, words, default)
+        command = parsed(default)
     except UnknownNameError:
         raise
     except UsageError:
@@ -193,17 +216,15 @@ def _parse_with_zoo(name: str, config: type[Any], words: list[str], tell: Callab
     return command
 
 
-def _saved_run(words: list[str], algorithm: str) -> Any:
-    from tfqrl import agents
+def _saved_run(words: list[str], algorithm: str, program: str) -> Any:
     from tfqrl.runs import Run
 
     out = value_of(words, "--out")
     if out is None:
         raise UsageError("--resume needs the run's folder: --out RUN.")
     run = Run.open(out)
-    agents.check_trainable(run.algorithm)
     if run.algorithm != algorithm:
-        raise UsageError(f"{run.path} is a run of {run.algorithm}: resume it with `tfqrl train {run.algorithm}`.")
+        raise UsageError(f"{run.path} is a run of {run.algorithm}; {program} resumes those of {algorithm}.")
     return run
 
 

@@ -34,7 +34,7 @@ ALLOWED_WHEN_NEEDED = {
         "zmq",
     },
     "converters": {"onnx"},
-    "tfqrl": {"zmq", "dm_control", "ale_py", "cv2", "envpool"},
+    "tfqrl": {"zmq", "ray", "dm_control", "ale_py", "cv2", "envpool"},
 }
 
 

@@ -16,12 +16,13 @@ from tfqrl.agents import imported
 from tfqrl.agents.a2c import A2C, A2CConfig
 from tfqrl.agents.d4pg import D4PG, D4PGConfig
 from tfqrl.agents.ddpg import DDPG, DDPGConfig
+from tfqrl.agents.distill import Distill, DistillConfig
 from tfqrl.agents.dqn import DQN, DQNConfig
 from tfqrl.agents.ppo import PPO, PPOConfig
 from tfqrl.agents.sac import SAC, SACConfig
 from tfqrl.agents.td3 import TD3, TD3Config
 from tfqrl.runs import Run, RunError, State
-from tfqrl.training import off_policy, on_policy
+from tfqrl.training import imitation, off_policy, on_policy
 from tfqrl.training.session import restore_policy
 
 
@@ -57,9 +58,11 @@ ALGORITHMS = {
     "td3": _algorithm(off_policy.train, TD3Config, TD3),
     "d4pg": _algorithm(off_policy.train, D4PGConfig, D4PG),
     "sac": _algorithm(off_policy.train, SACConfig, SAC),
+    "distill": _algorithm(imitation.train, DistillConfig, Distill),
     "imported": Algorithm(imported.ImportedConfig, None, imported.restore_policy),
 }
-TRAINABLE = [name for name, algorithm in ALGORITHMS.items() if algorithm.train is not None]
+# By `tfqrl train`.
+TRAINABLE = [name for name in ALGORITHMS if name not in ("distill", "imported")]
 
 
 def get(name: str) -> Algorithm:
@@ -78,9 +81,11 @@ def check_trainable(name: str) -> None:
 
     Raises:
       UnknownNameError: there is no such algorithm.
-      UsageError: it is that of policies that were trained elsewhere.
+      UsageError: it is that of policies that were trained elsewhere, or that learn from a teacher.
     """
-    if name in ALGORITHMS and name not in TRAINABLE:
+    if name == "distill":
+        raise UsageError("Policies learn from a teacher by `tfqrl distill TEACHER --out RUN`.")
+    if name == "imported":
         raise UsageError(
             f"Runs of {name} policies cannot be trained: they were trained elsewhere. `tfqrl convert` takes them; "
             f"`tfqrl train` knows {', '.join(TRAINABLE)}."

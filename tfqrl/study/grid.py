@@ -148,7 +148,6 @@ class _Progress:
 
     def __init__(self, cells: Sequence[Cell], out: Path) -> None:
         self._cells, self._out = cells, out
-        self._steps = {cell.name: int(cell.train[cell.train.index("--steps") + 1]) for cell in cells}
         self._failed: set[str] = set()
         self._console = Console(stderr=True)
         self._live = Live(self._table(), console=self._console, auto_refresh=False, transient=True)
@@ -191,11 +190,13 @@ class _Progress:
 
     def _fraction(self, cell: Cell) -> float:
         """How far its training is; 0 before its first report."""
+        run = self._out / "runs" / cell.name
         try:
-            with (self._out / "runs" / cell.name / "metrics.jsonl").open("rb") as file:
+            with (run / "metrics.jsonl").open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
                 *_, last = file.read().splitlines()
             steps: int = json.loads(last)["steps"]
+            wanted: int = json.loads((run / "config.json").read_text())["config"]["steps"]
         except (OSError, ValueError):
             return 0.0
-        return steps / self._steps[cell.name]
+        return steps / wanted

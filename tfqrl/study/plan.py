@@ -15,7 +15,7 @@ from converters.recipe import RECIPES, TRAINED_RECIPES
 from edge.errors import UnknownNameError, UsageError, UserError
 from edge.records import from_plain
 from tfqrl import agents, envs, train_command
-from tfqrl.options import check_episodes
+from tfqrl.options import check_episodes, value_of
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,12 @@ class Method:
 
     Attributes:
       train: options of `tfqrl train`.
+      distill: instead, options of `tfqrl distill`, whose teacher is the baseline's policy.
       recipes: of `tfqrl convert`.
     """
 
     train: str = ""
+    distill: str | None = None
     recipes: tuple[str, ...] = ("float32",)
 
 
@@ -93,10 +95,10 @@ class Cell:
     Attributes:
       name: of its folder and its result.
       task, method, seed: where in the grid it stands.
-      train: the words after `tfqrl train`.
+      train: the words after `tfqrl train`, the first of which may be distill.
       recipes: what its policy is converted to.
       episodes: how many each policy plays.
-      begins_with: the cell whose policy it goes on from.
+      begins_with: the cell whose policy it goes on from, or learns from.
     """
 
     name: str
@@ -114,8 +116,10 @@ class Cell:
         Raises:
           UserError: its options are wrong.
         """
-        origin = [] if self.begins_with is None else ["--init-from", str(runs / self.begins_with)]
-        return train_command.configuration([*self.train, *origin])
+        words = list(self.train)
+        if self.begins_with is not None:
+            words += ["--teacher" if words[0] == "distill" else "--init-from", str(runs / self.begins_with)]
+        return train_command.configuration(words)
 
 
 def load(path: Path) -> Study:
@@ -143,7 +147,13 @@ def _check(study: Study, path: Path) -> None:
     check_episodes(study.episodes)
     if not study.methods or not study.tasks:
         raise UsageError(f"{path} has no {'tasks' if study.methods else 'methods'}: a study needs one at least.")
+    if study.methods[study.baseline].distill is not None:
+        raise UsageError(
+            f"The first method, {study.baseline}, is the teacher of others: it cannot be distilled itself."
+        )
     for name, method in study.methods.items():
+        if method.train and method.distill is not None:
+            raise UsageError(f"The method {name} has both `train` and `distill`: give one of them.")
         for recipe in method.recipes:
             if recipe not in RECIPES | TRAINED_RECIPES:
                 raise UnknownNameError(f"recipe of the method {name}", recipe, RECIPES | TRAINED_RECIPES)
@@ -195,11 +205,15 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
     def name(method: str) -> str:
         return f"{re.sub('[^A-Za-z0-9_.-]', '-', task.label)}-{method}-s{seed}"
 
-    continues = task.continued_steps is not None and method != study.baseline
-    steps = task.continued_steps if continues else task.steps
-    chosen = study.methods[method]
-    options = [*shlex.split(task.train), *shlex.split(chosen.train)]
-    train = [task.algorithm, "--env", task.env, "--steps", str(steps), "--seed", str(seed), *options]
+    chosen, options = study.methods[method], shlex.split(task.train)
+    continues = method != study.baseline and (task.continued_steps is not None or chosen.distill is not None)
+    if chosen.distill is None:
+        steps = task.continued_steps if continues else task.steps
+        words = [task.algorithm, "--steps", str(steps), *options, *shlex.split(chosen.train)]
+    else:
+        module = value_of(options, "--env-module")
+        words = ["distill", *(["--env-module", module] if module else []), *shlex.split(chosen.distill)]
+    train = [words[0], "--env", task.env, "--seed", str(seed), *words[1:]]
     return Cell(
         name=name(method),
         task=task.label,

@@ -23,7 +23,7 @@ STUDY: dict[str, Any] = {
 
 def written(folder: Path, **changes: Any) -> Path:
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(STUDY | changes))
+    path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
     return path
 
 
@@ -38,7 +38,7 @@ def test_cells_are_tasks_by_methods_by_seeds(tmp_path: Path) -> None:
         "sac-Pendulum-v1-qat-4-s5",
     ]
     assert cells[2].train == (
-        *("ppo", "--env", "CartPole-v1", "--steps", "1000", "--seed", "3"),
+        *("ppo", "--env", "CartPole-v1", "--seed", "3", "--steps", "1000"),
         *("--compress", "qat", "--weight-bits", "4"),
     )
     assert [cell.begins_with for cell in cells] == [None] * 5 + ["sac-Pendulum-v1-float-s5"]
@@ -54,6 +54,16 @@ def test_a_cell_that_goes_on_begins_with_the_baselines_run_and_computes_on_its_g
     assert scratch.configuration(Path("runs"))[1].compress.delay is None
 
 
+def test_a_distilled_cell_has_the_baselines_policy_as_its_teacher_and_none_of_the_tasks_options(tmp_path: Path) -> None:
+    methods = STUDY["methods"] | {"small": {"distill": "--hidden 8 --compress qat", "recipes": ["int8"]}}
+    tasks = [STUDY["tasks"][0] | {"train": "--num-envs 32 --env-module toy_envs"}]
+    *_, cell = plan.cells(plan.load(written(tmp_path, methods=methods, tasks=tasks)))
+    assert cell.begins_with == "ppo-CartPole-v1-float-s4"
+    algorithm, config = cell.configuration(Path("runs"))
+    assert (algorithm, config.teacher, config.hidden) == ("distill", "runs/ppo-CartPole-v1-float-s4", (8,))
+    assert (config.num_envs, config.env_module, config.seed) == (16, "toy_envs", 4)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -62,6 +72,8 @@ def test_a_cell_that_goes_on_begins_with_the_baselines_run_and_computes_on_its_g
         ({"episodes": 1}, "at least 2"),
         ({"tasks": []}, "has no tasks"),
         ({"methods": {}}, "has no methods"),
+        ({"methods": {"float": {"distill": ""}}}, "it cannot be distilled itself"),
+        ({"methods": {"float": {}, "both": {"train": "--hidden 8", "distill": "--hidden 8"}}}, "give one of them"),
         ({"methods": {"float": {"recipes": ["int9"]}}}, "'int9'.*'int8'"),
         ({"tasks": STUDY["tasks"][:1] * 2}, "two tasks called ppo-CartPole-v1"),
         ({"tasks": [STUDY["tasks"][0] | {"methods": ["qat-4"]}]}, "lacks float"),

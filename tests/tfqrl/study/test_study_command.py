@@ -1,6 +1,7 @@
 """Real studies of toys, by Ray."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ STUDY: dict[str, Any] = {
     "methods": {
         "float": {"recipes": ["float32", "int8"]},
         "qat-8": {"train": "--compress qat", "recipes": ["int8"]},
+        "distilled": {"distill": "--hidden 8 --num-envs 4 --steps 512 --updates 4", "recipes": ["float32"]},
     },
     "tasks": [
         {"algorithm": "ddpg", "env": "toys/Match-v0", "steps": 200, "continued_steps": 100, "train": OPTIONS},
@@ -35,7 +37,7 @@ STUDY: dict[str, Any] = {
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(TOYS))
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(STUDY))
+    path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     return path
 
 
@@ -45,7 +47,7 @@ def test_a_study_does_what_is_missing_and_reports(
     out = tmp_path / "out"
     assert cli.main(["study", str(study), "--out", str(out), "--jobs", "2"]) == 0
     text = capsys.readouterr()
-    assert "ddpg-toys/Match-v0   qat-8     int8" in text.out
+    assert re.search(r"^ddpg-toys/Match-v0 +qat-8 +int8 ", text.out, re.MULTILINE)
     assert "ddpg-toys-Match-v0-qat-8-s0: done" in text.err
     results = {path.stem: Outcome.load(path) for path in (out / "cells").glob("*.json")}
     continued = results["ddpg-toys-Match-v0-qat-8-s0"]
@@ -57,6 +59,7 @@ def test_a_study_does_what_is_missing_and_reports(
         ("float", "float32"),
         ("float", "int8"),
         ("qat-8", "int8"),
+        ("distilled", "float32"),
     ]
     assert "ddpg-toys/Match-v0" in (out / "report.html").read_text()
     assert json.loads((out / "findings.json").read_text())["title"] == "Toys"
@@ -69,7 +72,7 @@ def test_a_study_does_what_is_missing_and_reports(
 
     # A result of other options is neither taken nor overwritten.
     changed = STUDY | {"tasks": [STUDY["tasks"][0] | {"steps": 300}]}
-    study.write_text(yaml.safe_dump(changed))
+    study.write_text(yaml.safe_dump(changed, sort_keys=False))
     assert cli.main(["study", str(study), "--out", str(out)]) == 1
     assert "is of other options than the study asks for now" in capsys.readouterr().err
 
@@ -82,7 +85,7 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(
         | {"env": "toys/Match-v0", "name": "diverges", "train": f"{OPTIONS} --critic-learning-rate 1e30"},
         STUDY["tasks"][0] | {"continued_steps": None, "methods": ["float"]},
     ]
-    study.write_text(yaml.safe_dump(STUDY | {"tasks": tasks}))
+    study.write_text(yaml.safe_dump(STUDY | {"tasks": tasks}, sort_keys=False))
     out = tmp_path / "out"
     assert cli.main(["study", str(study), "--out", str(out), "--jobs", "2"]) == 1
     text = capsys.readouterr().out
@@ -91,12 +94,10 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(
     assert [path.stem for path in (out / "cells").iterdir()] == ["ddpg-toys-Match-v0-float-s0"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(
-    study: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(study: Path, tmp_path: Path) -> None:
+    # SIGTERM, for which Ray has a handler of its own; SIGINT goes the same way.
     long = {"steps": 6000, "continued_steps": None, "methods": ["float"]}
-    study.write_text(yaml.safe_dump(STUDY | {"tasks": [STUDY["tasks"][0] | long]}))
+    study.write_text(yaml.safe_dump(STUDY | {"tasks": [STUDY["tasks"][0] | long]}, sort_keys=False))
     out = tmp_path / "out"
     words = [sys.executable, "-m", "tfqrl", "study", str(study), "--out", str(out), "--jobs", "1"]
     run = out / "runs" / "ddpg-toys-Match-v0-float-s0"
@@ -106,9 +107,9 @@ def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGTERM
     assert b"go on with the same command" in stderr
     assert not list((out / "cells").iterdir())
     cut_at = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["steps"]
@@ -125,7 +126,7 @@ def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(
     [
         (["--jobs", "0"], "--jobs must be at least 1"),
         (["--only", "("], "takes a regular expression"),
-        (["--only", "nothing"], "names none of the 2 trainings"),
+        (["--only", "nothing"], "names none of the 3 trainings"),
         (["--jobs", "1", "--ray", "auto"], "--jobs is for this machine"),
         (["--ray", "127.0.0.1:1"], "No Ray cluster answers at 127.0.0.1:1"),
         (["--ray", "nowhere"], "No Ray cluster answers at nowhere"),
