@@ -1,14 +1,16 @@
 """Magnitude pruning while training (Zhu & Gupta 2017, arXiv 1710.01878), by TF-MOT's wrapper and schedules.
 
-The smallest weights of each kernel are set to zero and held there, more of them as training goes on. The critic stays
-dense.
+The smallest weights of each kernel, or its weakest neurons, become zero and are held there, more of them as training goes
+on. The critic stays dense.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
@@ -30,6 +32,9 @@ class Pruning:
     Attributes:
       sparsity: part of each kernel's weights that is zero in the end, 0 to 1.
       layer_sparsity: the same for single layers, by name.
+      neurons: prune whole neurons, or filters of convolutions, which the converter then takes out: those with the
+        smallest product of the norms of what goes in and what comes out. Each hidden layer loses the same part of its
+        own; `layer_sparsity` is for hidden layers alone.
       pattern: let so many of so many neighbouring weights be zero: 2 4 for hardware with 2:4 sparsity.
       prune_schedule: polynomial: sparsity rises from 0, ever more slowly; constant: all at once.
       prune_begin: part of the training after which weights begin to be pruned.
@@ -39,6 +44,7 @@ class Pruning:
     method: tyro.conf.Suppress[Literal["prune"]] = "prune"
     sparsity: float = 0.9
     layer_sparsity: dict[str, float] = field(default_factory=dict)
+    neurons: bool = False
     pattern: tuple[int, int] | None = None
     prune_schedule: Literal["polynomial", "constant"] = "polynomial"
     prune_begin: float = 0.1
@@ -54,6 +60,8 @@ class Pruning:
                 "--prune-begin and --prune-end must lie in 0..1, in this order; they were given "
                 f"{self.prune_begin} and {self.prune_end}."
             )
+        if self.neurons and self.pattern is not None:
+            raise UsageError("--neurons and --pattern exclude each other: patterns are of single weights.")
         if self.pattern is not None and not 0 < self.pattern[0] < self.pattern[1]:
             raise UsageError(f"--pattern takes N M, N zeros of M weights, 0 < N < M; it was given {self.pattern}.")
 
@@ -63,7 +71,7 @@ class Pruning:
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
         """See `Compressor.advance`."""
-        update_masks(network, progress)
+        update_masks(network, progress, neurons=self.neurons)
 
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """The part of all prunable weights that is zero."""
@@ -92,9 +100,12 @@ def prunable(network: keras.Sequential, options: Pruning) -> keras.Sequential:
     return keras.Sequential(layers, name=network.name)
 
 
-def update_masks(network: keras.Sequential, progress: float) -> None:
+def update_masks(network: keras.Sequential, progress: float, *, neurons: bool) -> None:
     """Let the masks be what the schedule says for this part of the training, 0..1."""
     step = int(progress * STEPS)
+    if neurons:
+        _mask_neurons(network, step)
+        return
     for wrapper in _wrappers(network):
         if int(wrapper.pruning_step.numpy()) == step:
             continue
@@ -109,6 +120,24 @@ def update_masks(network: keras.Sequential, progress: float) -> None:
             wrapper.pruning_step.assign(min(step, end))
             wrapper.pruning_obj.conditional_mask_update()
         wrapper.pruning_step.assign(step)
+
+
+def _mask_neurons(network: keras.Sequential, step: int) -> None:
+    for wrapper, following in pairwise(_wrappers(network)):
+        if step < wrapper.pruning_schedule.begin_step or int(wrapper.pruning_step.numpy()) == step:
+            continue
+        wrapper.pruning_step.assign(step)
+        (variable, mask, _), (next_variable, next_mask, _) = wrapper.pruning_vars[0], following.pruning_vars[0]
+        kernel, next_kernel = variable.numpy() * mask.numpy(), next_variable.numpy() * next_mask.numpy()
+        units = kernel.shape[-1]
+        # What is flattened lies channel by channel, pixel after pixel.
+        read = next_kernel.reshape(-1, units, next_kernel.shape[-1])
+        strength = np.linalg.norm(kernel.reshape(-1, units), axis=0) * np.linalg.norm(read, axis=(0, 2))
+        _, part = wrapper.pruning_schedule(tf.constant(step))
+        dead = np.argsort(strength, kind="stable")[: min(units - 1, round(float(part) * units))]
+        pruned = np.ones(units, np.float32)
+        pruned[dead] = 0.0
+        mask.assign(np.broadcast_to(pruned, kernel.shape))
 
 
 def sparsity(network: keras.Sequential) -> float:

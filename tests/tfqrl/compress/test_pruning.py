@@ -4,8 +4,12 @@ import tensorflow as tf
 import tf_keras as keras
 from nets import filled
 
+from converters.shrink import shrink
 from converters.stripping import plain
+from edge.errors import UsageError
 from tfqrl.compress import Pruning
+from tfqrl.compress.pruning import update_masks
+from tfqrl.networks import nature_cnn
 
 Dense = keras.layers.Dense
 
@@ -51,3 +55,44 @@ def test_a_pattern_is_kept_within_neighbouring_weights() -> None:
         kernel = layer.kernel.numpy()
         # TF-MOT's neighbours are the inputs of an output, as they lie in TFLite's kernels.
         assert ((kernel.T.reshape(-1, 4) == 0).sum(axis=1) == 2).all()
+
+
+def test_whole_neurons_go_the_weakest_first_and_the_converter_takes_them_out() -> None:
+    options = Pruning(neurons=True, sparsity=0.75, layer_sparsity={"hidden_1": 0.5}, prune_schedule="constant")
+    before, after = pruned(options, 0.0), pruned(options, 0.0, 0.5)
+    for i, left in ((0, 8), (1, 12)):
+        kernel, read = before.layers[i].kernel.numpy(), before.layers[i + 1].kernel.numpy()
+        strength = np.linalg.norm(kernel, axis=0) * np.linalg.norm(read, axis=1)
+        kept = after.layers[i].kernel.numpy().any(axis=0)
+        assert kept.sum() == left
+        assert strength[kept].min() >= strength[~kept].max()
+    assert after.layers[2].kernel.numpy().all()
+    smaller, summaries = shrink(after)
+    assert [layer.units for layer in smaller.layers] == [8, 12, 4]
+    assert [summary.units_after for summary in summaries] == [8, 12, 4]
+    x = tf.random.stateless_normal((50, 12), (1, 2))
+    np.testing.assert_allclose(smaller(x), after(x), atol=1e-5)
+
+
+def test_more_neurons_go_as_training_goes_on_and_none_comes_back() -> None:
+    options = Pruning(neurons=True, sparsity=0.75, prune_begin=0.0, prune_end=1.0)
+    left = []
+    for parts in ((0.25,), (0.25, 0.5), (0.25, 0.5, 1.0)):
+        left.append(pruned(options, *parts).layers[0].kernel.numpy().any(axis=0))
+    assert [kept.sum() for kept in left] == [18, 11, 8]
+    assert (left[0] | ~left[1]).all()
+    assert (left[1] | ~left[2]).all()
+
+
+def test_filters_of_convolutions_go_with_all_that_is_read_of_them() -> None:
+    network = filled(nature_cnn((36, 36, 2), 3))
+    wrapped = Pruning(neurons=True, sparsity=0.5, prune_schedule="constant", prune_begin=0.0).wrap(network, "choices")
+    update_masks(wrapped, 1.0, neurons=True)
+    smaller, _ = shrink(plain(wrapped))
+    shapes = [layer.kernel.shape for layer in smaller.layers if layer.weights]
+    assert shapes == [(8, 8, 2, 16), (4, 4, 16, 32), (3, 3, 32, 32), (32, 256), (256, 3)]
+
+
+def test_neurons_and_patterns_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="--neurons and --pattern"):
+        Pruning(neurons=True, pattern=(2, 4))
