@@ -103,9 +103,12 @@ def _own(layer: keras.layers.Layer) -> tuple[tf.Variable | tf.Tensor, ...]:
     config = config_of(layer)
     if config is not None:
         return config.variables
+    kernel = None
     while isinstance(layer, keras.layers.Wrapper):
+        # Of clusters: the layer itself has a tensor there that is made of it.
+        kernel = getattr(layer, "original_clusterable_weights", {}).get("kernel", kernel)
         layer = layer.layer
-    return (layer.kernel, layer.bias) if layer.weights else ()
+    return (layer.kernel if kernel is None else kernel, layer.bias) if layer.weights else ()
 
 
 def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
@@ -115,6 +118,8 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
         # TF-MOT masks the variable at the next call, and not at once.
         for _, mask, _ in getattr(layer, "pruning_vars", ()):
             kernel = kernel * _value(mask)
+        if (centroids := getattr(layer, "centroids", None)) is not None:
+            kernel = nearest(kernel, _value(centroids))
         layer = layer.layer
     if config is None or not on:
         return Computed(layer, kernel, bias)
@@ -128,6 +133,12 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
     grid = Grid(integers, scale, next(bits for bits in (2, 4, 8) if high < 2 ** (bits - 1)))
     bias_scale = config.bias.scale().numpy()
     return Computed(layer, grid.weights, np.rint(bias / bias_scale) * bias_scale, grid, steps)
+
+
+def nearest(values: Array, centroids: Array) -> Array:
+    """For each of the values the nearest of the centroids, (clusters,)."""
+    ordered = np.sort(centroids)
+    return ordered[np.searchsorted((ordered[1:] + ordered[:-1]) / 2, values)]
 
 
 def _value(variable: tf.Variable | tf.Tensor) -> Array:

@@ -39,6 +39,7 @@ examples:
   qat        computes on integer grids, from a part of the training on (--weight-bits, --activation-bits, --delay ...)
   prune      sets the smallest weights to zero (--sparsity, --layer-sparsity, --pattern ...)
   prune-qat  both
+  cluster    lets each layer's weights share a few values (--clusters)
 
 `tfqrl train ALGORITHM --help` has the options of each; with --env ENV it shows the defaults for that environment, which
 are those of `tfqrl zoo` where that names it."""
@@ -160,7 +161,7 @@ def _parse(
     if method is None:
         command_type: Any = TrainCommand[config]  # type: ignore[valid-type]
         return parse(command_type, program, words, default, config, description=description)
-    from tfqrl.compress import COMPRESSORS, QAT
+    from tfqrl.compress import COMPRESSORS
 
     if method not in COMPRESSORS:
         raise UnknownNameError("--compress", method, COMPRESSORS)
@@ -170,7 +171,7 @@ def _parse(
         default = CompressingTrainCommand(default.config, default.out, default.resume, compression=compressor())
     command = parse(command_type, program, words, default, config, compressor, description=description)
     compression = command.compression
-    if isinstance(compression, QAT) and compression.delay is None and command.config.init_from is not None:
+    if command.config.init_from is not None and getattr(compression, "delay", 0.0) is None:
         compression = dataclasses.replace(compression, delay=0.0)
     return dataclasses.replace(command, config=dataclasses.replace(command.config, compress=compression))
 

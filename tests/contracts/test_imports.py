@@ -19,7 +19,7 @@ ALLOWED = {
     "edge": {"numpy"},
     "converters": {"edge", "numpy", "scipy", "tensorflow", "tf_keras", "ai_edge_litert", "flatbuffers"}
     | {"tensorflow_model_optimization"},
-    "tfqrl": {"edge", "converters", "numpy", "tensorflow", "tf_keras", "gymnasium", "mujoco", "tyro", "rich"}
+    "tfqrl": {"edge", "converters", "numpy", "scipy", "tensorflow", "tf_keras", "gymnasium", "mujoco", "tyro", "rich"}
     | {"tensorboard", "matplotlib", "yaml", "tensorflow_model_optimization"},
 }
 ALLOWED_WHEN_NEEDED = {

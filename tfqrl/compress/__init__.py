@@ -13,11 +13,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from converters.emulation import Output
+from tfqrl.compress.clustering import Clustering
 from tfqrl.compress.pruning import Pruning
 from tfqrl.compress.qat import QAT
 from tfqrl.compress.sparse_qat import SparseQAT
 
-__all__ = ["COMPRESSORS", "QAT", "Compressor", "Pruning", "SparseQAT", "compressed_networks"]
+__all__ = ["COMPRESSORS", "QAT", "Clustering", "Compressor", "Pruning", "SparseQAT", "compressed_networks"]
 
 
 class Compressor(Protocol):
@@ -52,7 +53,7 @@ class Compressor(Protocol):
         ...
 
 
-COMPRESSORS: dict[str, type[Any]] = {"qat": QAT, "prune": Pruning, "prune-qat": SparseQAT}
+COMPRESSORS: dict[str, type[Any]] = {kind.method: kind for kind in (QAT, Pruning, SparseQAT, Clustering)}
 
 
 def compressed_networks(agent: Any) -> dict[str, keras.Sequential]:

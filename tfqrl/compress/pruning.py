@@ -1,7 +1,7 @@
 """Magnitude pruning while training (Zhu & Gupta 2017, arXiv 1710.01878), by TF-MOT's wrapper and schedules.
 
-The smallest weights of each kernel, or its weakest neurons, become zero and are held there, more of them as training goes
-on. The critic stays dense.
+The smallest weights of each kernel, or its weakest neurons, become zero and are held there, more of them as training
+goes on. The critic stays dense.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from converters.stripping import strip
 from converters.tflite import output_step
 from edge.errors import UnknownNameError, UsageError
 from tfqrl import agents, evaluate
-from tfqrl.compress import QAT, Pruning, SparseQAT
+from tfqrl.compress import QAT, Clustering, Pruning, SparseQAT
 from tfqrl.training.session import Session
 
 MATCH, CHOOSE, BLOB = "toys/Match-v0", "toys/Choose-v0", "toys/Blob-v0"
@@ -48,6 +48,7 @@ METHODS = {
     "qat": QAT(weight_bits=4, activation_bits=4, delay=0.6),
     "prune": Pruning(sparsity=0.75),
     "prune-qat": SparseQAT(sparsity=0.75, weight_bits=3, activation_bits=6, delay=0.6),
+    "cluster": Clustering(clusters=5, delay=0.6),
 }
 
 
@@ -64,6 +65,8 @@ COMBINATIONS += [
     ("dqn, frames", "prune"),
     ("sac", "prune-qat"),
     ("a2c", "prune-qat"),
+    ("ddpg", "cluster"),
+    ("ppo, frames", "cluster"),
 ]
 
 
@@ -74,6 +77,11 @@ def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_p
     network, spec = agents.load_policy(run)
     deployed, grids = strip(network)
     kernels = [layer.get_weights()[0] for layer in deployed.layers if layer.weights]
+    if method == "cluster":
+        assert grids is None
+        assert [len(np.unique(kernel)) for kernel in kernels] == [5] * len(kernels)
+        assert [record["clustered"] for record in run.metrics() if "clustered" in record][-1] == 1.0
+        return
     if method != "qat":
         zero = sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels)
         assert zero >= 0.74
@@ -99,7 +107,9 @@ def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_p
     assert (np.abs(found - expected) <= step * 1.01).mean() > 0.99
 
 
-@pytest.mark.parametrize(("case", "method"), [("ppo", "qat"), ("td3", "prune-qat"), ("dqn", "prune")])
+@pytest.mark.parametrize(
+    ("case", "method"), [("ppo", "qat"), ("td3", "prune-qat"), ("dqn", "prune"), ("ddpg", "cluster")]
+)
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(case: str, method: str, tmp_path: Path) -> None:
     config = config_of(case, METHODS[method])
     options = {"save_replay": True} if case != "ppo" else {}
@@ -161,6 +171,8 @@ def agents_run(path: Path, config: Any) -> Any:
         (lambda: Pruning(sparsity=1.0), "--sparsity was given 1.0"),
         (lambda: Pruning(prune_begin=0.5, prune_end=0.2), "in this order"),
         (lambda: Pruning(pattern=(4, 2)), "--pattern takes N M"),
+        (lambda: Clustering(clusters=1), "--clusters must lie in 2..256; it was given 1"),
+        (lambda: Clustering(delay=-0.1), "--delay must be at least 0 and below 1"),
         (lambda: SparseQAT(activation_bits=9), "--activation-bits must lie in 2..8"),
     ],
 )

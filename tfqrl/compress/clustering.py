@@ -1,0 +1,112 @@
+"""Weight clustering (Han et al. 2016, arXiv 1510.00149, section 3), by TF-MOT's wrapper: a few values for all weights.
+
+After a delay, in which it trains in float, the weights of each kernel become the nearest of a few centroids, which are
+trained along with them. The critic stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+import tyro
+from scipy.cluster.vq import kmeans2
+from tensorflow_model_optimization.python.core.clustering.keras.cluster_config import CentroidInitialization
+from tensorflow_model_optimization.python.core.clustering.keras.cluster_wrapper import ClusterWeights
+
+from converters.emulation import Output
+from edge.errors import UsageError
+from tfqrl.options import optional
+
+# As of quantisation-aware training.
+DELAY = 0.5
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Weight clustering.
+
+    Attributes:
+      clusters: different weights in each kernel, 2 to 256.
+      delay: part of the training that is done in float first, 0 to 1 (default: 0.5; none of it with --init-from).
+    """
+
+    method: tyro.conf.Suppress[Literal["cluster"]] = "cluster"
+    clusters: int = 16
+    delay: Annotated[float | None, optional("FRACTION")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if not 2 <= self.clusters <= 256:
+            raise UsageError(f"--clusters must lie in 2..256; it was given {self.clusters}.")
+        if self.delay is not None and not 0 <= self.delay < 1:
+            raise UsageError(f"--delay must be at least 0 and below 1, of the training; it was given {self.delay}.")
+
+    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+        """See `Compressor.wrap`."""
+        layers: list[keras.layers.Layer] = [keras.Input(network.input_shape[1:])]
+        for layer in network.layers:
+            clustered = type(layer) in (keras.layers.Dense, keras.layers.Conv2D) and _fits(layer, self.clusters)
+            layers.append(Clustered(layer, self.clusters) if clustered else layer)
+        return keras.Sequential(layers, name=network.name)
+
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
+        """See `Compressor.advance`."""
+        if progress >= (DELAY if self.delay is None else self.delay):
+            for wrapper in _wrappers(network):
+                wrapper.begin()
+
+    def metrics(self, network: keras.Sequential) -> dict[str, float]:
+        """Whether the weights are clustered yet, 0 or 1."""
+        return {"clustered": float(all(wrapper.on for wrapper in _wrappers(network)))}
+
+
+class Clustered(ClusterWeights):
+    """TF-MOT's wrapper, which computes with the layer's own weights until `begin`."""
+
+    def __init__(self, layer: keras.layers.Layer, clusters: int) -> None:
+        """Wrap `layer`."""
+        # They are fitted when they are needed.
+        super().__init__(layer, clusters, CentroidInitialization.LINEAR)
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Create what is learnt, and the switch."""
+        super().build(input_shape)
+        self._switch = self.add_weight("clustered", (), initializer="zeros", trainable=False)
+
+    @property
+    def on(self) -> bool:
+        """Whether it computes with clusters."""
+        return bool(self._switch.numpy() > 0)
+
+    @property
+    def centroids(self) -> tf.Variable | None:
+        """The values that weights have; None before `begin`."""
+        return self.cluster_centroids["kernel"] if self.on else None
+
+    def begin(self) -> None:
+        """Fit the centroids to the weights, and compute with them from now on."""
+        if self.on:
+            return
+        weights = self.original_clusterable_weights["kernel"].numpy().reshape(-1, 1)
+        centroids, _ = kmeans2(weights, self.number_of_clusters, minit="++", seed=0)
+        self.cluster_centroids["kernel"].assign(np.sort(centroids[:, 0]))
+        self._switch.assign(1.0)
+
+    def update_clustered_weights_associations(self) -> None:
+        """Let the layer have the weights of the time."""
+        super().update_clustered_weights_associations()
+        own = self.original_clusterable_weights["kernel"]
+        self.layer.kernel = tf.where(self._switch > 0, self.layer.kernel, own)
+
+
+def _fits(layer: keras.layers.Layer, clusters: int) -> bool:
+    """Whether it has more weights than there are clusters."""
+    return bool(tf.size(layer.kernel) > clusters)
+
+
+def _wrappers(network: keras.Sequential) -> list[Clustered]:
+    return [layer for layer in network.layers if isinstance(layer, Clustered)]
