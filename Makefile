@@ -3,6 +3,7 @@
 #   make demo        train, convert, verify, run in real time and measure; writes demo/report.html
 #   make test        the whole test suite, in two processes
 #   make fuzz        100,000 hostile inputs for all that the edge reads; minutes
+#   make smoke-study a whole study in minutes, too short to learn anything; into build/quarl-smoke
 #   make check       lint, formatting and types
 #   make virtual-pi  the edge in a folder that stands for a Raspberry Pi 4; needs Debian 12 and qemu-user-static
 #   make bench       the benchmarks that take minutes, into results/
@@ -19,13 +20,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := edge converters tfqrl tests benchmarks scripts setup.py
 
-.PHONY: demo test fuzz check bench sb3 recipes algorithms results virtual-pi clean
+.PHONY: demo test smoke-study fuzz check bench sb3 recipes algorithms results virtual-pi clean
 
 demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+smoke-study: $(VENV)/test
+	$(BIN)/tfqrl study studies/quarl-smoke.yaml --out build/quarl-smoke
 
 fuzz: $(VENV)/test
 	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/fuzz
@@ -42,6 +46,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/conversion.py --json results/conversion.json
 	$(BIN)/python benchmarks/template.py --json results/template.json
 	$(BIN)/python benchmarks/training_speed.py --json results/training_speed.json
+	$(BIN)/python benchmarks/compression_cost.py --json results/compression_cost.json
 
 sb3: $(VENV)/test $(VENV)/bench
 	$(BIN)/python -m pytest tests/sb3

@@ -32,6 +32,7 @@ METHODS = (
     Contender("qat", "tfqrl", {"compress": ("qat", QAT)}),
     Contender("prune", "tfqrl", {"compress": ("prune", {"prune_begin": 0.0})}),
     Contender("prune-qat", "tfqrl", {"compress": ("prune-qat", {**QAT, "prune_begin": 0.0})}),
+    Contender("cluster", "tfqrl", {"compress": ("cluster", {"delay": 0.0})}),
 )
 # Of the time of a step in float.
 WANTED = 1.6

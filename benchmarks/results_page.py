@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from algorithms_section import algorithms_section, figures
+from compression_cost_section import compression_cost_section
 from drawing import markdown_table
 from reference_runs import plan
 from training_speed_section import training_speed_section
@@ -33,7 +34,13 @@ def page() -> str:
             "",
             *algorithms_section(plan(), load_all("algorithms")),
             "",
-            *(training_speed_section(load("training_speed")) if (RESULTS / "training_speed.json").exists() else []),
+            *training_speed_section(load("training_speed")),
+            "",
+            *(
+                compression_cost_section(load("compression_cost"))
+                if (RESULTS / "compression_cost.json").exists()
+                else []
+            ),
             "",
             *latency_section(load("edge_latency")),
             "",

@@ -218,6 +218,7 @@ def _with_zoo(
 
 
 def _saved_run(words: list[str], algorithm: str, program: str) -> Any:
+    from tfqrl import agents
     from tfqrl.runs import Run
 
     out = value_of(words, "--out")
@@ -225,6 +226,7 @@ def _saved_run(words: list[str], algorithm: str, program: str) -> Any:
         raise UsageError("--resume needs the run's folder: --out RUN.")
     run = Run.open(out)
     if run.algorithm != algorithm:
+        agents.check_trainable(run.algorithm)
         raise UsageError(f"{run.path} is a run of {run.algorithm}; {program} resumes those of {algorithm}.")
     return run
 

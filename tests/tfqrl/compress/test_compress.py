@@ -35,12 +35,11 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "a2c": ("a2c", ON | {"env": CHOOSE}),
     "ppo": ("ppo", ON | {"env": MATCH}),
     "dqn": ("dqn", OFF | {"env": CHOOSE}),
-    "ddpg": ("ddpg", OFF | {"env": MATCH}),
+    "ddpg, 1 update a call": ("ddpg", OFF | {"env": MATCH, "updates_per_call": 1, "steps": 200}),
     "td3": ("td3", OFF | {"env": MATCH}),
     "sac": ("sac", OFF | {"env": MATCH}),
     "d4pg": ("d4pg", OFF | {"env": MATCH, "v_min": -4.0, "v_max": 0.0}),
     "sac, normalised": ("sac", OFF | {"env": MATCH, "normalize_observation": True}),
-    "td3, 1 update a call": ("td3", OFF | {"env": MATCH, "updates_per_call": 1, "steps": 200}),
     "ppo, frames": ("ppo", ON | FRAMES | {"rollout_steps": 32}),
     "dqn, frames": ("dqn", OFF | FRAMES | {"replay_size": 1000, "update_every": 4, "updates_per_call": 4}),
 }
@@ -62,11 +61,9 @@ COMBINATIONS = [(case, "qat") for case in CONFIGS]
 COMBINATIONS += [
     ("ppo", "prune"),
     ("td3", "prune"),
-    ("dqn, frames", "prune"),
     ("sac", "prune-qat"),
     ("a2c", "prune-qat"),
-    ("ddpg", "cluster"),
-    ("ppo, frames", "cluster"),
+    ("ddpg, 1 update a call", "cluster"),
 ]
 
 
@@ -107,17 +104,13 @@ def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_p
     assert (np.abs(found - expected) <= step * 1.01).mean() > 0.99
 
 
-@pytest.mark.parametrize(
-    ("case", "method"), [("ppo", "qat"), ("td3", "prune-qat"), ("dqn", "prune"), ("ddpg", "cluster")]
-)
+@pytest.mark.parametrize(("case", "method"), [("td3", "prune-qat"), ("dqn", "cluster")])
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(case: str, method: str, tmp_path: Path) -> None:
     config = config_of(case, METHODS[method])
-    options = {"save_replay": True} if case != "ppo" else {}
-    config = type(config)(**{**vars(config), **options})
-    updates = 2 if case == "ppo" else 9
+    config = type(config)(**{**vars(config), "save_replay": True})
     agent_type = type(_agent(config))
     whole = trained(tmp_path / "whole", config)
-    assert_same_training(whole, trained_in_two(tmp_path / "two", config, agent_type, updates))
+    assert_same_training(whole, trained_in_two(tmp_path / "two", config, agent_type, 9))
 
 
 def _agent(config: Any) -> Any:
@@ -131,7 +124,7 @@ def _agent(config: Any) -> Any:
 
 
 def test_what_acts_is_what_is_trained(tmp_path: Path) -> None:
-    for method in METHODS.values():
+    for method in (METHODS["prune-qat"], METHODS["cluster"]):
         run = trained(tmp_path / method.method, config_of("td3", method))
         with Session(run, agents.config_of(run), type(_agent(agents.config_of(run)))) as session:
             observation = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)

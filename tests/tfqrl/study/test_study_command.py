@@ -41,12 +41,17 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_study_does_what_is_missing_and_reports(
+def test_a_study_does_what_is_missing_names_what_fails_and_reports(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert cli.main(["study", str(study), "--out", str(out), "--jobs", "2"]) == 0
+    failing = {"name": "diverges", "train": f"{OPTIONS} --critic-learning-rate 1e30", "methods": ["float", "qat-8"]}
+    study.write_text(yaml.safe_dump(STUDY | {"tasks": [*STUDY["tasks"], STUDY["tasks"][0] | failing]}, sort_keys=False))
+    assert cli.main(["study", str(study), "--out", str(out), "--jobs", "2"]) == 1
     text = capsys.readouterr()
+    assert "diverges-float-s0: The training diverged" in text.out
+    assert "diverges-qat-8-s0: diverges-float-s0, which it begins with, was not trained." in text.out
+    assert not list((out / "cells").glob("diverges*"))
     assert re.search(r"^ddpg-toys/Match-v0 +qat-8 +int8 ", text.out, re.MULTILINE)
     assert "ddpg-toys-Match-v0-qat-8-s0: done" in text.err
     results = {path.stem: Outcome.load(path) for path in (out / "cells").glob("*.json")}
@@ -67,6 +72,7 @@ def test_a_study_does_what_is_missing_and_reports(
     # What is there is neither trained nor measured again; the report needs nothing else.
     before = {path: path.stat().st_mtime_ns for path in [*(out / "cells").iterdir(), *(out / "latency").iterdir()]}
     (out / "runs").rename(tmp_path / "elsewhere")
+    study.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     assert cli.main(["study", str(study), "--out", str(out)]) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -75,23 +81,6 @@ def test_a_study_does_what_is_missing_and_reports(
     study.write_text(yaml.safe_dump(changed, sort_keys=False))
     assert cli.main(["study", str(study), "--out", str(out)]) == 1
     assert "is of other options than the study asks for now" in capsys.readouterr().err
-
-
-def test_a_training_that_fails_is_named_and_the_others_go_on(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tasks = [
-        STUDY["tasks"][0]
-        | {"env": "toys/Match-v0", "name": "diverges", "train": f"{OPTIONS} --critic-learning-rate 1e30"},
-        STUDY["tasks"][0] | {"continued_steps": None, "methods": ["float"]},
-    ]
-    study.write_text(yaml.safe_dump(STUDY | {"tasks": tasks}, sort_keys=False))
-    out = tmp_path / "out"
-    assert cli.main(["study", str(study), "--out", str(out), "--jobs", "2"]) == 1
-    text = capsys.readouterr().out
-    assert "diverges-float-s0: The training diverged" in text
-    assert "diverges-qat-8-s0: diverges-float-s0, which it begins with, was not trained." in text
-    assert [path.stem for path in (out / "cells").iterdir()] == ["ddpg-toys-Match-v0-float-s0"]
 
 
 def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(study: Path, tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from nets import filled
+
+from converters.stripping import computed, plain
+from tfqrl.compress import Clustering
+from tfqrl.networks import nature_cnn
+
+
+def test_kernels_become_the_nearest_of_their_centroids_once_it_begins() -> None:
+    network = filled(nature_cnn((36, 36, 2), 3))
+    options = Clustering(clusters=4, delay=0.5)
+    wrapped = options.wrap(network, "choices")
+    frames = tf.random.stateless_uniform((3, 36, 36, 2), (1, 2))
+    options.advance(wrapped, frames, 0.4)
+    np.testing.assert_allclose(wrapped(frames), network(frames), atol=1e-5)
+    assert options.metrics(wrapped) == {"clustered": 0.0}
+    options.advance(wrapped, frames, 0.6)
+    assert options.metrics(wrapped) == {"clustered": 1.0}
+    clustered = plain(wrapped)
+    np.testing.assert_allclose(wrapped(frames), clustered(frames), atol=1e-5)
+    for before, after in zip(computed(network), computed(clustered)):
+        if before.kernel is not None and after.kernel is not None:
+            values = np.unique(after.kernel)
+            assert len(values) == 4
+            distance = np.abs(before.kernel[..., None] - values)
+            np.testing.assert_allclose(np.abs(before.kernel - after.kernel), distance.min(axis=-1), atol=1e-6)
+
+
+def test_a_kernel_with_fewer_weights_than_clusters_stays_as_it_is() -> None:
+    network = filled(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]))
+    options = Clustering(clusters=16, delay=0.0)
+    wrapped = options.wrap(network, "choices")
+    options.advance(wrapped, tf.zeros((1, 4)), 0.0)
+    first, second = (item.kernel for item in computed(wrapped))
+    assert len(np.unique(first)) == 16
+    np.testing.assert_array_equal(second, network.layers[1].kernel)
