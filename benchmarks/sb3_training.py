@@ -1,9 +1,9 @@
-"""A training with stable-baselines3 for benchmarks/reference_runs.py, which calls it: TD3 or SAC.
+"""A training with stable-baselines3 for benchmarks/reference_runs.py, which calls it: TD3, SAC or A2C.
 
     python benchmarks/sb3_training.py td3 --env HalfCheetah-v5 --steps 300000 --seed 10 --out FOLDER
 
 The settings are those that `tfqrl train` would take, and the final policy plays the same episodes. What FOLDER has is
-gone on with: every 20,000 steps the model and its replay buffer are saved there.
+gone on with: every 20,000 steps the model and its replay buffer are saved there, but for A2C, which takes minutes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 from reference_runs import EPISODES, FIRST_SEED, thinned
-from stable_baselines3 import SAC, TD3
+from stable_baselines3 import A2C, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from edge.files import write_atomically
@@ -33,11 +34,29 @@ from tfqrl import agents, evaluate, zoo
 
 SAVE_EVERY = 20_000
 VERSIONS_OF = ("stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
-CLASSES = {"td3": TD3, "sac": SAC}
+CLASSES = {"td3": TD3, "sac": SAC, "a2c": A2C}
 
 
 def settings(algorithm: str, config: Any) -> dict[str, Any]:
     """The arguments of stable-baselines3 that mean what `config` says."""
+    network = {
+        "net_arch": list(config.hidden),
+        "activation_fn": {"relu": nn.ReLU, "tanh": nn.Tanh}[config.activation],
+    }
+    if algorithm == "a2c":
+        assert not config.normalize_observation
+        assert not config.normalize_reward
+        assert config.anneal_learning_rate
+        return {
+            "learning_rate": lambda left: config.learning_rate * left,
+            "n_steps": config.rollout_steps,
+            "gamma": config.gamma,
+            "gae_lambda": config.gae_lambda,
+            "ent_coef": config.entropy_weight,
+            "vf_coef": config.value_weight,
+            "max_grad_norm": config.max_gradient_norm,
+            "policy_kwargs": network,
+        }
     assert config.n_step == config.num_envs == 1
     assert not config.normalize_observation
     assert config.policy_learning_rate == config.critic_learning_rate
@@ -51,10 +70,7 @@ def settings(algorithm: str, config: Any) -> dict[str, Any]:
         "gamma": config.gamma,
         "train_freq": config.update_every,
         "gradient_steps": 1,
-        "policy_kwargs": {
-            "net_arch": list(config.hidden),
-            "activation_fn": {"relu": nn.ReLU, "tanh": nn.Tanh}[config.activation],
-        },
+        "policy_kwargs": network,
     }
     if algorithm == "sac":
         assert config.temperature_learning_rate == config.policy_learning_rate
@@ -88,7 +104,8 @@ def save(folder: Path, model: BaseAlgorithm, notes: dict[str, Any]) -> None:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     model.save(new / "model.zip")
-    model.save_replay_buffer(new / "replay.pkl")
+    if isinstance(model, OffPolicyAlgorithm):
+        model.save_replay_buffer(new / "replay.pkl")
     (new / "notes.json").write_text(json.dumps(notes))
     before = list(folder.glob("at-*"))
     os.replace(new, folder / f"at-{model.num_timesteps:09d}")
@@ -108,19 +125,22 @@ def main() -> None:
     plain = {**zoo.tuned(options.algorithm, options.env), "env": options.env, "steps": options.steps}
     config = from_plain(agents.get(options.algorithm).config, {**plain, "seed": options.seed}, "zoo")
     options.out.mkdir(parents=True, exist_ok=True)
-    env = Monitor(gymnasium.make(options.env))
+    env = make_vec_env(options.env, config.num_envs, seed=options.seed)
     given = settings(options.algorithm, config)
     notes: dict[str, Any] = {"wall_s": 0.0, "curve": []}
     if saved := sorted(options.out.glob("at-*")):
         model = CLASSES[options.algorithm].load(saved[-1] / "model.zip", env=env, device="cpu")
-        model.load_replay_buffer(saved[-1] / "replay.pkl")
+        if isinstance(model, OffPolicyAlgorithm):
+            model.load_replay_buffer(saved[-1] / "replay.pkl")
         notes = json.loads((saved[-1] / "notes.json").read_text())
     else:
         model = CLASSES[options.algorithm]("MlpPolicy", env, seed=options.seed, device="cpu", **given)
     curve = Curve(max(1, config.steps // 1000), notes["curve"])
+    # The step size of A2C falls over one call of `learn`.
+    part = SAVE_EVERY if isinstance(model, OffPolicyAlgorithm) else config.steps
     while model.num_timesteps < config.steps:
         began_s = time.perf_counter()
-        model.learn(min(SAVE_EVERY, config.steps - model.num_timesteps), callback=curve, reset_num_timesteps=False)
+        model.learn(min(part, config.steps - model.num_timesteps), callback=curve, reset_num_timesteps=False)
         notes["wall_s"] += time.perf_counter() - began_s
         save(options.out, model, notes)
 
