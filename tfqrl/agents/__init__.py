@@ -23,7 +23,7 @@ from tfqrl.agents.sac import SAC, SACConfig
 from tfqrl.agents.td3 import TD3, TD3Config
 from tfqrl.runs import Run, RunError, State
 from tfqrl.training import imitation, off_policy, on_policy
-from tfqrl.training.session import restore_policy
+from tfqrl.training.restoring import restore_policy
 
 
 @dataclass(frozen=True)

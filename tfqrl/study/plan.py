@@ -45,6 +45,7 @@ class Task:
       name: what to call it, where algorithm and environment are not enough.
       seeds: of its own, instead of the study's.
       methods: of its own, instead of all.
+      continued: further options of those that go on.
       continued_steps: let all methods but the first go on from the first one's policy, for so many steps; by itself
         each begins anew and has all steps.
     """
@@ -56,6 +57,7 @@ class Task:
     name: str | None = None
     seeds: tuple[int, ...] | None = None
     methods: tuple[str, ...] | None = None
+    continued: str = ""
     continued_steps: int | None = None
 
     @property
@@ -209,7 +211,8 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
     continues = method != study.baseline and (task.continued_steps is not None or chosen.distill is not None)
     if chosen.distill is None:
         steps = task.continued_steps if continues else task.steps
-        words = [task.algorithm, "--steps", str(steps), *options, *shlex.split(chosen.train)]
+        more = shlex.split(task.continued) if continues else []
+        words = [task.algorithm, "--steps", str(steps), *options, *more, *shlex.split(chosen.train)]
     else:
         module = value_of(options, "--env-module")
         words = ["distill", *(["--env-module", module] if module else []), *shlex.split(chosen.distill)]

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -17,13 +16,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 from converters.export import DeployedPolicy
-from converters.stripping import set_own_weights
 from edge.artifact import PolicySpec
-from edge.errors import UsageError, UserError
-from edge.records import from_plain
+from edge.errors import UserError
 from tfqrl import evaluate
 from tfqrl.compress import compressed_networks
-from tfqrl.envs import make_vector, spec_of
+from tfqrl.envs import make_vector
 from tfqrl.networks import Acting, as_input
 from tfqrl.normalization import RunningMoments
 from tfqrl.options import MONITORING_SEED
@@ -31,6 +28,8 @@ from tfqrl.progress import TrainingProgress
 from tfqrl.runs import Run, RunError, State, nested, prefixed
 from tfqrl.signals import StopRequest
 from tfqrl.training.config import TrainingConfig
+from tfqrl.training.inheritance import inherit
+from tfqrl.training.restoring import assign_variables, normalizes, restore_policy
 
 Array = npt.NDArray[Any]
 
@@ -118,7 +117,8 @@ class Session:
                     ) from error
             else:
                 if config.init_from is not None:
-                    self._begin_with(Run.open(config.init_from))
+                    inherit(Run.open(config.init_from), run.algorithm, config, self.agent, self._moments)
+                    self.agent.refresh()
                 self.observation = self.env.reset()
         except BaseException:
             self.env.close()
@@ -261,66 +261,16 @@ class Session:
         self._checkpointed_s, self._checkpoint_steps = time.perf_counter(), self.steps
         self._checkpoint_took_s = self._checkpointed_s - began_s
 
-    def _begin_with(self, source: Run) -> None:
-        """Take over the networks and the normaliser of another run, but not its optimisers."""
-        if source.algorithm != self._run.algorithm:
-            raise UsageError(
-                f"{source.path} is a run of {source.algorithm}; --init-from takes one of {self._run.algorithm}."
-            )
-        config = from_plain(type(self.config), source.config, f"{source.path}/config.json")
-        if normalizes(config, self.env.spec) != self._normalizes:
-            option = "--normalize-observation" if config.normalize_observation else "--no-normalize-observation"
-            raise UsageError(f"{source.path} was trained with {option}: what begins with it needs that too.")
-        state, agent = source.load_checkpoint(), self._agent_type(config, self.env.spec)
-        try:
-            _assign(agent, state)
-            for name, variables in self.agent.variables.items():
-                theirs = agent.variables[name]
-                if "optimizer" not in name and [v.shape for v in variables] == [v.shape for v in theirs]:
-                    for variable, value in zip(variables, theirs):
-                        variable.assign(value)
-            for name, network in compressed_networks(self.agent).items():
-                set_own_weights(network, getattr(agent, name))
-        except (KeyError, ValueError) as error:
-            raise RunError(f"{source.path} has other networks than this run: {error}") from error
-        self._moments.restore(nested(state, "moments"))
-        self.agent.refresh()
-
     def _restore(self) -> None:
         state = self.saved
         self.steps = int(state["steps"])
         self.rng.bit_generator.state = json.loads(str(state["rng"]))
         self._moments.restore(nested(state, "moments"))
-        _assign(self.agent, state)
+        assign_variables(self.agent.variables, state)
         self.agent.refresh()
         episodes = nested(state, "env")
         self.observation = self.env.restore(episodes)
         self.episodes_go_on = np.array_equal(self.observation, episodes.get("observation", ()))
-
-
-def _assign(agent: Agent, state: State) -> None:
-    for name, variables in agent.variables.items():
-        for i, variable in enumerate(variables):
-            variable.assign(state[f"{name}/{i}"])
-
-
-def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Sequential, PolicySpec]:
-    """The trained policy network of a checkpoint, and its spec with the normaliser that it was trained with."""
-    spec = spec_of(config.env, config.env_module)
-    weights = nested(state, "policy")
-    # What is deployed is not trained further: it computes in float32.
-    config = replace(config, precision="float32")
-    network = agent_type.deployed(config, spec, [weights[str(i)] for i in range(len(weights))])
-    if not normalizes(config, spec):
-        return network, spec
-    moments = RunningMoments(spec.observation.shape)
-    moments.restore(nested(state, "moments"))
-    return network, replace(spec, normalizer=moments.normalizer(config.observation_clip))
-
-
-def normalizes(config: TrainingConfig, spec: PolicySpec) -> bool:
-    """Whether observations are normalised: frames never are, the networks see them divided by 255."""
-    return config.normalize_observation and not spec.observation.frames
 
 
 def _not_finite(state: State) -> list[str]:

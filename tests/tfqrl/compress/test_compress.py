@@ -148,6 +148,30 @@ def test_it_begins_with_what_another_run_has_learnt(tmp_path: Path) -> None:
             np.testing.assert_array_equal(mine.get_weights()[0], other.get_weights()[0])
 
 
+@pytest.mark.parametrize("compress", [None, QAT(delay=0.9), Pruning()])
+def test_a_normaliser_that_the_other_run_lacked_is_undone_by_all_networks(compress: Any, tmp_path: Path) -> None:
+    source = trained(tmp_path / "source", config_of("td3", None))
+    config = config_of("td3", compress)
+    config = type(config)(**{**vars(config), "init_from": str(source.path), "normalize_observation": True})
+    run = agents_run(tmp_path / "run", config)
+    with (
+        Session(run, config, type(_agent(config))) as session,
+        Session(source, agents.config_of(source), type(_agent(config))) as theirs,
+    ):
+        observation = np.random.default_rng(0).uniform(-0.8, 0.8, (50, 1)).astype(np.float32)
+        action = np.linspace(-1, 1, 50, dtype=np.float32)[:, None]
+        normalized = session.normalize(observation)
+        assert np.abs(normalized - observation).max() > 0.1
+        mine, other = session.agent, theirs.agent
+        np.testing.assert_allclose(mine.policy(normalized), other.policy(observation), atol=1e-5)
+        np.testing.assert_allclose(mine.target_policy(normalized), other.target_policy(observation), atol=1e-5)
+        for a, b in zip(mine.critics + mine.target_critics, other.critics + other.target_critics):
+            np.testing.assert_allclose(
+                a(np.hstack([normalized, action])), b(np.hstack([observation, action])), atol=1e-5
+            )
+        np.testing.assert_allclose(mine.acting(normalized), other.policy(observation), atol=1e-5)
+
+
 def agents_run(path: Path, config: Any) -> Any:
     from training import algorithm_of
 

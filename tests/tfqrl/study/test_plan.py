@@ -16,7 +16,14 @@ STUDY: dict[str, Any] = {
     },
     "tasks": [
         {"algorithm": "ppo", "env": "CartPole-v1", "steps": 1000},
-        {"algorithm": "sac", "env": "Pendulum-v1", "steps": 900, "continued_steps": 100, "seeds": [5]},
+        {
+            "algorithm": "sac",
+            "env": "Pendulum-v1",
+            "steps": 900,
+            "continued_steps": 100,
+            "seeds": [5],
+            "continued": "--tau 0.1",
+        },
     ],
 }
 
@@ -50,7 +57,7 @@ def test_a_cell_that_goes_on_begins_with_the_baselines_run_and_computes_on_its_g
     scratch, continued = (plan.cells(plan.load(written(tmp_path)))[i] for i in (2, 5))
     algorithm, config = continued.configuration(Path("out/runs"))
     assert (algorithm, config.init_from, config.seed) == ("sac", "out/runs/sac-Pendulum-v1-float-s5", 5)
-    assert config.compress.delay == 0.0
+    assert (config.compress.delay, config.tau) == (0.0, 0.1)
     assert scratch.configuration(Path("runs"))[1].compress.delay is None
 
 
