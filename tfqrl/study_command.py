@@ -78,11 +78,11 @@ def main(words: list[str]) -> int:
     if not outcomes:
         raise UserError("\n".join(["Nothing was done:", *(f"{name}: {why}" for name, why in failures.items())]))
     times = latency.measure(outcomes, command.out, lambda text: print(text, file=sys.stderr))
-    found = tables.findings(study, outcomes, ["tfqrl", "study", *words])
+    found = tables.findings(study, outcomes, times, ["tfqrl", "study", *words])
     print(report.text(study, found, failures))
     page = command.out / "report.html"
     missing = len(cells) - len(outcomes)
-    text = report.study_page(study, found, outcomes, times, missing)
+    text = report.study_page(study, found, outcomes, missing)
     write_atomically(page, text.encode())
     write_atomically(command.out / "findings.json", to_json(found).encode())
     print(f"Report: {page}")

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from edge import report
 from edge.stats import Estimate
 from tfqrl.page import html_table, page, svg_grid
-from tfqrl.study.latency import TaskLatency, Timed
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Study
 from tfqrl.study.tables import KEPT, Findings, Row
 
-HEADER = ("task", "method", "recipe", "seeds", "return", "relative error", "95 % interval", "model", "zeros")
+HEADER = ("task", "method", "recipe", "seeds", "return", "relative error", "95 % interval", "model", "zeros", "act p50")
 COLORS = ("#c8501e", "#2c6e91", "#5a8f3c", "#8a5a9e", "#b08a1e", "#4a4f57", "#c04a7a", "#3a9a94")
+MARKERS = "osD^v<>P"
 
 
 def text(study: Study, found: Findings, failures: dict[str, str]) -> str:
@@ -32,7 +33,7 @@ def text(study: Study, found: Findings, failures: dict[str, str]) -> str:
 def cells(row: Row) -> list[str]:
     """A row of the table of everything."""
     if row.error is None:
-        return [row.task, row.method, row.recipe, str(row.seeds), number(row.mean_return), "-", "-", "-", "-"]
+        return [row.task, row.method, row.recipe, str(row.seeds), number(row.mean_return), "-", "-", "-", "-", "-"]
     return [
         row.task,
         row.method,
@@ -43,6 +44,7 @@ def cells(row: Row) -> list[str]:
         interval(row.error),
         report.size(row.model_bytes),
         f"{row.sparsity:.0%}",
+        "-" if row.act_us is None else f"{row.act_us.value:.2f} us",
     ]
 
 
@@ -88,7 +90,6 @@ def study_page(
     study: Study,
     found: Findings,
     outcomes: Sequence[Outcome],
-    latency: dict[str, TaskLatency],
     missing: int,
 ) -> str:
     """The report as HTML that needs nothing from outside."""
@@ -103,7 +104,7 @@ def study_page(
         *_qat(found),
         *_others(study, found),
         *_weights(study, found, outcomes),
-        *_pareto(found, latency),
+        *_pareto(found),
         "<h2>Everything</h2>",
         html_table(HEADER, [cells(row) for row in found.rows]),
         '<p class="note">Relative error: what the mean return is below that of the baseline as it was trained, '
@@ -225,95 +226,92 @@ def _weights(study: Study, found: Findings, outcomes: Sequence[Outcome]) -> list
     ]
 
 
-def _pareto(found: Findings, latency: dict[str, TaskLatency]) -> list[str]:
+def _pareto(found: Findings) -> list[str]:
     """Return against size, latency and energy."""
-    points = [
-        (row, timed)
-        for row in found.of(lambda row: row.error is not None and row.model_bytes is not None)
-        for timed in [_timed(latency, row)]
-    ]
-    if not points:
+    rows = found.of(lambda row: row.error is not None and row.model_bytes is not None)
+    if not rows:
         return []
-    methods = list(dict.fromkeys(f"{row.method}, {row.recipe}" for row, _ in points))
+    methods = list(dict.fromkeys(f"{row.method}, {row.recipe}" for row in rows))
+    looks = {
+        method: {"s": 14, "color": COLORS[i % len(COLORS)], "marker": MARKERS[i // len(COLORS) % len(MARKERS)]}
+        for i, method in enumerate(methods)
+    }
 
-    def draw(axes: Axes, label: str, value: int) -> None:
-        for i, method in enumerate(methods):
-            chosen = [
+    def draw(axes: Axes, label: str, cost: Callable[[Row], float | None]) -> None:
+        for method, look in looks.items():
+            points = [
                 (x, 100 * (1 - row.error.value))
-                for row, timed in points
-                if f"{row.method}, {row.recipe}" == method and row.error
-                for x in [_axis(row, timed)[value]]
-                if x is not None
+                for row in rows
+                if f"{row.method}, {row.recipe}" == method and row.error and (x := cost(row)) is not None
             ]
-            if chosen:
-                axes.scatter(*zip(*chosen), s=14, color=COLORS[i % len(COLORS)], marker="osD^v<>P"[i // len(COLORS)])
+            if points:
+                axes.scatter(*zip(*points), **look)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
         axes.set_ylabel("% of return")
 
     def legend(axes: Axes) -> None:
-        for i, method in enumerate(methods):
-            axes.scatter([], [], s=14, color=COLORS[i % len(COLORS)], marker="osD^v<>P"[i // len(COLORS)], label=method)
+        for method, look in looks.items():
+            axes.scatter([], [], label=method, **look)
         axes.legend(frameon=False, fontsize=7, ncols=2, loc="center")
         axes.set_axis_off()
 
-    labels = ("bytes of the model", "microseconds an action", "joules an action")
-    best = _best(points)
-    header = ("task", "method", "recipe", "return kept", "model", "act p50", "energy/action")
-    rows = [
+    table = [
         [
             row.task,
             row.method,
             row.recipe,
             f"{1 - row.error.value:.1%}" if row.error else "-",
             report.size(row.model_bytes),
-            "-" if timed is None else f"{timed.entry.act_us.p50.value:.2f} us",
-            "-" if timed is None else report.energy_cell(timed.entry.energy),
+            "-" if row.act_us is None else f"{row.act_us.value:.2f} us",
+            "-" if row.energy is None else report.energy_cell(row.energy),
         ]
-        for row, timed in best
+        for row in _best(rows)
     ]
-    scopes = {timed.entry.energy.scope for _, timed in points if timed is not None}
+    scopes = sorted({row.energy.scope for row in rows if row.energy is not None})
     return [
         "<h2>Return against size, latency and energy</h2>",
         svg_grid(
-            [*(lambda axes, i=i, label=label: draw(axes, label, i) for i, label in enumerate(labels)), legend]  # type: ignore[misc]
+            [
+                lambda axes: draw(axes, "kB of the model", lambda row: row.model_bytes and row.model_bytes / 1000),
+                lambda axes: draw(axes, "microseconds an action", lambda row: row.act_us and row.act_us.value),
+                lambda axes: draw(axes, "microjoules an action", _microjoules),
+                legend,
+            ]
         ),
-        '<p class="note">Each point is a policy on a task. Not shown to be worth it: every policy that another one of '
-        "its task betters, or equals, in return, size and latency. These are left:</p>",
-        html_table(header, rows),
+        '<p class="note">Each point is a policy on a task. Those that no other of their task betters, or equals, in '
+        "return, size and latency:</p>",
+        html_table(("task", "method", "recipe", "return kept", "model", "act p50", "energy/action"), table),
         f'<p class="note">act: one call of <code>edge.Policy.act</code> on the machine below. Energy: '
-        f"{html.escape('; '.join(sorted(scopes)) or 'not measured')}</p>",
+        f"{html.escape('; '.join(scopes) or 'not measured')}</p>",
     ]
 
 
-def _timed(latency: dict[str, TaskLatency], row: Row) -> Timed | None:
-    if row.task not in latency:
+def _microjoules(row: Row) -> float | None:
+    if row.energy is None:
         return None
-    timed = {(timed.method, timed.recipe): timed for timed in latency[row.task].policies}
-    return timed.get((row.method, row.recipe))
+    joules = row.energy.net_j.value if row.energy.net_j is not None else row.energy.gross_j
+    return None if joules is None else 1e6 * joules
 
 
-def _axis(row: Row, timed: Timed | None) -> tuple[float | None, float | None, float | None]:
-    if timed is None:
-        return row.model_bytes, None, None
-    energy = timed.entry.energy
-    joules = energy.net_j.value if energy.net_j is not None else energy.gross_j
-    return row.model_bytes, timed.entry.act_us.p50.value, joules
-
-
-def _best(points: Sequence[tuple[Row, Timed | None]]) -> list[tuple[Row, Timed | None]]:
+def _best(rows: Sequence[Row]) -> list[Row]:
     """Those that no other one of their task is at least as good as in everything, and better in something."""
 
-    def costs(row: Row, timed: Timed | None) -> tuple[float, float, float]:
-        size, act_us, _ = _axis(row, timed)
-        return (row.error.value if row.error else math.inf), size or math.inf, act_us or math.inf
+    def costs(row: Row) -> tuple[float, float, float]:
+        error, act_us = row.error, row.act_us
+        return (
+            math.inf if error is None else error.value,
+            row.model_bytes or math.inf,
+            math.inf if act_us is None else act_us.value,
+        )
 
-    def beaten(point: tuple[Row, Timed | None]) -> bool:
-        mine = costs(*point)
-        others = [costs(*other) for other in points if other[0].task == point[0].task]
+    def beaten(row: Row) -> bool:
+        mine, others = costs(row), [costs(other) for other in rows if other.task == row.task]
         return any(theirs != mine and all(b <= a for a, b in zip(mine, theirs)) for theirs in others)
 
-    return [point for point in points if not beaten(point)]
+    return [row for row in rows if not beaten(row)]
 
 
 def _conditions(outcomes: Sequence[Outcome], command: Sequence[str]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edge.energy import Energy
 from edge.stats import Estimate, mean_estimate
 from tfqrl.study.estimates import Pairs, mean_relative_error, relative_error
+from tfqrl.study.latency import TaskLatency
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Study
 
@@ -31,6 +33,8 @@ class Row:
       mean_return: over all episodes.
       error: relative, to the baseline as it was trained; None where there is none with the same seed.
       model_bytes: of the models, mean over the seeds.
+      act_us: median of one action, in microseconds; None if it was not measured.
+      energy: of an action; None if it was not looked at.
       rejected: of how many seeds `tfqrl convert` would have rejected it.
       failure: why there is no policy of some seed; None if there are all.
     """
@@ -46,6 +50,8 @@ class Row:
     mean_return: float | None
     error: Estimate | None
     model_bytes: float | None
+    act_us: Estimate | None
+    energy: Energy | None
     rejected: int
     failure: str | None
 
@@ -97,8 +103,10 @@ class Findings:
         return [row for row in self.rows if wanted(row)]
 
 
-def findings(study: Study, outcomes: Sequence[Outcome], command: Sequence[str]) -> Findings:
-    """What the results of a study's cells say."""
+def findings(
+    study: Study, outcomes: Sequence[Outcome], latency: Mapping[str, TaskLatency], command: Sequence[str]
+) -> Findings:
+    """What the results of a study's cells, and measurements of its tasks, say."""
     baseline = study.baseline
     rows: list[Row] = []
     pairs_of: dict[tuple[str, str], list[Pairs]] = {}
@@ -108,7 +116,7 @@ def findings(study: Study, outcomes: Sequence[Outcome], command: Sequence[str]) 
         for method in dict.fromkeys(outcome.method for outcome in of_task):
             group = [outcome for outcome in of_task if outcome.method == method]
             for recipe in dict.fromkeys(policy.recipe for outcome in group for policy in outcome.policies):
-                row, pairs = _row(group, recipe, base)
+                row, pairs = _row(group, recipe, base, latency.get(task))
                 rows.append(row)
                 if pairs:
                     pairs_of.setdefault((method, recipe), []).append(pairs)
@@ -129,13 +137,17 @@ def findings(study: Study, outcomes: Sequence[Outcome], command: Sequence[str]) 
     )
 
 
-def _row(group: Sequence[Outcome], recipe: str, base: dict[int, np.ndarray]) -> tuple[Row, Pairs]:
+def _row(
+    group: Sequence[Outcome], recipe: str, base: dict[int, np.ndarray], latency: TaskLatency | None
+) -> tuple[Row, Pairs]:
     found = [(outcome, policy) for outcome in group for policy in outcome.policies if policy.recipe == recipe]
     made = [(outcome, np.array(policy.returns)) for outcome, policy in found if policy.returns is not None]
     pairs = [(base[outcome.seed], returns) for outcome, returns in made if outcome.seed in base]
     first = group[0]
     compress = first.config.get("compress") or {}
     sizes = [policy.model_bytes for _, policy in found if policy.model_bytes is not None]
+    key = first.method, recipe
+    timed = {} if latency is None else {(timed.method, timed.recipe): timed.entry for timed in latency.policies}
     failures = [policy.failure for _, policy in found if policy.failure is not None]
     row = Row(
         task=first.task,
@@ -149,6 +161,8 @@ def _row(group: Sequence[Outcome], recipe: str, base: dict[int, np.ndarray]) -> 
         mean_return=float(np.mean([returns.mean() for _, returns in made])) if made else None,
         error=relative_error(pairs) if pairs else None,
         model_bytes=float(np.mean(sizes)) if sizes else None,
+        act_us=timed[key].act_us.p50 if key in timed else None,
+        energy=timed[key].energy if key in timed else None,
         rejected=sum(policy.rejection is not None for _, policy in found),
         failure=failures[0] if failures else None,
     )

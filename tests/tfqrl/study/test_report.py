@@ -67,7 +67,7 @@ def outcomes() -> list[Outcome]:
 
 
 def found() -> Findings:
-    return findings(STUDY, outcomes(), ["tfqrl", "study", "made-up.yaml"])
+    return findings(STUDY, outcomes(), {}, ["tfqrl", "study", "made-up.yaml"])
 
 
 def test_each_method_and_recipe_of_a_task_is_a_row_over_its_seeds() -> None:
@@ -91,7 +91,7 @@ def test_means_are_over_tasks_and_the_fewest_bits_are_those_that_keep_97_percent
 def test_a_policy_that_could_not_be_made_is_in_the_table_and_says_why() -> None:
     some = outcomes()
     some[0] = replace(some[0], policies=(Policy("int8", failure="It has no bias."),))
-    result = findings(STUDY, some[:1], [])
+    result = findings(STUDY, some[:1], {}, [])
     assert report.cells(result.rows[0])[3:6] == ["0", "-", "-"]
     assert "It has no bias." in report.text(STUDY, result, {"other": "It was stopped."})
     assert "other: It was stopped." in report.text(STUDY, result, {"other": "It was stopped."})
@@ -99,7 +99,7 @@ def test_a_policy_that_could_not_be_made_is_in_the_table_and_says_why() -> None:
 
 def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    page.write_text(report.study_page(STUDY, found(), outcomes(), {}, 3))
+    page.write_text(report.study_page(STUDY, found(), outcomes(), 3))
     text = screenshot(page, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
     for part in ("Made &lt;up&gt;", "20 trainings; 3 are missing", "sac-There-v0: 8 bits are the fewest", "+10.9%"):
