@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from edge import report
 from edge.stats import Estimate
@@ -246,9 +245,9 @@ def _pareto(found: Findings) -> list[str]:
             ]
             if points:
                 axes.scatter(*zip(*points), **look)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        costs = [x for row in rows if (x := cost(row))]
+        if costs and max(costs) > 10 * min(costs):
+            axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylabel("% of return")
 
