@@ -29,6 +29,7 @@ test: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 smoke-study: $(VENV)/test
+	rm -rf build/quarl-smoke
 	$(BIN)/tfqrl study studies/quarl-smoke.yaml --out build/quarl-smoke
 
 fuzz: $(VENV)/test

@@ -93,13 +93,8 @@ def mean_estimate(values: npt.NDArray[Any]) -> Estimate:
     generator = np.random.default_rng(0)
     mean = float(np.mean(values))
     means = np.asarray(values)[generator.integers(0, n, (RESAMPLES, n))].mean(axis=1)
-    low, high = np.percentile(means - mean, [2.5, 97.5]) * widening(n)
+    low, high = np.percentile(means - mean, [2.5, 97.5]) * np.sqrt(n / (n - 1)) * _t_975(n - 1) / _Z_975
     return Estimate(mean, mean + float(low), mean + float(high))
-
-
-def widening(n: int) -> float:
-    """By how much a percentile bootstrap over `n` values, at least 2, is too narrow at 95 %."""
-    return float(np.sqrt(n / (n - 1)) * _t_975(n - 1) / _Z_975)
 
 
 def _t_975(freedom: int) -> float:

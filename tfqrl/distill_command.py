@@ -24,6 +24,8 @@ PROGRAM = "tfqrl distill"
 def main(words: list[str]) -> int:
     """Run the command; returns the exit code."""
     named = bool(words) and not words[0].startswith("-")
+    if named and "--resume" in words:
+        raise UsageError("--resume goes on with the run's own teacher: tfqrl distill --out RUN --resume.")
     if {"-h", "--help", "--resume"} & set(words):
         import_tensorflow()
         return train_command.train("distill", words[named:], PROGRAM, TEXT)

@@ -69,11 +69,12 @@ def main(words: list[str]) -> int:
     wanted = [cell for cell in cells if only.search(cell.name)]
     if not wanted:
         raise UsageError(f"--only {command.only} names none of the {len(cells)} trainings, {cells[0].name} for one.")
-    with progress_bar("what is to be trained") as progress:
-        plan.check_cells(cells, progress)
     check_writable(command.out / "report.html")
-    grid.results(cells, command.out)
-    failures = grid.do(_with_origins(wanted, cells), command.out, jobs=command.jobs, address=command.ray)
+    done = grid.results(cells, command.out)
+    missing = [cell for cell in _with_origins(wanted, cells) if cell.name not in done]
+    with progress_bar("what is to be trained") as progress:
+        plan.check_cells(missing, progress)
+    failures = grid.do(missing, cells, command.out, jobs=command.jobs, address=command.ray)
     outcomes = list(grid.results(cells, command.out).values())
     if not outcomes:
         raise UserError("\n".join(["Nothing was done:", *(f"{name}: {why}" for name, why in failures.items())]))
@@ -81,8 +82,7 @@ def main(words: list[str]) -> int:
     found = tables.findings(study, outcomes, times, ["tfqrl", "study", *words])
     print(report.text(study, found, failures))
     page = command.out / "report.html"
-    missing = len(cells) - len(outcomes)
-    text = report.study_page(study, found, outcomes, missing)
+    text = report.study_page(study, found, outcomes, len(cells) - len(outcomes))
     write_atomically(page, text.encode())
     write_atomically(command.out / "findings.json", to_json(found).encode())
     print(f"Report: {page}")

@@ -53,7 +53,7 @@ class TrainCommand(Generic[Config]):
     """Train a policy into a run folder, from which it can be resumed and converted.
 
     With --env, the defaults shown are those for that environment: tuned ones where the zoo names it (`tfqrl zoo`). With
-    --compress qat, prune or prune-qat, the policy is compressed while it is trained, and the method's own options are
+    --compress METHOD, the policy is compressed while it is trained, and the method's own options are
     shown too.
 
     Example: tfqrl train {algorithm} --env {env} --seed 0 --out runs/first
@@ -171,7 +171,9 @@ def _parse(
         default = CompressingTrainCommand(default.config, default.out, default.resume, compression=compressor())
     command = parse(command_type, program, words, default, config, compressor, description=description)
     compression = command.compression
-    if command.config.init_from is not None and getattr(compression, "delay", 0.0) is None:
+    # With pruning, weights go first.
+    at_once = command.config.init_from is not None and method in ("qat", "cluster")
+    if at_once and compression.delay is None:
         compression = dataclasses.replace(compression, delay=0.0)
     return dataclasses.replace(command, config=dataclasses.replace(command.config, compress=compression))
 

@@ -27,7 +27,7 @@ from tfqrl.networks import acting_network, as_input, policy_network
 from tfqrl.options import optional
 from tfqrl.runs import Run
 from tfqrl.training.checks import enough_pixels
-from tfqrl.training.config import TrainingConfig, above, at_least
+from tfqrl.training.config import TrainingConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam
 from tfqrl.training.scan import compiled, scan
 
@@ -45,7 +45,7 @@ class DistillConfig(TrainingConfig):
 
     Attributes:
       teacher: run whose policy is the teacher, trained here or imported.
-      teacher_steps: environment steps in which the teacher acts, at the beginning; then the student does.
+      teacher_fraction: part of the training in which the teacher acts, at the beginning; then the student does.
       demonstrations: observations that are remembered.
       rollout_steps: steps of each copy between updates.
       updates: gradient steps after each of these.
@@ -57,12 +57,13 @@ class DistillConfig(TrainingConfig):
     # What distillation has no use for.
     gamma: tyro.conf.Suppress[float] = 0.99
     clip_reward: tyro.conf.Suppress[bool] = False
+    target_return: tyro.conf.Suppress[float | None] = None
 
     teacher: Annotated[str, tyro.conf.arg(metavar="RUN")] = ""
     steps: int = 100_000
     num_envs: int = 16
     normalize_observation: bool = True
-    teacher_steps: int = 10_000
+    teacher_fraction: float = 0.1
     demonstrations: int = 100_000
     rollout_steps: int = 64
     updates: int = 128
@@ -74,8 +75,9 @@ class DistillConfig(TrainingConfig):
         """Refuse values out of range."""
         super().__post_init__()
         at_least(self, 1, "demonstrations", "rollout_steps", "updates", "batch_size")
-        at_least(self, 0, "teacher_steps")
-        above(self, 0, "learning_rate")
+        # While the teacher acts, the student's normaliser is fitted.
+        above(self, 0, "learning_rate", "teacher_fraction")
+        within_unit(self, "teacher_fraction")
         if self.temperature is not None:
             above(self, 0, "temperature")
 
@@ -93,7 +95,7 @@ class Distill:
           UsageError: it does not fit the environment.
         """
         self.config = config
-        self._discrete = spec.action.discrete
+        self._discrete, self._bounded = spec.action.discrete, spec.action.scaling[0]
         self._teacher, self._temperature = _teacher(config, spec)
         self.policy = policy_network(config, spec)
         self.optimizer = adam(config.learning_rate, self.policy.trainable_variables)
@@ -135,7 +137,8 @@ class Distill:
                 other = tf.cast(tf.argmax(output, -1) != tf.argmax(target, -1), tf.float32)
             else:
                 losses = tf.reduce_mean((output - target) ** 2, axis=-1)
-                other = tf.reduce_mean(tf.abs(tf.clip_by_value(output, -1.0, 1.0) - target), axis=-1)
+                action = tf.where(self._bounded, tf.clip_by_value(output, -1.0, 1.0), output)
+                other = tf.reduce_mean(tf.abs(action - target), axis=-1)
             loss = tf.reduce_mean(losses)
         variables = self.policy.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
@@ -165,5 +168,7 @@ def _teacher(config: DistillConfig, spec: PolicySpec) -> tuple[Any, float]:
         found = network(policy.normalize(tf.cast(observation, theirs.observation.dtype)))
         return found if theirs.action.discrete else tf.where(bounded, tf.clip_by_value(found, -1.0, 1.0), found)
 
-    temperature = config.temperature or (VALUE_TEMPERATURE if run.algorithm == "dqn" else 1.0)
+    # Imported ones say what they were.
+    values = "dqn" in (run.algorithm, str(run.config.get("origin", {}).get("algorithm")).lower())
+    temperature = config.temperature or (VALUE_TEMPERATURE if values else 1.0)
     return tf.function(output, reduce_retracing=True), temperature

@@ -32,7 +32,8 @@ class QAT:
       observation_bits: of what the policy reads, 2 to 8.
       output_bits: of continuous actions, 2 to 8.
       per_channel: let each output of a layer have a weight scale of its own.
-      delay: part of the training that is done in float first, 0 to 1 (default: 0.5; none of it with --init-from).
+      delay: part of the training that is done in float first, 0 to 1 (default: 0.5; for qat none of it with
+        --init-from).
     """
 
     method: tyro.conf.Suppress[Literal["qat"]] = "qat"

@@ -2,63 +2,73 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
-from edge.stats import Estimate, widening
+from edge.stats import Estimate
 
 Array = npt.NDArray[Any]
 
 # The returns of two policies on the same episodes, (episodes,) each, for each seed of the training.
 Pairs = Sequence[tuple[Array, Array]]
 
-RESAMPLES = 2000
+
+@dataclass(frozen=True)
+class RelativeError:
+    """How much of one policy's return another one loses.
+
+    Attributes:
+      value: the part.
+      deviation: its standard error.
+      freedom: the degrees of freedom that the standard error was estimated with.
+    """
+
+    value: float
+    deviation: float
+    freedom: float
+
+    @property
+    def estimate(self) -> Estimate:
+        """With its 95 % interval, by Student's t."""
+        half = float(stats.t.ppf(0.975, self.freedom)) * self.deviation
+        return Estimate(self.value, self.value - half, self.value + half)
 
 
-def relative_error(pairs: Pairs) -> Estimate:
+def relative_error(pairs: Pairs) -> RelativeError | None:
     """How much of the first policies' return the second ones lose: (A - B) / |A|, of means over seeds and episodes.
 
     QuaRL's relative error (Krishnan et al. 2022, arXiv 1910.01055), with all seeds taken together, so that one which
-    learnt little does not decide. The interval is by bootstrap over seeds and, within each, over its
-    paired episodes, made wider where they are few; with one seed it is over episodes alone.
+    learnt little does not decide. Its standard error is that of a ratio of means (the delta method), over seeds, whose
+    means hold the noise of their episodes too; with one seed it is over paired episodes, and says nothing of other
+    trainings.
+
+    Returns:
+      The error; None if the first policies' mean return is 0, of which nothing is a part.
     """
-    return _estimate(_error(pairs), _resampled(pairs))
+    if len(pairs) > 1:
+        before, after = (np.array([np.mean(pair[i]) for pair in pairs], np.float64) for i in range(2))
+    else:
+        before, after = (np.asarray(values, np.float64) for values in pairs[0])
+    whole = float(before.mean())
+    if abs(whole) < 1e-9:
+        return None
+    value = (whole - float(after.mean())) / abs(whole)
+    # What each adds to the error, to first order.
+    parts = (before - after - value * math.copysign(1.0, whole) * before) / abs(whole)
+    return RelativeError(value, float(parts.std(ddof=1)) / math.sqrt(len(parts)), len(parts) - 1)
 
 
-def mean_relative_error(tasks: Sequence[Pairs]) -> Estimate:
-    """The mean of the relative errors of several tasks."""
-    values = [_error(pairs) for pairs in tasks]
-    return _estimate(float(np.mean(values)), np.mean([_resampled(pairs) for pairs in tasks], axis=0))
-
-
-def _error(pairs: Pairs) -> float:
-    before, after = (float(np.mean([np.mean(pair[i]) for pair in pairs])) for i in range(2))
-    return 0.0 if before == after else (before - after) / max(abs(before), 1e-9)
-
-
-def _resampled(pairs: Pairs) -> Array:
-    """Relative errors of RESAMPLES such samples, (RESAMPLES,)."""
-    generator = np.random.default_rng(0)
-    # (seeds, RESAMPLES): for each seed, means of as many episodes as there are, drawn with repetition.
-    before, after = np.stack([_means(generator, *pair) for pair in pairs], axis=1)
-    drawn = generator.integers(0, len(pairs), (RESAMPLES, len(pairs)))
-    rows = np.arange(RESAMPLES)[:, None]
-    before, after = before.T[rows, drawn].mean(axis=1), after.T[rows, drawn].mean(axis=1)
-    errors = np.where(before == after, 0.0, (before - after) / np.maximum(np.abs(before), 1e-9))
-    units = len(pairs) if len(pairs) > 1 else len(pairs[0][0])
-    value = _error(pairs)
-    return value + (errors - value) * widening(units)
-
-
-def _means(generator: np.random.Generator, before: Array, after: Array) -> Array:
-    """(2, RESAMPLES)."""
-    drawn = generator.integers(0, len(before), (RESAMPLES, len(before)))
-    return np.stack([np.asarray(before)[drawn].mean(axis=1), np.asarray(after)[drawn].mean(axis=1)])
-
-
-def _estimate(value: float, resampled: Array) -> Estimate:
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(value, float(low), float(high))
+def mean_relative_error(errors: Sequence[RelativeError]) -> RelativeError:
+    """The mean of the relative errors of several tasks, with the degrees of freedom of Welch and Satterthwaite."""
+    n = len(errors)
+    variances = np.array([error.deviation**2 for error in errors])
+    total = float(variances.sum())
+    inverse = float(sum(variance**2 / error.freedom for variance, error in zip(variances, errors)))
+    freedom = total**2 / inverse if inverse > 0 else 1.0
+    return RelativeError(float(np.mean([error.value for error in errors])), math.sqrt(total) / n, freedom)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from edge.errors import UserError
+from edge.records import to_json
 from tfqrl.signals import StopRequest
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Cell
@@ -35,13 +36,19 @@ def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
       UserError: a result is of other options than its cell has now.
     """
     found = {}
+    named = {cell.name: cell for cell in cells}
     for cell in cells:
         path = out / "cells" / f"{cell.name}.json"
         if not path.exists():
             continue
         outcome = Outcome.load(path)
         recipes = tuple(policy.recipe for policy in outcome.policies)
-        if (outcome.train, recipes, len(outcome.returns)) != (cell.train, cell.recipes, cell.episodes):
+        origin = None if cell.begins_with is None else named[cell.begins_with]
+        if (
+            (recipes, len(outcome.returns)) != (cell.recipes, cell.episodes)
+            or _essence(outcome.config) != _wanted(cell)
+            or _essence(outcome.origin) != _wanted(origin)
+        ):
             raise UserError(
                 f"{path} is of other options than the study asks for now. Remove it, to redo it, or give another --out."
             )
@@ -49,11 +56,26 @@ def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
     return found
 
 
-def do(cells: Sequence[Cell], out: Path, *, jobs: int | None, address: str | None) -> dict[str, str]:
-    """Do all cells that have no result yet.
+def _wanted(cell: Cell | None) -> dict[str, Any]:
+    if cell is None:
+        return {}
+    config: dict[str, Any] = json.loads(to_json(cell.configuration(Path("runs"))[1]))
+    return _essence(config)
+
+
+def _essence(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A configuration without where its runs lie, and what is kept in checkpoints."""
+    return {k: v for k, v in (config or {}).items() if k not in ("init_from", "teacher", "save_replay")}
+
+
+def do(
+    missing: Sequence[Cell], cells: Sequence[Cell], out: Path, *, jobs: int | None, address: str | None
+) -> dict[str, str]:
+    """Do cells that have no result yet.
 
     Args:
-      cells: all cells.
+      missing: these, each behind the one that it begins with.
+      cells: all cells of the study.
       out: the study's folder.
       jobs: how many at a time; None for one on each core. On a cluster its nodes say how many.
       address: of a Ray cluster; None for this machine alone.
@@ -65,7 +87,6 @@ def do(cells: Sequence[Cell], out: Path, *, jobs: int | None, address: str | Non
       UserError: there is no such cluster.
       Interrupted: a signal asked to stop.
     """
-    missing = [cell for cell in cells if not (out / "cells" / f"{cell.name}.json").exists()]
     if not missing:
         return {}
     for folder in ("cells", "runs"):
@@ -120,7 +141,8 @@ def _ray(jobs: int | None, address: str | None) -> Iterator[Any]:
     # What the engine says of itself helps nobody here.
     quiet = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        ray.init(num_cpus=jobs or len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)
+        # Not what RAY_ADDRESS names, nor a cluster that happens to run here.
+        ray.init("local", num_cpus=jobs or len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)
     else:
         try:
             _check_answers(address)
@@ -138,6 +160,8 @@ def _ray(jobs: int | None, address: str | None) -> Iterator[Any]:
 
 def _check_answers(address: str) -> None:
     """See whether anybody is there, for whom Ray would wait for many minutes."""
+    if "://" in address:
+        raise ValueError("give the address as HOST:PORT")
     if address != "auto":
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), CONNECT_S).close()
@@ -164,7 +188,7 @@ class _Progress:
         """Say that a cell has ended."""
         if failure is not None:
             self._failed.add(name)
-        self._console.print(f"{name}: {failure or 'done'}", highlight=False, soft_wrap=True)
+        self._console.print(f"{name}: {failure or 'done'}", highlight=False, markup=False, soft_wrap=True)
 
     def update(self) -> None:
         """Draw it anew."""

@@ -31,6 +31,11 @@ class Timed:
     recipe: str
     entry: Entry
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Method, recipe, and which model."""
+        return self.method, self.recipe, self.entry.sha256
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskLatency:
@@ -38,7 +43,7 @@ class TaskLatency:
 
     Attributes:
       schema_version: of this layout.
-      conditions: machine and versions.
+      conditions: the machine and its versions.
       seed: of the trainings; those of other seeds have the same networks.
       policies: all of them.
     """
@@ -53,7 +58,7 @@ def measure(outcomes: Sequence[Outcome], out: Path, progress: Callable[[str], No
     """What is measured of each task, by its name: what is there, and what can be measured now.
 
     A task is measured when its policies, of the lowest seed, are in the study's folder. What was measured is not
-    measured again, unless policies were added.
+    measured again, unless policies were added or are others now.
 
     Raises:
       UserError: a result cannot be read or written.
@@ -63,7 +68,7 @@ def measure(outcomes: Sequence[Outcome], out: Path, progress: Callable[[str], No
         of_task = [outcome for outcome in outcomes if outcome.task == task]
         seed = min(outcome.seed for outcome in of_task)
         wanted = {
-            (outcome.method, policy.recipe): out / "runs" / outcome.cell / f"{policy.recipe}.tflite"
+            (outcome.method, policy.recipe, policy.sha256): out / "runs" / outcome.cell / f"{policy.recipe}.tflite"
             for outcome in of_task
             if outcome.seed == seed
             for policy in outcome.policies
@@ -71,13 +76,17 @@ def measure(outcomes: Sequence[Outcome], out: Path, progress: Callable[[str], No
         }
         path = out / "latency" / f"{_stem(of_task, seed)}.json"
         if path.exists():
-            found[task] = _load(path)
-            if {(timed.method, timed.recipe) for timed in found[task].policies} >= set(wanted):
+            known = _load(path)
+            of_these = tuple(timed for timed in known.policies if timed.key in wanted)
+            found[task] = dataclasses.replace(known, policies=of_these)
+            if len(of_these) == len(wanted):
                 continue
-        if all(policy.exists() for policy in wanted.values()):
+        if not all(policy.exists() for policy in wanted.values()):
+            progress(f"latency of {task}: not measured, because not all of its policies are in {out / 'runs'}")
+        elif wanted:
             progress(f"latency of {len(wanted)} policies of {task}")
             report = bench(list(wanted.values()), n=CALLS, energy_windows=3)
-            timed = tuple(Timed(*key, entry) for key, entry in zip(wanted, report.entries))
+            timed = tuple(Timed(method, recipe, entry) for (method, recipe, _), entry in zip(wanted, report.entries))
             found[task] = TaskLatency(SCHEMA_VERSION, report.conditions, seed, timed)
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, to_json(found[task]).encode())

@@ -22,6 +22,7 @@ class Policy:
 
     Attributes:
       recipe: its name.
+      sha256: of its model; None if none was made.
       file_bytes, model_bytes, compressed_bytes: of the policy file, of the model in it, of that deflated; None if none
         was made.
       comparison: of its actions with those of the policy as it was trained.
@@ -31,6 +32,7 @@ class Policy:
     """
 
     recipe: str
+    sha256: str | None = None
     file_bytes: int | None = None
     model_bytes: int | None = None
     compressed_bytes: int | None = None
@@ -73,6 +75,7 @@ class Outcome:
       train: the words after `tfqrl train`.
       begins_with: the cell whose policy it went on from.
       config: of the training.
+      origin: configuration of the training whose policy it went on from.
       versions: of the packages that it depends on.
       conditions: the machine.
       training_s: how long it was trained.
@@ -92,6 +95,7 @@ class Outcome:
     train: tuple[str, ...]
     begins_with: str | None
     config: dict[str, Any]
+    origin: dict[str, Any] | None
     versions: dict[str, str]
     conditions: Conditions
     training_s: float

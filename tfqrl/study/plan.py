@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 import shlex
 from collections.abc import Callable
@@ -97,7 +99,7 @@ class Cell:
     Attributes:
       name: of its folder and its result.
       task, method, seed: where in the grid it stands.
-      train: the words after `tfqrl train`, the first of which may be distill.
+      train: the words after `tfqrl train`, but for the seed; the first of them may be distill.
       recipes: what its policy is converted to.
       episodes: how many each policy plays.
       begins_with: the cell whose policy it goes on from, or learns from.
@@ -118,10 +120,17 @@ class Cell:
         Raises:
           UserError: its options are wrong.
         """
-        words = list(self.train)
-        if self.begins_with is not None:
-            words += ["--teacher" if words[0] == "distill" else "--init-from", str(runs / self.begins_with)]
-        return train_command.configuration(words)
+        algorithm, config = _configuration(self.train, self.begins_with is not None)
+        origin = None if self.begins_with is None else str(runs / self.begins_with)
+        field = "teacher" if algorithm == "distill" else "init_from"
+        return algorithm, dataclasses.replace(config, seed=self.seed, **({field: origin} if origin else {}))
+
+
+@functools.cache
+def _configuration(train: tuple[str, ...], begins_with: bool) -> tuple[str, Any]:
+    """Algorithm and configuration, in which the run that it begins with is yet to be named."""
+    origin = ["--teacher" if train[0] == "distill" else "--init-from", "it"] if begins_with else []
+    return train_command.configuration([*train, *origin])
 
 
 def load(path: Path) -> Study:
@@ -159,6 +168,9 @@ def _check(study: Study, path: Path) -> None:
         for recipe in method.recipes:
             if recipe not in RECIPES | TRAINED_RECIPES:
                 raise UnknownNameError(f"recipe of the method {name}", recipe, RECIPES | TRAINED_RECIPES)
+    for seeds in (study.seeds, *(task.seeds for task in study.tasks if task.seeds is not None)):
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise UsageError(f"{path} has the seeds {list(seeds)}: give one or more, each once.")
     labels = [task.label for task in study.tasks]
     for task in study.tasks:
         if labels.count(task.label) > 1:
@@ -174,19 +186,24 @@ def cells(study: Study) -> list[Cell]:
     """All cells of a study, the baseline's of each task first.
 
     Raises:
-      UserError: a training that would be refused.
+      UsageError: options that cannot be split into words, or two cells of one name.
     """
-    return [
+    found = [
         _cell(study, task, method, seed)
         for task in study.tasks
         for method in study.methods
         if task.methods is None or method in task.methods
         for seed in task.seeds or study.seeds
     ]
+    names = [cell.name for cell in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"Two trainings of the study would be called {name}: give their tasks other names.")
+    return found
 
 
 def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fraction: None) -> None:
-    """See before anything is trained whether all of it could be; `tell` is told the fraction that was looked at.
+    """See before anything is trained whether its options and environments are right; `tell` is told the fraction that was looked at.
 
     Raises:
       UserError: a training that would be refused.
@@ -205,18 +222,18 @@ def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fracti
 
 def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
     def name(method: str) -> str:
-        return f"{re.sub('[^A-Za-z0-9_.-]', '-', task.label)}-{method}-s{seed}"
+        return re.sub("[^A-Za-z0-9_.-]", "-", f"{task.label}-{method}-s{seed}")
 
-    chosen, options = study.methods[method], shlex.split(task.train)
+    chosen, options = study.methods[method], _words(task.train)
     continues = method != study.baseline and (task.continued_steps is not None or chosen.distill is not None)
     if chosen.distill is None:
         steps = task.continued_steps if continues else task.steps
-        more = shlex.split(task.continued) if continues else []
-        words = [task.algorithm, "--steps", str(steps), *options, *more, *shlex.split(chosen.train)]
+        more = _words(task.continued) if continues else []
+        words = [task.algorithm, "--steps", str(steps), *options, *more, *_words(chosen.train)]
     else:
         module = value_of(options, "--env-module")
-        words = ["distill", *(["--env-module", module] if module else []), *shlex.split(chosen.distill)]
-    train = [words[0], "--env", task.env, "--seed", str(seed), *words[1:]]
+        words = ["distill", *(["--env-module", module] if module else []), *_words(chosen.distill)]
+    train = [words[0], "--env", task.env, *words[1:]]
     return Cell(
         name=name(method),
         task=task.label,
@@ -227,3 +244,10 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
         episodes=study.episodes,
         begins_with=name(study.baseline) if continues else None,
     )
+
+
+def _words(options: str) -> list[str]:
+    try:
+        return shlex.split(options)
+    except ValueError as error:
+        raise UsageError(f"The options {options!r} cannot be split into words: {error}.") from error

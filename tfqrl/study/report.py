@@ -31,17 +31,15 @@ def text(study: Study, found: Findings, failures: dict[str, str]) -> str:
 
 def cells(row: Row) -> list[str]:
     """A row of the table of everything."""
-    if row.error is None:
-        return [row.task, row.method, row.recipe, str(row.seeds), number(row.mean_return), "-", "-", "-", "-", "-"]
     return [
         row.task,
         row.method,
         row.recipe,
         str(row.seeds),
         number(row.mean_return),
-        percent(row.error.value),
-        interval(row.error),
-        report.size(row.model_bytes),
+        "-" if row.error is None else percent(row.error.value),
+        "-" if row.error is None else interval(row.error),
+        "-" if row.model_bytes is None else report.size(row.model_bytes),
         f"{row.sparsity:.0%}",
         "-" if row.act_us is None else f"{row.act_us.value:.2f} us",
     ]
@@ -107,10 +105,10 @@ def study_page(
         "<h2>Everything</h2>",
         html_table(HEADER, [cells(row) for row in found.rows]),
         '<p class="note">Relative error: what the mean return is below that of the baseline as it was trained, '
-        f"{html.escape(found.baseline)}, over the same seeds and episodes. Its interval is by bootstrap over seeds and "
-        "paired episodes; with one seed it is over episodes alone, and says nothing of other trainings.</p>",
+        f"{html.escape(found.baseline)}, over the same seeds and episodes. Its 95 % interval is over seeds; "
+        "with one seed it is over episodes, and says nothing of other trainings.</p>",
         "<h2>Conditions</h2>",
-        *_conditions(outcomes, found.command),
+        *_conditions(outcomes, found),
     ]
     return page(study.title, "\n".join(parts))
 
@@ -134,7 +132,8 @@ def _conversion(study: Study, found: Findings) -> list[str]:
         rows.append([task, f"{number(value.value)} [{number(value.low)}, {number(value.high)}]", *errors])
     means = {mean.recipe: mean.error for mean in found.mean_errors if mean.method == study.baseline}
     if means:
-        rows.append(["mean", "", *(f"{percent(means[name].value)} {interval(means[name])}" for name in recipes)])
+        cells_of = {name: f"{percent(mean.value)} {interval(mean)}" for name, mean in means.items()}
+        rows.append(["mean", "", *(cells_of.get(name, "-") for name in recipes)])
     return [
         "<h2>Conversion after training: relative error of the return</h2>",
         html_table(("task", "return as trained", *recipes), rows),
@@ -142,7 +141,7 @@ def _conversion(study: Study, found: Findings) -> list[str]:
 
 
 def _qat(found: Findings) -> list[str]:
-    rows = found.of(lambda row: row.compression == "qat" and row.error is not None)
+    rows = found.of(lambda row: row.is_qat and row.error is not None)
     if not rows:
         return []
     tasks = list(dict.fromkeys(row.task for row in rows))
@@ -152,23 +151,33 @@ def _qat(found: Findings) -> list[str]:
         lines = [row for row in rows if row.task == task]
         axes.axhline(100, color="#9aa7b4", linewidth=0.8)
         axes.axhline(100 * KEPT, color="#9aa7b4", linewidth=0.8, linestyle=":")
-        for color, group in zip(COLORS, _families(lines).values()):
+        families = _families(lines)
+        for color, (name, group) in zip(COLORS, families.items()):
             group = sorted(group, key=lambda row: row.bits or 0)
             kept = [100 * (1 - row.error.value) for row in group if row.error]
             spread = [
                 [max(0.0, 100 * (row.error.high - row.error.value)) for row in group if row.error],
                 [max(0.0, 100 * (row.error.value - row.error.low)) for row in group if row.error],
             ]
-            axes.errorbar([row.bits or 0 for row in group], kept, spread, color=color, marker="o", capsize=2)
+            axes.errorbar(
+                [row.bits or 0 for row in group], kept, spread, color=color, marker="o", capsize=2, label=name
+            )
         axes.set_title(task, fontsize=9)
         axes.set_xticks(widths)
         axes.set_xlabel("bits of weights")
         axes.set_ylabel("% of return")
-        axes.set_ylim(-20, 130)
+        # Far beyond this error bars say no more.
+        lowest = min(100 * (1 - row.error.value) for row in lines if row.error)
+        axes.set_ylim(min(-20, lowest - 10), 130)
+        if len(families) > 1:
+            axes.legend(frameon=False, fontsize=7)
 
     def cell(task: str, bits: int) -> str:
-        fitting = [row.error for row in rows if row.task == task and row.bits == bits and row.error]
-        return " ".join(f"{percent(error.value)} {interval(error)}" for error in fitting) or "-"
+        fitting = [row for row in rows if row.task == task and row.bits == bits]
+        texts = [f"{percent(row.error.value)} {interval(row.error)}" for row in fitting if row.error]
+        if len(texts) > 1:
+            texts = [f"{row.method} {text}" for row, text in zip(fitting, texts)]
+        return "; ".join(texts) or "-"
 
     table = [[task, *(cell(task, bits) for bits in widths), str(found.lowest_bits.get(task) or "-")] for task in tasks]
     header = ("task", *(f"{bits} bits" for bits in widths), f"fewest for {KEPT:.0%}")
@@ -190,7 +199,7 @@ def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _others(study: Study, found: Findings) -> list[str]:
-    rows = found.of(lambda row: row.method != study.baseline and row.compression != "qat")
+    rows = found.of(lambda row: row.method != study.baseline and not row.is_qat)
     if not rows:
         return []
     return ["<h2>Other methods</h2>", html_table(HEADER, [cells(row) for row in rows])]
@@ -283,7 +292,7 @@ def _pareto(found: Findings) -> list[str]:
         '<p class="note">Each point is a policy on a task. Those that no other of their task betters, or equals, in '
         "return, size and latency:</p>",
         html_table(("task", "method", "recipe", "return kept", "model", "act p50", "energy/action"), table),
-        f'<p class="note">act: one call of <code>edge.Policy.act</code> on the machine below. Energy: '
+        f'<p class="note">act: one call of <code>edge.Policy.act</code> on the last machine below. Energy: '
         f"{html.escape('; '.join(scopes) or 'not measured')}</p>",
     ]
 
@@ -291,8 +300,10 @@ def _pareto(found: Findings) -> list[str]:
 def _microjoules(row: Row) -> float | None:
     if row.energy is None:
         return None
-    joules = row.energy.net_j.value if row.energy.net_j is not None else row.energy.gross_j
-    return None if joules is None else 1e6 * joules
+    # What was measured is above idle; an estimate knows nothing of idling.
+    if row.energy.measured:
+        return None if row.energy.net_j is None else 1e6 * row.energy.net_j.value
+    return None if row.energy.gross_j is None else 1e6 * row.energy.gross_j
 
 
 def _best(rows: Sequence[Row]) -> list[Row]:
@@ -313,10 +324,13 @@ def _best(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if not beaten(row)]
 
 
-def _conditions(outcomes: Sequence[Outcome], command: Sequence[str]) -> list[str]:
-    lines = [f"Made by: {' '.join(command)}"]
+def _conditions(outcomes: Sequence[Outcome], found: Findings) -> list[str]:
+    lines = [f"Made by: {' '.join(found.command)}"]
     for conditions in dict.fromkeys((o.conditions.board, o.conditions.cpu, o.conditions.cores) for o in outcomes):
         lines.append("{}; {}, {} cores.".format(*conditions))
+    if found.measured_on is not None:
+        machine = found.measured_on
+        lines.append(f"Latency and energy: {machine.board}; {machine.cpu}, {machine.cores} cores.")
     for versions in dict.fromkeys(tuple(outcome.versions.items()) for outcome in outcomes):
         lines.append(", ".join(f"{package} {version}" for package, version in versions) + ".")
     hours = sum(outcome.training_s for outcome in outcomes) / 3600

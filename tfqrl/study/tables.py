@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.conditions import Conditions
 from edge.energy import Energy
 from edge.stats import Estimate, mean_estimate
-from tfqrl.study.estimates import Pairs, mean_relative_error, relative_error
+from tfqrl.study.estimates import RelativeError, mean_relative_error, relative_error
 from tfqrl.study.latency import TaskLatency
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Study
@@ -31,7 +32,7 @@ class Row:
       sparsity: part of the weights that is zero, mean over the seeds.
       seeds: of how many trainings.
       mean_return: over all episodes.
-      error: relative, to the baseline as it was trained; None where there is none with the same seed.
+      error: relative, to the baseline as it was trained; None where there is none with the same seed, or it returns 0.
       model_bytes: of the models, mean over the seeds.
       act_us: median of one action, in microseconds; None if it was not measured.
       energy: of an action; None if it was not looked at.
@@ -54,6 +55,11 @@ class Row:
     energy: Energy | None
     rejected: int
     failure: str | None
+
+    @property
+    def is_qat(self) -> bool:
+        """Whether it is quantisation-aware training of the task's own algorithm, and not of a student."""
+        return self.compression == "qat" and self.algorithm != "distill"
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class Findings:
         or over episodes where there is one seed.
       rows: everything.
       mean_errors: of the methods and recipes that are there on more than one task.
+      measured_on: the machine of latencies and energies; None if nothing was measured.
       lowest_bits: by task, the fewest bits at which quantisation-aware training keeps KEPT of the return; None if no
         number does.
     """
@@ -96,6 +103,7 @@ class Findings:
     returns: dict[str, Estimate]
     rows: tuple[Row, ...]
     mean_errors: tuple[MeanError, ...]
+    measured_on: Conditions | None
     lowest_bits: dict[str, int | None]
 
     def of(self, wanted: Callable[[Row], bool]) -> list[Row]:
@@ -109,17 +117,17 @@ def findings(
     """What the results of a study's cells, and measurements of its tasks, say."""
     baseline = study.baseline
     rows: list[Row] = []
-    pairs_of: dict[tuple[str, str], list[Pairs]] = {}
+    errors: dict[tuple[str, str], list[RelativeError]] = {}
     for task in dict.fromkeys(outcome.task for outcome in outcomes):
         of_task = [outcome for outcome in outcomes if outcome.task == task]
         base = {outcome.seed: np.array(outcome.returns) for outcome in of_task if outcome.method == baseline}
         for method in dict.fromkeys(outcome.method for outcome in of_task):
             group = [outcome for outcome in of_task if outcome.method == method]
             for recipe in dict.fromkeys(policy.recipe for outcome in group for policy in outcome.policies):
-                row, pairs = _row(group, recipe, base, latency.get(task))
+                row, error = _row(group, recipe, base, latency.get(task))
                 rows.append(row)
-                if pairs:
-                    pairs_of.setdefault((method, recipe), []).append(pairs)
+                if error is not None:
+                    errors.setdefault((method, recipe), []).append(error)
     return Findings(
         schema_version=SCHEMA_VERSION,
         title=study.title,
@@ -131,18 +139,22 @@ def findings(
         },
         rows=tuple(rows),
         mean_errors=tuple(
-            MeanError(*key, len(tasks), mean_relative_error(tasks)) for key, tasks in pairs_of.items() if len(tasks) > 1
+            MeanError(*key, len(found), mean_relative_error(found).estimate)
+            for key, found in errors.items()
+            if len(found) > 1
         ),
+        measured_on=next((times.conditions for times in latency.values()), None),
         lowest_bits=_lowest_bits(rows),
     )
 
 
 def _row(
     group: Sequence[Outcome], recipe: str, base: dict[int, np.ndarray], latency: TaskLatency | None
-) -> tuple[Row, Pairs]:
+) -> tuple[Row, RelativeError | None]:
     found = [(outcome, policy) for outcome in group for policy in outcome.policies if policy.recipe == recipe]
     made = [(outcome, np.array(policy.returns)) for outcome, policy in found if policy.returns is not None]
     pairs = [(base[outcome.seed], returns) for outcome, returns in made if outcome.seed in base]
+    error = relative_error(pairs) if pairs else None
     first = group[0]
     compress = first.config.get("compress") or {}
     sizes = [policy.model_bytes for _, policy in found if policy.model_bytes is not None]
@@ -159,14 +171,14 @@ def _row(
         sparsity=float(np.mean([_sparsity(outcome) for outcome in group])),
         seeds=len(made),
         mean_return=float(np.mean([returns.mean() for _, returns in made])) if made else None,
-        error=relative_error(pairs) if pairs else None,
+        error=None if error is None else error.estimate,
         model_bytes=float(np.mean(sizes)) if sizes else None,
         act_us=timed[key].act_us.p50 if key in timed else None,
         energy=timed[key].energy if key in timed else None,
         rejected=sum(policy.rejection is not None for _, policy in found),
         failure=failures[0] if failures else None,
     )
-    return row, pairs
+    return row, error
 
 
 def _sparsity(outcome: Outcome) -> float:
@@ -183,7 +195,7 @@ def _mean_return(group: Sequence[Outcome]) -> Estimate:
 def _lowest_bits(rows: Sequence[Row]) -> dict[str, int | None]:
     lowest: dict[str, int | None] = {}
     for row in rows:
-        if row.compression == "qat":
+        if row.is_qat:
             best = lowest.setdefault(row.task, None)
             if row.error is not None and row.error.value <= 1 - KEPT and row.bits is not None:
                 lowest[row.task] = row.bits if best is None else min(best, row.bits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import traceback
 from dataclasses import replace
@@ -19,7 +18,7 @@ from converters.conversion import VERSIONS_OF
 from converters.stripping import plain
 from edge.conditions import Conditions
 from edge.errors import UserError
-from tfqrl import agents
+from tfqrl import agents, envs
 from tfqrl.convert import Original, original
 from tfqrl.options import EVALUATION_SEED, Margin
 from tfqrl.runs import Run
@@ -65,6 +64,7 @@ def work(cell: Cell, out: Path, *after: str | None) -> str | None:
 
 def _work(cell: Cell, out: Path) -> None:
     runs = out / "runs"
+    origin = None if cell.begins_with is None else _origin(cell.begins_with, runs)
     run = _trained(cell, runs)
     policy = original(run, episodes=cell.episodes, margin=Margin(0.02, True), env=None, observations=None)
     assert policy.float_returns is not None
@@ -80,9 +80,10 @@ def _work(cell: Cell, out: Path) -> None:
         train=cell.train,
         begins_with=cell.begins_with,
         config=run.config,
+        origin=None if origin is None else origin.config,
         versions={package: version(package) for package in (*VERSIONS_OF, "gymnasium", "mujoco")},
         conditions=Conditions.now(),
-        training_s=_training_s(run),
+        training_s=run.metrics()[-1]["elapsed_s"],
         first_seed=EVALUATION_SEED,
         returns=tuple(policy.float_returns.tolist()),
         policies=tuple(_converted(policy, name, runs / cell.name) for name in cell.recipes),
@@ -90,10 +91,19 @@ def _work(cell: Cell, out: Path) -> None:
     ).save(out / "cells" / f"{cell.name}.json")
 
 
+def _origin(name: str, runs: Path) -> Run:
+    """The run that a cell begins with."""
+    if not (runs / name / "checkpoint.npz").exists():
+        raise UserError(
+            f"{runs / name} is not there any more, which it begins with. Remove cells/{name}.json, to train that anew."
+        )
+    return Run.open(runs / name)
+
+
 def _trained(cell: Cell, runs: Path) -> Run:
     algorithm, config = cell.configuration(runs)
     # So that a run that was cut short ends as it would have otherwise; memories of frames take gigabytes.
-    if hasattr(config, "save_replay") and not config.env.startswith("ale:"):
+    if hasattr(config, "save_replay") and not envs.spec_of(config.env, config.env_module).observation.frames:
         config = replace(config, save_replay=True)
     folder = runs / cell.name
     if (folder / "config.json").exists():
@@ -109,12 +119,6 @@ def _trained(cell: Cell, runs: Path) -> Run:
     return run
 
 
-def _training_s(run: Run) -> float:
-    """Seconds of training: `elapsed_s` begins again where a run was resumed."""
-    elapsed = [0.0, *(record["elapsed_s"] for record in run.metrics())]
-    return sum(now - before if now > before else now for before, now in itertools.pairwise(elapsed))
-
-
 def _converted(policy: Original, name: str, folder: Path) -> Policy:
     recipe = recipes.get(name)
     try:
@@ -127,6 +131,7 @@ def _converted(policy: Original, name: str, folder: Path) -> Policy:
     assert conversion.returns is not None
     return Policy(
         recipe=name,
+        sha256=manifest.flatbuffer_sha256,
         file_bytes=path.stat().st_size,
         model_bytes=manifest.flatbuffer_bytes,
         compressed_bytes=manifest.compressed_bytes,

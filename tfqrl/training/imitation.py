@@ -29,7 +29,8 @@ def train(run: Run, config: Any, agent_type: Any) -> None:
 
         observation = session.observation.copy()
         while session.unfinished:
-            teaches = session.steps < config.teacher_steps
+            fraction_done = session.steps / config.steps
+            teaches = fraction_done < config.teacher_fraction
             for _ in range(config.rollout_steps):
                 target = agent.teach(observation)
                 seen.extend(observation, target)
@@ -40,7 +41,7 @@ def train(run: Run, config: Any, agent_type: Any) -> None:
                     action = agent.explore(session.normalize(observation), session.steps, rng)
                 observation = env.step(action).observation.copy()
                 session.steps += config.num_envs
-            learning_rate = config.learning_rate * max(0.0, 1.0 - session.steps / config.steps)
+            learning_rate = config.learning_rate * (1.0 - fraction_done)
             observations, targets = seen.sample(config.updates, config.batch_size, rng)
             observations = session.normalize(observations)
             metrics = agent.update(observations, targets, learning_rate)

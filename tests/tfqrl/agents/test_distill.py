@@ -21,7 +21,14 @@ from tfqrl.runs import Run
 
 MATCH, CHOOSE, BLOB = "toys/Match-v0", "toys/Choose-v0", "toys/Blob-v0"
 SMALL = DistillConfig(
-    env=MATCH, hidden=(24, 16), steps=4000, num_envs=4, teacher_steps=400, rollout_steps=20, updates=40, batch_size=64
+    env=MATCH,
+    hidden=(24, 16),
+    steps=4000,
+    num_envs=4,
+    teacher_fraction=0.1,
+    rollout_steps=20,
+    updates=40,
+    batch_size=64,
 )
 
 
@@ -87,6 +94,25 @@ def test_a_student_chooses_what_its_teacher_chooses(tmp_path: Path) -> None:
     assert (theirs == its).mean() > 0.97
 
 
+def test_a_teacher_is_asked_through_its_normaliser(tmp_path: Path) -> None:
+    config = PPOConfig(env=MATCH, hidden=(8,), steps=512, num_envs=4, rollout_steps=32, normalize_observation=True)
+    teacher = trained(tmp_path / "teacher", config)
+    network, spec = agents.load_policy(teacher)
+    assert spec.normalizer is not None
+    observation = np.linspace(-0.8, 0.8, 9, dtype=np.float32)[:, None]
+    acted = DeployedPolicy(network, spec).act(observation)
+    np.testing.assert_allclose(student_of(str(teacher.path), MATCH).teach(observation), acted, atol=1e-6)
+    assert np.abs(acted - np.clip(network(observation), -1, 1)).max() > 1e-3
+
+
+def test_a_single_iteration_learns(tmp_path: Path) -> None:
+    teacher = make_run(tmp_path / "teacher", MATCH)
+    once = replace(SMALL, teacher=teacher, steps=80)
+    student = trained(tmp_path / "student", once)
+    untrained = student_of(teacher, MATCH).policy.get_weights()
+    assert not np.array_equal(agents.load_policy(student)[0].get_weights()[0], untrained[0])
+
+
 def test_a_compressed_student_learns_on_its_grids(tmp_path: Path) -> None:
     teacher = make_run(tmp_path / "teacher", MATCH)
     config = replace(SMALL, teacher=teacher, compress=QAT(weight_bits=4, activation_bits=4))
@@ -100,7 +126,7 @@ def test_a_compressed_student_learns_on_its_grids(tmp_path: Path) -> None:
 def test_frames_are_learnt_from_bytes(tmp_path: Path) -> None:
     config = PPOConfig(env=BLOB, steps=64, num_envs=2, rollout_steps=32, batch_size=64, epochs=1)
     teacher = trained(tmp_path / "teacher", config)
-    few = replace(SMALL, env=BLOB, teacher=str(teacher.path), steps=160, teacher_steps=80, updates=2, batch_size=8)
+    few = replace(SMALL, env=BLOB, teacher=str(teacher.path), steps=160, teacher_fraction=0.5, updates=2, batch_size=8)
     student = trained(tmp_path / "student", few)
     assert tf.math.is_finite(student.metrics()[-1]["loss"])
     network, spec = agents.load_policy(student)
@@ -133,6 +159,7 @@ def test_the_command_finds_the_environment_and_names_the_run(
     [
         (["distill"], "Name a teacher"),
         (["distill", "nowhere"], "nowhere is not a run"),
+        (["distill", "nowhere", "--out", "x", "--resume"], "the run's own teacher"),
         (["train", "distill", "--env", MATCH], "by `tfqrl distill TEACHER"),
     ],
 )

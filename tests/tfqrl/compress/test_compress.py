@@ -56,7 +56,7 @@ def config_of(case: str, compress: Any) -> Any:
     return agents.get(algorithm).config(compress=compress, **options)
 
 
-# Every case on grids, and each of the other methods with each loop and both kinds of network.
+# Every case on grids, and the other methods with some; frames are in the tests of each method.
 COMBINATIONS = [(case, "qat") for case in CONFIGS]
 COMBINATIONS += [
     ("ppo", "prune"),

@@ -45,7 +45,7 @@ def test_cells_are_tasks_by_methods_by_seeds(tmp_path: Path) -> None:
         "sac-Pendulum-v1-qat-4-s5",
     ]
     assert cells[2].train == (
-        *("ppo", "--env", "CartPole-v1", "--seed", "3", "--steps", "1000"),
+        *("ppo", "--env", "CartPole-v1", "--steps", "1000"),
         *("--compress", "qat", "--weight-bits", "4"),
     )
     assert [cell.begins_with for cell in cells] == [None] * 5 + ["sac-Pendulum-v1-float-s5"]
@@ -76,6 +76,8 @@ def test_a_distilled_cell_has_the_baselines_policy_as_its_teacher_and_none_of_th
     [
         ({"taks": []}, "'taks'.*'tasks'"),
         ({"seeds": "all"}, "seeds is 'all'"),
+        ({"seeds": []}, "give one or more, each once"),
+        ({"seeds": [1, 1]}, "give one or more, each once"),
         ({"episodes": 1}, "at least 2"),
         ({"tasks": []}, "has no tasks"),
         ({"methods": {}}, "has no methods"),
@@ -103,6 +105,7 @@ def test_a_file_that_is_wrong_is_refused_with_what_would_be_right(
             {"algorithm": "sac", "steps": 20_000},
             "method float of the task sac-CartPole-v1: .*needs actions that are a vector",
         ),
+        ({"train": "--gama '0.9"}, "cannot be split into words"),
         ({"train": "--gama 0.9"}, "'--gama'.*'--gamma'"),
         ({"train": "--num-envs 0"}, "--num-envs must be at least 1"),
     ],
@@ -122,6 +125,12 @@ def test_the_shipped_studies_load(name: str) -> None:
     assert len({cell.name for cell in cells}) == len(cells)
     for cell in {(cell.task, cell.method): cell for cell in cells}.values():
         cell.configuration(Path("runs"))
+
+
+def test_trainings_of_one_name_are_refused(tmp_path: Path) -> None:
+    tasks = [STUDY["tasks"][0] | {"name": name} for name in ("a:b", "a/b")]
+    with pytest.raises(UsageError, match="Two trainings of the study would be called a-b-float-s3"):
+        plan.cells(plan.load(written(tmp_path, tasks=tasks)))
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -42,12 +42,13 @@ def outcome(task: str, method: str, seed: int, returns: dict[str, float], compre
         train=(),
         begins_with=None,
         config={"compress": compress},
+        origin=None,
         versions={"tfqrl": "1"},
         conditions=Conditions.now(),
         training_s=3600.0,
         first_seed=7,
         returns=(99.0, 101.0),
-        policies=tuple(Policy(r, 2000, 1000, 500, None, (v - 1, v + 1)) for r, v in returns.items()),
+        policies=tuple(Policy(r, "0" * 64, 2000, 1000, 500, None, (v - 1, v + 1)) for r, v in returns.items()),
         weights=(WEIGHTS, replace(WEIGHTS, layer="output", shape=(6,), zeros=0.0)),
     )
 
@@ -88,11 +89,31 @@ def test_means_are_over_tasks_and_the_fewest_bits_are_those_that_keep_97_percent
     assert result.lowest_bits == {"ppo-Here-v0": 4, "sac-There-v0": 8}
 
 
+def test_a_recipe_that_failed_on_one_task_has_no_mean_and_a_student_is_no_qat() -> None:
+    some = outcomes()
+    some = [
+        replace(o, policies=(o.policies[0], Policy("int8", failure="No.")))
+        if o.cell.startswith("ppo-Here-v0-float")
+        else o
+        for o in some
+    ]
+    compress = {"method": "qat", "weight_bits": 3}
+    students = [
+        replace(outcome("sac-There-v0", "student", seed, {"int8x4": 99.5}, compress), algorithm="distill")
+        for seed in (0, 1)
+    ]
+    result = findings(STUDY, [*some, *students], {}, [])
+    assert result.lowest_bits["sac-There-v0"] == 8
+    page = report.study_page(STUDY, result, some, 0)
+    assert "student" in page[page.index("Other methods") :]
+    assert [mean.recipe for mean in result.mean_errors if mean.method == "float"] == ["float32"]
+
+
 def test_a_policy_that_could_not_be_made_is_in_the_table_and_says_why() -> None:
     some = outcomes()
     some[0] = replace(some[0], policies=(Policy("int8", failure="It has no bias."),))
     result = findings(STUDY, some[:1], {}, [])
-    assert report.cells(result.rows[0])[3:6] == ["0", "-", "-"]
+    assert report.cells(result.rows[0])[3:9] == ["0", "-", "-", "-", "-", "25%"]
     assert "It has no bias." in report.text(STUDY, result, {"other": "It was stopped."})
     assert "other: It was stopped." in report.text(STUDY, result, {"other": "It was stopped."})
 

@@ -119,7 +119,7 @@ def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(study: Path
         (["--jobs", "1", "--ray", "auto"], "--jobs is for this machine"),
         (["--ray", "127.0.0.1:1"], "No Ray cluster answers at 127.0.0.1:1"),
         (["--ray", "nowhere"], "No Ray cluster answers at nowhere"),
-        (["--ray", "auto"], "No Ray cluster answers at auto"),
+        (["--ray", "ray://127.0.0.1:1"], "give the address as HOST:PORT"),
     ],
 )
 def test_what_cannot_be_is_refused(
