@@ -203,7 +203,7 @@ def cells(study: Study) -> list[Cell]:
 
 
 def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fraction: None) -> None:
-    """See before anything is trained whether its options and environments are right; `tell` is told the fraction that was looked at.
+    """See before anything is trained whether options and environments are right; `tell` is told the fraction seen.
 
     Raises:
       UserError: a training that would be refused.

@@ -90,18 +90,13 @@ def test_means_are_over_tasks_and_the_fewest_bits_are_those_that_keep_97_percent
 
 
 def test_a_recipe_that_failed_on_one_task_has_no_mean_and_a_student_is_no_qat() -> None:
-    some = outcomes()
+    failed = Policy("int8", failure="No.")
     some = [
-        replace(o, policies=(o.policies[0], Policy("int8", failure="No.")))
-        if o.cell.startswith("ppo-Here-v0-float")
-        else o
-        for o in some
+        replace(one, policies=(one.policies[0], failed)) if one.cell.startswith("ppo-Here-v0-float") else one
+        for one in outcomes()
     ]
-    compress = {"method": "qat", "weight_bits": 3}
-    students = [
-        replace(outcome("sac-There-v0", "student", seed, {"int8x4": 99.5}, compress), algorithm="distill")
-        for seed in (0, 1)
-    ]
+    student = outcome("sac-There-v0", "student", 0, {"int8x4": 99.5}, {"method": "qat", "weight_bits": 3})
+    students = [replace(student, algorithm="distill", seed=seed) for seed in (0, 1)]
     result = findings(STUDY, [*some, *students], {}, [])
     assert result.lowest_bits["sac-There-v0"] == 8
     page = report.study_page(STUDY, result, some, 0)
