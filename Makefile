@@ -26,7 +26,7 @@ demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 smoke-study: $(VENV)/test
 	rm -rf build/quarl-smoke

@@ -76,6 +76,14 @@ def test_a_study_does_what_is_missing_names_what_fails_and_reports(
     assert cli.main(["study", str(study), "--out", str(out)]) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
+    # What went on from another policy than that of now is noticed, too.
+    path = out / "cells" / "ddpg-toys-Match-v0-qat-8-s0.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps(plain | {"origin": plain["origin"] | {"gamma": 0.5}}))
+    assert cli.main(["study", str(study), "--out", str(out)]) == 1
+    assert f"{path.name} is of other options" in capsys.readouterr().err
+    path.write_text(json.dumps(plain))
+
     # A result of other options is neither taken nor overwritten.
     changed = STUDY | {"tasks": [STUDY["tasks"][0] | {"steps": 300}]}
     study.write_text(yaml.safe_dump(changed, sort_keys=False))
