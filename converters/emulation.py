@@ -19,8 +19,6 @@ import tf_keras as keras
 from converters.layers import TANH_INPUT_LIMIT
 from converters.quantizers import (
     Bias,
-    FirstFixed,
-    FirstLearned,
     Fixed,
     LayerConfig,
     Learned,
@@ -80,9 +78,9 @@ def emulated(network: keras.Sequential, widths: Widths, output: Output) -> keras
     shape = network.input_shape[1:]
     if len(shape) == 3:
         levels = 2**widths.observation - 1
-        reads: Quantizer = FirstFixed(switch, 1.0 / levels, 0, levels)
+        reads: Quantizer = Fixed(switch, 1.0 / levels, 0, levels)
     else:
-        reads = FirstLearned(switch, *_signed(widths.observation))
+        reads = Learned(switch, *_signed(widths.observation))
     layers: list[keras.layers.Layer] = [keras.Input(shape)]
 
     def add(layer: keras.layers.Layer, config: LayerConfig) -> None:

@@ -22,13 +22,18 @@ from converters.weights import Steps
 
 
 class Switch:
-    """Whether a network computes on its grids; a variable of the network, made by its first quantiser.
+    """Whether a network computes on its grids; a variable of the network, made with its first quantiser.
 
     Attributes:
-      variable: 1 or 0.
+      variable: 1 or 0; None before.
     """
 
-    variable: tf.Variable
+    variable: tf.Variable | None = None
+
+    def build(self, layer: keras.layers.Layer) -> None:
+        """Create the variable, as one of this layer, if there is none yet."""
+        if self.variable is None:
+            self.variable = layer.add_weight("on_grid", (), initializer="zeros", trainable=False)
 
     def select(self, on: tf.Tensor, off: tf.Tensor) -> tf.Tensor:
         """One of the two."""
@@ -48,7 +53,8 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
         self.switch, self.low, self.high, self.clips = switch, low, high, clips
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
-        """Create what is learnt: nothing."""
+        """Create what is learnt: nothing but the switch."""
+        self.switch.build(layer)
         return {}
 
     def scale(self) -> tf.Tensor:
@@ -93,6 +99,7 @@ class Learned(Quantizer):
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
         """Create the logarithm of the scale, for tensors of this shape."""
+        super().build(tensor_shape, name, layer)
         shape = (tensor_shape[-1],) if self.per_channel else ()
         self.log_scale = layer.add_weight(f"{name}_log_scale", shape, initializer="zeros", trainable=True)
         # LSQ, section 2.2: so that scales do not learn faster than weights do. Axes of unknown size are the batch's.
@@ -174,28 +181,6 @@ class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
     def get_config(self) -> dict[str, Any]:
         """Refuse, as the quantisers do."""
         raise NotImplementedError("These networks are rebuilt by `emulated`, not from Keras' configurations.")
-
-
-class FirstLearned(Learned):
-    """The network's first quantiser, which makes the switch."""
-
-    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
-        """Create the switch, and what is learnt."""
-        self.switch.variable = _switch_variable(layer)
-        return super().build(tensor_shape, name, layer)
-
-
-class FirstFixed(Fixed):
-    """The same for frames, whose range is known."""
-
-    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
-        """Create the switch, and what is learnt."""
-        self.switch.variable = _switch_variable(layer)
-        return super().build(tensor_shape, name, layer)
-
-
-def _switch_variable(layer: keras.layers.Layer) -> tf.Variable:
-    return layer.add_weight("on_grid", (), initializer="zeros", trainable=False)
 
 
 def config_of(layer: keras.layers.Layer) -> LayerConfig | None:

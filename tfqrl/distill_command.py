@@ -41,6 +41,4 @@ def main(words: list[str]) -> int:
         words = ["--env", candidates.common_env([candidates.load(run.path)], None), *words]
         if run.config.get("env_module") is not None and value_of(words, "--env-module") is None:
             words = ["--env-module", run.config["env_module"], *words]
-    if value_of(words, "--out") is None:
-        words = ["--out", f"{teacher.rstrip('/')}-distilled", *words]
     return train_command.train("distill", ["--teacher", teacher, *words], PROGRAM, TEXT)

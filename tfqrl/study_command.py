@@ -80,9 +80,9 @@ def main(words: list[str]) -> int:
         raise UserError("\n".join(["Nothing was done:", *(f"{name}: {why}" for name, why in failures.items())]))
     times = latency.measure(outcomes, command.out, lambda text: print(text, file=sys.stderr))
     found = tables.findings(study, outcomes, times, ["tfqrl", "study", *words])
-    print(report.text(study, found, failures))
+    print(report.text(found, failures))
     page = command.out / "report.html"
-    text = report.study_page(study, found, outcomes, len(cells) - len(outcomes))
+    text = report.study_page(found, outcomes, len(cells) - len(outcomes))
     write_atomically(page, text.encode())
     write_atomically(command.out / "findings.json", to_json(found).encode())
     print(f"Report: {page}")

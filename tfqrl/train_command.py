@@ -53,8 +53,7 @@ class TrainCommand(Generic[Config]):
     """Train a policy into a run folder, from which it can be resumed and converted.
 
     With --env, the defaults shown are those for that environment: tuned ones where the zoo names it (`tfqrl zoo`). With
-    --compress METHOD, the policy is compressed while it is trained, and the method's own options are
-    shown too.
+    --compress METHOD, the policy is compressed while it is trained, and the method's own options are shown too.
 
     Example: tfqrl train {algorithm} --env {env} --seed 0 --out runs/first
 
@@ -159,22 +158,20 @@ def _parse(
 ) -> Any:
     method, words = _without(words, "--compress")
     if method is None:
-        command_type: Any = TrainCommand[config]  # type: ignore[valid-type]
+        command_type: Any = TrainCommand[config]
         return parse(command_type, program, words, default, config, description=description)
-    from tfqrl.compress import COMPRESSORS
+    from tfqrl.compress import COMPRESSORS, Delayed
 
     if method not in COMPRESSORS:
         raise UnknownNameError("--compress", method, COMPRESSORS)
     compressor = COMPRESSORS[method]
-    command_type = CompressingTrainCommand[config, compressor]  # type: ignore[valid-type]
+    command_type = CompressingTrainCommand[config, compressor]
     if default is not None:
         default = CompressingTrainCommand(default.config, default.out, default.resume, compression=compressor())
     command = parse(command_type, program, words, default, config, compressor, description=description)
     compression = command.compression
-    # With pruning, weights go first.
-    at_once = command.config.init_from is not None and method in ("qat", "cluster")
-    if at_once and compression.delay is None:
-        compression = dataclasses.replace(compression, delay=0.0)
+    if command.config.init_from is not None and isinstance(compression, Delayed):
+        compression = compression.of_trained()
     return dataclasses.replace(command, config=dataclasses.replace(command.config, compress=compression))
 
 

@@ -1,7 +1,7 @@
 """Distillation: a student learns to do what a teacher would, in the states that the student itself gets into.
 
-DAgger (Ross, Gordon & Bagnell 2011, arXiv 1011.0686, algorithm 3.1, with beta 1 in the first iteration and 0 from there
-on); for policies that choose, towards the teacher's probabilities (Rusu et al. 2015, arXiv 1511.06295, eq. 3).
+DAgger (Ross, Gordon & Bagnell 2011, arXiv 1011.0686, algorithm 3.1, with beta 1 at first and 0 from there on);
+for policies that choose, towards the teacher's probabilities (Rusu et al. 2015, arXiv 1511.06295, eq. 3).
 
 Read it from the top: configuration, the networks, `_update`, which is one gradient step. `tfqrl.training.imitation` is
 the loop around it.

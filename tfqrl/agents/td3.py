@@ -112,7 +112,7 @@ class TD3:
         self.updates.assign_add(1)
 
         # Critics, towards the smaller of two targets (eq. 10) at a smoothed action (eq. 14).
-        # XLA would take a generator that needs four times as long.
+        # Not the generator that XLA would take by itself, which is slower on a CPU.
         noise = tf.random.stateless_normal(a_tm1.shape, (config.seed, self.updates), alg="philox")
         noise = tf.clip_by_value(config.target_noise * noise, -config.target_noise_clip, config.target_noise_clip)
         a_t = tf.clip_by_value(self.target_policy(o_t) + noise, -1.0, 1.0)

@@ -14,11 +14,12 @@ import tf_keras as keras
 
 from converters.emulation import Output
 from tfqrl.compress.clustering import Clustering
+from tfqrl.compress.delay import Delayed
 from tfqrl.compress.pruning import Pruning
 from tfqrl.compress.qat import QAT
 from tfqrl.compress.sparse_qat import SparseQAT
 
-__all__ = ["COMPRESSORS", "QAT", "Clustering", "Compressor", "Pruning", "SparseQAT", "compressed_networks"]
+__all__ = ["COMPRESSORS", "QAT", "Clustering", "Compressor", "Delayed", "Pruning", "SparseQAT", "compressed_networks"]
 
 
 class Compressor(Protocol):

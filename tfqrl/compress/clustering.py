@@ -7,7 +7,7 @@ trained along with them. The critic stays as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -19,31 +19,25 @@ from tensorflow_model_optimization.python.core.clustering.keras.cluster_wrapper 
 
 from converters.emulation import Output
 from edge.errors import UsageError
-from tfqrl.options import optional
-
-# As of quantisation-aware training.
-DELAY = 0.5
+from tfqrl.compress.delay import Delayed
 
 
 @dataclass(frozen=True)
-class Clustering:
+class Clustering(Delayed):
     """Weight clustering.
 
     Attributes:
       clusters: different weights in each kernel, 2 to 256.
-      delay: part of the training that is done in float first, 0 to 1 (default: 0.5; none of it with --init-from).
     """
 
     method: tyro.conf.Suppress[Literal["cluster"]] = "cluster"
     clusters: int = 16
-    delay: Annotated[float | None, optional("FRACTION")] = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        super().__post_init__()
         if not 2 <= self.clusters <= 256:
             raise UsageError(f"--clusters must lie in 2..256; it was given {self.clusters}.")
-        if self.delay is not None and not 0 <= self.delay < 1:
-            raise UsageError(f"--delay must be at least 0 and below 1, of the training; it was given {self.delay}.")
 
     def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
         """See `Compressor.wrap`."""
@@ -55,7 +49,7 @@ class Clustering:
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
         """See `Compressor.advance`."""
-        if progress >= (DELAY if self.delay is None else self.delay):
+        if self.begins(progress):
             for wrapper in _wrappers(network):
                 wrapper.begin()
 

@@ -7,7 +7,7 @@ activations on integer grids. The critic stays in float.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import tensorflow as tf
 import tf_keras as keras
@@ -16,14 +16,11 @@ import tyro
 from converters.emulation import Output, Widths, calibrate, emulated
 from converters.quantizers import is_on_grid
 from edge.errors import UsageError
-from tfqrl.options import optional
-
-# As in QuaRL: half of the training.
-DELAY = 0.5
+from tfqrl.compress.delay import Delayed
 
 
 @dataclass(frozen=True)
-class QAT:
+class QAT(Delayed):
     """Quantisation-aware training.
 
     Attributes:
@@ -32,8 +29,6 @@ class QAT:
       observation_bits: of what the policy reads, 2 to 8.
       output_bits: of continuous actions, 2 to 8.
       per_channel: let each output of a layer have a weight scale of its own.
-      delay: part of the training that is done in float first, 0 to 1 (default: 0.5; for qat none of it with
-        --init-from).
     """
 
     method: tyro.conf.Suppress[Literal["qat"]] = "qat"
@@ -42,16 +37,14 @@ class QAT:
     observation_bits: int = 8
     output_bits: int = 8
     per_channel: bool = False
-    delay: Annotated[float | None, optional("FRACTION")] = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        super().__post_init__()
         for name in ("weight_bits", "activation_bits", "observation_bits", "output_bits"):
             if getattr(self, name) not in range(2, 9):
                 option = "--" + name.replace("_", "-")
                 raise UsageError(f"{option} must lie in 2..8; it was given {getattr(self, name)}.")
-        if self.delay is not None and not 0 <= self.delay < 1:
-            raise UsageError(f"--delay must be at least 0 and below 1, of the training; it was given {self.delay}.")
 
     @property
     def widths(self) -> Widths:
@@ -64,7 +57,7 @@ class QAT:
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
         """See `Compressor.advance`."""
-        if progress >= (DELAY if self.delay is None else self.delay) and not is_on_grid(network):
+        if self.begins(progress) and not is_on_grid(network):
             calibrate(network, observation)
 
     def metrics(self, network: keras.Sequential) -> dict[str, float]:

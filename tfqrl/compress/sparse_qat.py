@@ -18,13 +18,17 @@ from tfqrl.compress.qat import QAT
 class SparseQAT(Pruning, QAT):
     """Pruning, then quantisation-aware training of what is left; the masks stay."""
 
-    method: tyro.conf.Suppress[Literal["prune-qat"]] = "prune-qat"  # type: ignore[assignment]
+    method: tyro.conf.Suppress[Literal["prune-qat"]] = "prune-qat"
     prune_end: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         Pruning.__post_init__(self)
         QAT.__post_init__(self)
+
+    def of_trained(self) -> SparseQAT:
+        """The same: weights go first."""
+        return self
 
     def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
         """See `Compressor.wrap`."""

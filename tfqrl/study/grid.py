@@ -16,6 +16,7 @@ from rich.table import Table
 
 from edge.errors import UserError
 from edge.records import to_json
+from tfqrl.runs import Run, RunError
 from tfqrl.signals import StopRequest
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Cell
@@ -208,19 +209,15 @@ class _Progress:
     def _state(self, group: Sequence[Cell]) -> str:
         done = [cell for cell in group if (self._out / "cells" / f"{cell.name}.json").exists()]
         failed = sum(cell.name in self._failed for cell in group)
-        running = [f"{self._fraction(cell):.0%}" for cell in group if cell not in done and self._fraction(cell)]
+        running = [f"{part:.0%}" for cell in group if cell not in done and (part := self._fraction(cell))]
         parts = [f"{len(done)}/{len(group)}"] * bool(group) + running + [f"{failed} failed"] * bool(failed)
         return " ".join(parts)
 
     def _fraction(self, cell: Cell) -> float:
         """How far its training is; 0 before its first report."""
-        run = self._out / "runs" / cell.name
         try:
-            with (run / "metrics.jsonl").open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-                *_, last = file.read().splitlines()
-            steps: int = json.loads(last)["steps"]
-            wanted: int = json.loads((run / "config.json").read_text())["config"]["steps"]
-        except (OSError, ValueError):
+            run = Run.open(self._out / "runs" / cell.name)
+        except RunError:
             return 0.0
-        return steps / wanted
+        metrics = run.metrics()
+        return metrics[-1]["steps"] / run.config["steps"] if metrics else 0.0

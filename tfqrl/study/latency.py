@@ -13,6 +13,7 @@ from edge.errors import UserError
 from edge.files import write_atomically
 from edge.records import from_plain, to_json
 from tfqrl.study.outcome import Outcome
+from tfqrl.study.plan import file_name
 
 SCHEMA_VERSION = 1
 CALLS = 20_000
@@ -74,7 +75,7 @@ def measure(outcomes: Sequence[Outcome], out: Path, progress: Callable[[str], No
             for policy in outcome.policies
             if policy.failure is None
         }
-        path = out / "latency" / f"{_stem(of_task, seed)}.json"
+        path = out / "latency" / f"{file_name(task)}.json"
         if path.exists():
             known = _load(path)
             of_these = tuple(timed for timed in known.policies if timed.key in wanted)
@@ -91,11 +92,6 @@ def measure(outcomes: Sequence[Outcome], out: Path, progress: Callable[[str], No
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, to_json(found[task]).encode())
     return found
-
-
-def _stem(outcomes: Sequence[Outcome], seed: int) -> str:
-    first = next(outcome for outcome in outcomes if outcome.seed == seed)
-    return first.cell.removesuffix(f"-{first.method}-s{seed}")
 
 
 def _load(path: Path) -> TaskLatency:

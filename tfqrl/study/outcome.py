@@ -72,7 +72,7 @@ class Outcome:
       schema_version: of this layout.
       cell, task, method, seed: which one it is.
       algorithm, env: of its training.
-      train: the words after `tfqrl train`.
+      train: the words after `tfqrl train`, but for the seed.
       begins_with: the cell whose policy it went on from.
       config: of the training.
       origin: configuration of the training whose policy it went on from.

@@ -222,7 +222,7 @@ def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fracti
 
 def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
     def name(method: str) -> str:
-        return re.sub("[^A-Za-z0-9_.-]", "-", f"{task.label}-{method}-s{seed}")
+        return file_name(f"{task.label}-{method}-s{seed}")
 
     chosen, options = study.methods[method], _words(task.train)
     continues = method != study.baseline and (task.continued_steps is not None or chosen.distill is not None)
@@ -244,6 +244,11 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
         episodes=study.episodes,
         begins_with=name(study.baseline) if continues else None,
     )
+
+
+def file_name(text: str) -> str:
+    """A text as a file may be called."""
+    return re.sub("[^A-Za-z0-9_.-]", "-", text)
 
 
 def _words(options: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +14,6 @@ from edge import report
 from edge.stats import Estimate
 from tfqrl.page import html_table, page, svg_grid
 from tfqrl.study.outcome import Outcome
-from tfqrl.study.plan import Study
 from tfqrl.study.tables import KEPT, Findings, Row
 
 HEADER = ("task", "method", "recipe", "seeds", "return", "relative error", "95 % interval", "model", "zeros", "act p50")
@@ -21,7 +21,7 @@ COLORS = ("#c8501e", "#2c6e91", "#5a8f3c", "#8a5a9e", "#b08a1e", "#4a4f57", "#c0
 MARKERS = "osD^v<>P"
 
 
-def text(study: Study, found: Findings, failures: dict[str, str]) -> str:
+def text(found: Findings, failures: dict[str, str]) -> str:
     """For a terminal."""
     lines = [report.table(HEADER, [cells(row) for row in found.rows]), *sentences(found)]
     if failures:
@@ -50,15 +50,14 @@ def sentences(found: Findings) -> list[str]:
     lines = []
     for mean in found.mean_errors:
         lines.append(
-            f"{mean.method}, {mean.recipe}: mean relative error over {mean.tasks} tasks {percent(mean.error.value)} "
-            f"{interval(mean.error)}."
+            f"{mean.method}, {mean.recipe}: mean relative error over {mean.tasks} tasks {with_interval(mean.error)}."
         )
     for task, bits in found.lowest_bits.items():
         least = f"{bits} bits are the fewest that keep" if bits else "no width that was tried keeps"
         lines.append(f"{task}: {least} {KEPT:.0%} of the return.")
-    for row in found.of(lambda row: row.failure is not None):
+    for row in (row for row in found.rows if row.failure is not None):
         lines.append(f"{row.task}, {row.method}, {row.recipe} was not made: {row.failure}")
-    for row in found.of(lambda row: row.rejected > 0):
+    for row in (row for row in found.rows if row.rejected > 0):
         lines.append(
             f"{row.task}, {row.method}: `tfqrl convert` rejects {row.recipe} of {row.rejected} of {row.seeds} seeds."
         )
@@ -77,30 +76,31 @@ def interval(estimate: Estimate) -> str:
     return f"[{percent(estimate.low)}, {percent(estimate.high)}]"
 
 
+def with_interval(estimate: Estimate) -> str:
+    """A relative error with its interval."""
+    return f"{percent(estimate.value)} {interval(estimate)}"
+
+
 def percent(value: float) -> str:
     """With its sign, but for what is no different from zero."""
     text = f"{value:+.1%}"
     return "0.0%" if text in ("+0.0%", "-0.0%") else text
 
 
-def study_page(
-    study: Study,
-    found: Findings,
-    outcomes: Sequence[Outcome],
-    missing: int,
-) -> str:
+def study_page(found: Findings, outcomes: Sequence[Outcome], missing: int) -> str:
     """The report as HTML that needs nothing from outside."""
+    episodes = len(outcomes[0].returns)
     done = f"{len(outcomes)} trainings"
     if missing:
         done += f"; {missing} are missing"
     parts = [
-        f"<h1>{html.escape(study.title)}</h1>",
-        f'<p class="verdict">{done}. Each policy played {study.episodes} episodes, the same ones for all.</p>',
+        f"<h1>{html.escape(found.title)}</h1>",
+        f'<p class="verdict">{done}. Each policy played {episodes} episodes, the same ones for all.</p>',
         *_bullets(sentences(found)),
-        *_conversion(study, found),
+        *_conversion(found),
         *_qat(found),
-        *_others(study, found),
-        *_weights(study, found, outcomes),
+        *_others(found),
+        *_weights(found, outcomes),
         *_pareto(found),
         "<h2>Everything</h2>",
         html_table(HEADER, [cells(row) for row in found.rows]),
@@ -110,29 +110,26 @@ def study_page(
         "<h2>Conditions</h2>",
         *_conditions(outcomes, found),
     ]
-    return page(study.title, "\n".join(parts))
+    return page(found.title, "\n".join(parts))
 
 
 def _bullets(lines: Sequence[str]) -> list[str]:
     return ["<ul>", *(f"<li>{html.escape(line)}</li>" for line in lines), "</ul>"]
 
 
-def _conversion(study: Study, found: Findings) -> list[str]:
+def _conversion(found: Findings) -> list[str]:
     """Conversion after training: the baseline's recipes beside each other."""
-    recipes = study.methods[study.baseline].recipes
+    recipes = list(dict.fromkeys(row.recipe for row in found.rows if row.method == found.baseline))
     rows = []
     for task, value in found.returns.items():
-        of_task = {row.recipe: row for row in found.rows if (row.task, row.method) == (task, study.baseline)}
+        of_task = {row.recipe: row for row in found.rows if (row.task, row.method) == (task, found.baseline)}
         errors = [
-            f"{percent(error.value)} {interval(error)}"
-            if (row := of_task.get(recipe)) and (error := row.error)
-            else "-"
-            for recipe in recipes
+            with_interval(error) if (row := of_task.get(recipe)) and (error := row.error) else "-" for recipe in recipes
         ]
         rows.append([task, f"{number(value.value)} [{number(value.low)}, {number(value.high)}]", *errors])
-    means = {mean.recipe: mean.error for mean in found.mean_errors if mean.method == study.baseline}
+    means = {mean.recipe: mean.error for mean in found.mean_errors if mean.method == found.baseline}
     if means:
-        cells_of = {name: f"{percent(mean.value)} {interval(mean)}" for name, mean in means.items()}
+        cells_of = {name: with_interval(mean) for name, mean in means.items()}
         rows.append(["mean", "", *(cells_of.get(name, "-") for name in recipes)])
     return [
         "<h2>Conversion after training: relative error of the return</h2>",
@@ -141,7 +138,7 @@ def _conversion(study: Study, found: Findings) -> list[str]:
 
 
 def _qat(found: Findings) -> list[str]:
-    rows = found.of(lambda row: row.is_qat and row.error is not None)
+    rows = [row for row in found.rows if row.is_qat and row.error is not None]
     if not rows:
         return []
     tasks = list(dict.fromkeys(row.task for row in rows))
@@ -174,7 +171,7 @@ def _qat(found: Findings) -> list[str]:
 
     def cell(task: str, bits: int) -> str:
         fitting = [row for row in rows if row.task == task and row.bits == bits]
-        texts = [f"{percent(row.error.value)} {interval(row.error)}" for row in fitting if row.error]
+        texts = [with_interval(row.error) for row in fitting if row.error]
         if len(texts) > 1:
             texts = [f"{row.method} {text}" for row, text in zip(fitting, texts)]
         return "; ".join(texts) or "-"
@@ -183,7 +180,7 @@ def _qat(found: Findings) -> list[str]:
     header = ("task", *(f"{bits} bits" for bits in widths), f"fewest for {KEPT:.0%}")
     return [
         "<h2>Quantisation-aware training: return by bits</h2>",
-        svg_grid([lambda axes, task=task: draw(axes, task) for task in tasks]),  # type: ignore[misc]
+        svg_grid([partial(draw, task=task) for task in tasks]),
         html_table(header, table),
         '<p class="note">Of weights and activations; observations and actions have the bits that the study says. The '
         f"dotted line is {KEPT:.0%} of the baseline's return.</p>",
@@ -198,16 +195,16 @@ def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return families
 
 
-def _others(study: Study, found: Findings) -> list[str]:
-    rows = found.of(lambda row: row.method != study.baseline and not row.is_qat)
+def _others(found: Findings) -> list[str]:
+    rows = [row for row in found.rows if row.method != found.baseline and not row.is_qat]
     if not rows:
         return []
     return ["<h2>Other methods</h2>", html_table(HEADER, [cells(row) for row in rows])]
 
 
-def _weights(study: Study, found: Findings, outcomes: Sequence[Outcome]) -> list[str]:
+def _weights(found: Findings, outcomes: Sequence[Outcome]) -> list[str]:
     """Distributions of the baseline's weights, and what 8 bits cost."""
-    shown = {outcome.task: outcome for outcome in reversed(outcomes) if outcome.method == study.baseline}
+    shown = {outcome.task: outcome for outcome in reversed(outcomes) if outcome.method == found.baseline}
     shown = dict(sorted(shown.items(), key=lambda item: item[1].algorithm))
     if not shown:
         return []
@@ -228,7 +225,7 @@ def _weights(study: Study, found: Findings, outcomes: Sequence[Outcome]) -> list
 
     return [
         "<h2>Weights by algorithm</h2>",
-        svg_grid([lambda axes, outcome=outcome: draw(axes, outcome) for outcome in shown.values()]),  # type: ignore[misc]
+        svg_grid([partial(draw, outcome=outcome) for outcome in shown.values()]),
         '<p class="note">Density of each layer\'s kernel, of the first seed; ± is its standard deviation, the '
         "figure above each the relative error of int8 after training.</p>",
     ]
@@ -236,7 +233,7 @@ def _weights(study: Study, found: Findings, outcomes: Sequence[Outcome]) -> list
 
 def _pareto(found: Findings) -> list[str]:
     """Return against size, latency and energy."""
-    rows = found.of(lambda row: row.error is not None and row.model_bytes is not None)
+    rows = [row for row in found.rows if row.error is not None and row.model_bytes is not None]
     if not rows:
         return []
     methods = list(dict.fromkeys(f"{row.method}, {row.recipe}" for row in rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,10 +105,6 @@ class Findings:
     mean_errors: tuple[MeanError, ...]
     measured_on: Conditions | None
     lowest_bits: dict[str, int | None]
-
-    def of(self, wanted: Callable[[Row], bool]) -> list[Row]:
-        """Some of the rows."""
-        return [row for row in self.rows if wanted(row)]
 
 
 def findings(

@@ -144,9 +144,22 @@ def test_the_command_finds_the_environment_and_names_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = make_run(tmp_path / "teacher", MATCH)
-    words = ["--hidden", "8", "--num-envs", "4", "--updates", "2", "--steps", "512", "--compress", "prune"]
+    words = [
+        "--out",
+        str(tmp_path / "student"),
+        "--hidden",
+        "8",
+        "--num-envs",
+        "4",
+        "--updates",
+        "2",
+        "--steps",
+        "512",
+        "--compress",
+        "prune",
+    ]
     assert cli.main(["distill", teacher, *words]) == 0
-    run = Run.open(f"{teacher}-distilled")
+    run = Run.open(tmp_path / "student")
     assert (run.algorithm, run.config["env"], run.config["hidden"]) == ("distill", MATCH, [8])
     assert run.config["compress"]["method"] == "prune"
     capsys.readouterr()

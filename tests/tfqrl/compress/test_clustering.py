@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -26,6 +28,16 @@ def test_kernels_become_the_nearest_of_their_centroids_once_it_begins() -> None:
             assert len(values) == 4
             distance = np.abs(before.kernel[..., None] - values)
             np.testing.assert_allclose(np.abs(before.kernel - after.kernel), distance.min(axis=-1), atol=1e-6)
+
+
+def test_the_file_deflates_to_a_few_bits_a_weight() -> None:
+    network = filled(keras.Sequential([keras.Input((64,)), *(keras.layers.Dense(n) for n in (256, 4))]))
+    wrapped = Clustering(clusters=16).wrap(network, "choices")
+    Clustering(clusters=16, delay=0.0).advance(wrapped, tf.zeros((1, 64)), 0.0)
+    kernel = plain(wrapped).layers[0].kernel.numpy()
+    after = np.rint(kernel / np.abs(kernel).max() * 127).astype(np.int8)
+    assert len(zlib.compress(after.tobytes(), 9)) * 8 / after.size < 4.5
+    assert len(zlib.compress(kernel.tobytes(), 9)) * 8 / kernel.size < 6.5
 
 
 def test_a_kernel_with_fewer_weights_than_clusters_stays_as_it_is() -> None:

@@ -99,7 +99,7 @@ def test_a_recipe_that_failed_on_one_task_has_no_mean_and_a_student_is_no_qat() 
     students = [replace(student, algorithm="distill", seed=seed) for seed in (0, 1)]
     result = findings(STUDY, [*some, *students], {}, [])
     assert result.lowest_bits["sac-There-v0"] == 8
-    page = report.study_page(STUDY, result, some, 0)
+    page = report.study_page(result, some, 0)
     assert "student" in page[page.index("Other methods") :]
     assert [mean.recipe for mean in result.mean_errors if mean.method == "float"] == ["float32"]
 
@@ -109,13 +109,13 @@ def test_a_policy_that_could_not_be_made_is_in_the_table_and_says_why() -> None:
     some[0] = replace(some[0], policies=(Policy("int8", failure="It has no bias."),))
     result = findings(STUDY, some[:1], {}, [])
     assert report.cells(result.rows[0])[3:9] == ["0", "-", "-", "-", "-", "25%"]
-    assert "It has no bias." in report.text(STUDY, result, {"other": "It was stopped."})
-    assert "other: It was stopped." in report.text(STUDY, result, {"other": "It was stopped."})
+    assert "It has no bias." in report.text(result, {"other": "It was stopped."})
+    assert "other: It was stopped." in report.text(result, {"other": "It was stopped."})
 
 
 def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    page.write_text(report.study_page(STUDY, found(), outcomes(), 3))
+    page.write_text(report.study_page(found(), outcomes(), 3))
     text = screenshot(page, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
     for part in ("Made &lt;up&gt;", "20 trainings; 3 are missing", "sac-There-v0: 8 bits are the fewest", "+10.9%"):

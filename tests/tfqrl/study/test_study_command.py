@@ -76,6 +76,17 @@ def test_a_study_does_what_is_missing_names_what_fails_and_reports(
     assert cli.main(["study", str(study), "--out", str(out)]) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
+    # A latency of a model that was replaced is not that of the new one.
+    path = out / "latency" / "ddpg-toys-Match-v0.json"
+    plain = json.loads(path.read_text())
+    plain["policies"][1]["entry"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(plain))
+    assert cli.main(["study", str(study), "--out", str(out)]) == 0
+    assert "not measured, because" in capsys.readouterr().err
+    rows = json.loads((out / "findings.json").read_text())["rows"]
+    timed = {(row["method"], row["recipe"]): row["act_us"] is not None for row in rows}
+    assert timed == {key: key != ("float", "int8") for key in timed}
+
     # What went on from another policy than that of now is noticed, too.
     path = out / "cells" / "ddpg-toys-Match-v0-qat-8-s0.json"
     plain = json.loads(path.read_text())
