@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tf_keras as keras
 
 from converters import calibration, recipe, tflite
+from converters.centre import centred
 from converters.compare import Act, Array, compare_actions, compare_returns
 from converters.export import DeployedPolicy, ExportError
 from converters.golden import golden_pairs, golden_tolerance, spread
@@ -92,7 +93,8 @@ def convert(
       observations: (n, *observation.shape), as the policy itself visits them; at least 100. It is calibrated on the
         first half and compared on the second, so give them in order, episode by episode.
       name: what to call the policy.
-      grids: the kernels, by layer name, of layers that were trained on a grid; they are written exactly.
+      grids: the kernels, by layer name, of layers that were trained on a grid; they are written exactly, but
+        for what choices have in common (`converters.centre`).
       logits: let a discrete policy's graph end with the logits, rather than the index of the largest.
       episode_returns: plays episodes seeded first_seed, first_seed + 1, ... and gives their returns; with it the
         comparison is made in closed loop too.
@@ -119,15 +121,17 @@ def convert(
     original = DeployedPolicy(network, spec, logits=logits)
 
     notes: tuple[str, ...] = ()
-    as_trained = network
     network, trained = strip(network)
     if trained is not None:
-        trained = _with_output_grid(trained, np.asarray(as_trained(original.normalize(calibrated_on))))
         grids |= trained.kernels
+    if spec.action.discrete and not logits and chosen.weight_bits < 32:
+        network, grids, notes = centred(network, grids)
+    if trained is not None:
+        trained = _with_output_grid(trained, np.asarray(network(original.normalize(calibrated_on))))
         spec = _clipped(spec, trained.observation)
     network, shrunk = shrink(network, {} if trained is None else trained.outputs)
     if shrunk:
-        notes = (summary(shrunk),)
+        notes += (summary(shrunk),)
         grids |= {layer.layer: cut_grid(grids[layer.layer], layer) for layer in shrunk if layer.layer in grids}
     if chosen.weight_bits == 16 and grids:
         notes += ("16-bit floats do not hold the grid that the weights were trained on.",)
