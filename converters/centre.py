@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,7 @@ import tf_keras as keras
 from converters.weights import Grid
 
 
-def centred(
-    network: keras.Model, grids: Mapping[str, Grid]
-) -> tuple[keras.Model, Mapping[str, Grid], tuple[str, ...]]:
+def centred(network: keras.Model, grids: Mapping[str, Grid]) -> tuple[keras.Model, Mapping[str, Grid], tuple[str, ...]]:
     """A network with the same largest output, whose outputs lie about zero.
 
     Values of actions, such as a Q-network's, are large in common and differ by little. In integers, of which there are

@@ -121,13 +121,14 @@ def convert(
     original = DeployedPolicy(network, spec, logits=logits)
 
     notes: tuple[str, ...] = ()
+    as_trained = network
     network, trained = strip(network)
     if trained is not None:
         grids |= trained.kernels
     if spec.action.discrete and not logits and chosen.weight_bits < 32:
         network, grids, notes = centred(network, grids)
     if trained is not None:
-        trained = _with_output_grid(trained, np.asarray(network(original.normalize(calibrated_on))))
+        trained = _with_output_grid(trained, as_trained, network.layers[-1], original.normalize(calibrated_on))
         spec = _clipped(spec, trained.observation)
     network, shrunk = shrink(network, {} if trained is None else trained.outputs)
     if shrunk:
@@ -193,12 +194,16 @@ def _clipped(spec: PolicySpec, trained: Steps) -> PolicySpec:
     return dataclasses.replace(spec, normalizer=dataclasses.replace(normalizer, clip=clip))
 
 
-def _with_output_grid(trained: Trained, outputs: FloatArray) -> Trained:
-    """With the grid that these values of the last layer need, if that was trained without one."""
+def _with_output_grid(
+    trained: Trained, network: keras.Sequential, output: keras.layers.Layer, observations: FloatArray
+) -> Trained:
+    """With the grid that the output layer needs for these observations, if the network was trained without one."""
     *_, last = trained.outputs
     if trained.outputs[last]:
         return trained
-    scale = activation_scale(float(outputs.min()), float(outputs.max()), 8)
+    hidden = keras.Model(network.inputs, network.layers[-1].input)
+    values = np.asarray(output(hidden(observations)))
+    scale = activation_scale(float(values.min()), float(values.max()), 8)
     steps = Steps(scale.scale, -128 - scale.zero_point, 127 - scale.zero_point)
     return dataclasses.replace(trained, outputs={**trained.outputs, last: (steps,)})
 

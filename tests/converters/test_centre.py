@@ -4,6 +4,7 @@ import tf_keras as keras
 
 from converters import convert
 from converters.centre import centred
+from converters.emulation import Widths, calibrate, emulated
 from converters.weights import Grid
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from tfqrl.networks import mlp
@@ -55,6 +56,14 @@ def test_8_bits_see_differences_between_large_values() -> None:
     assert conversion.comparison.agreement is not None
     assert conversion.comparison.agreement > 0.97
     assert any("have in common" in note for note in conversion.artifact.manifest.notes)
+
+
+def test_so_do_networks_that_were_trained_on_grids() -> None:
+    network = emulated(values_far_from_zero(), Widths(weights=4, activations=8), "choices")
+    calibrate(network, OBSERVATIONS)
+    conversion = convert(network, CHOICES, "int8x4", OBSERVATIONS)
+    assert conversion.comparison.agreement is not None
+    assert conversion.comparison.agreement > 0.97
 
 
 @pytest.mark.parametrize(("recipe", "logits"), [("float32", False), ("int8", True)])
