@@ -127,7 +127,7 @@ def train(name: str, words: list[str], program: str, description: str) -> int:
         path = command.out or Path("runs") / f"{name}-{config.env}-{config.seed}"
         env = envs.make_vector(config.env, 1, seed=config.seed, vec=config.vec, module=config.env_module)
         with contextlib.closing(env):
-            algorithm.check(env.spec)
+            algorithm.check(config, env.spec)
             env.reset()  # what is not as its spaces say is refused before there is a folder
         run = Run.create(path, name, config)
     algorithm.train(run)

@@ -150,3 +150,10 @@ def test_an_environment_that_cannot_begin_is_refused_before_there_is_a_folder(
     assert cli.main(["train", "ppo", "--env", name, *TINY, "--out", str(tmp_path / "run")]) in (1, 2)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_so_is_a_network_that_cannot_be_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--env", "CartPole-v1", "--compress", "prune", "--layer-sparsity", "hiden_0", "0.5"]
+    assert cli.main(["train", "dqn", *words, "--out", str(tmp_path / "run")]) == 2
+    assert "Did you mean 'hidden_0'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

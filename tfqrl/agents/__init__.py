@@ -34,20 +34,24 @@ class Algorithm:
       config: its configuration, a frozen dataclass with the field env, and with steps and seed if it can be trained.
       train: trains a run to its configured steps, from its checkpoint if it has one; None if it came from elsewhere.
       restore_policy: the trained network and spec, from (config, checkpoint).
-      check: raises UsageError where it cannot be trained on environments of a spec.
+      check: raises UsageError where it cannot be trained as (config, spec) say.
     """
 
     config: type[Any]
     train: Callable[[Run], None] | None
     restore_policy: Callable[[Any, State], tuple[keras.Model, PolicySpec]]
-    check: Callable[[PolicySpec], None] = lambda spec: None
+    check: Callable[[Any, PolicySpec], None] = lambda config, spec: None
 
 
 def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], agent_type: type[Any]) -> Algorithm:
     def train(run: Run) -> None:
         loop(run, from_plain(config_type, run.config, "config"), agent_type)
 
-    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type), agent_type.check)
+    def check(config: Any, spec: PolicySpec) -> None:
+        agent_type.check(spec)
+        agent_type.network(config, spec)
+
+    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type), check)
 
 
 ALGORITHMS = {

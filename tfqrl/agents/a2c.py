@@ -7,18 +7,16 @@ each for itself; nothing else is left of its asynchrony (A2C, as in OpenAI's bas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from tfqrl.losses import generalized_advantages, policy_gradient
-from tfqrl.networks import acting_network, as_input, distribution_of, policy_network, value_network
+from tfqrl.networks import acting_network, as_input, as_trained, distribution_of, policy_network, value_network
 from tfqrl.training.checks import enough_pixels
 from tfqrl.training.config import OnPolicyConfig
 from tfqrl.training.on_policy import Rollout
@@ -44,12 +42,14 @@ class A2C:
     """Networks, optimiser, and the update, which is one compiled function."""
 
     check = staticmethod(enough_pixels)
+    network = staticmethod(policy_network)
+    deployed = staticmethod(as_trained)
 
     def __init__(self, config: A2CConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
         self.distribution = distribution_of(spec, config.initial_log_std)
-        self.policy = policy_network(config, spec)
+        self.policy = self.network(config, spec)
         self.value = value_network(config, spec)
         self.trained = [
             *self.policy.trainable_variables,
@@ -128,10 +128,3 @@ class A2C:
         residual = tf.math.reduce_variance(value_target - value)
         explained = 1.0 - residual / (tf.math.reduce_variance(value_target) + 1e-8)
         return dict(zip(METRICS, (policy_loss, value_loss, entropy, norm, explained)))
-
-    @staticmethod
-    def deployed(config: A2CConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
-        """The network that gives the most likely action: mean actions or logits."""
-        network = policy_network(config, spec)
-        network.set_weights(weights)
-        return network

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
@@ -26,7 +25,7 @@ from tfqrl.losses import (
     categorical_td_target,
     deterministic_policy_gradient,
 )
-from tfqrl.networks import HostNetwork, actor, critic, update_target
+from tfqrl.networks import HostNetwork, actor, as_trained, critic, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
@@ -76,11 +75,13 @@ class D4PG:
     """Networks, optimisers, and the update."""
 
     check = functools.partial(needs_bounded_actions, "d4pg")
+    network = staticmethod(actor)
+    deployed = staticmethod(as_trained)
 
     def __init__(self, config: D4PGConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
-        self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
+        self.policy, self.target_policy = (self.network(config, spec) for _ in range(2))
         self.critic, self.target_critic = (critic(config, spec, outputs=config.atoms) for _ in range(2))
         self.support = categorical_support(config.v_min, config.v_max, config.atoms)
         self.policy_optimizer = adam(config.policy_learning_rate, self.policy.trainable_variables)
@@ -136,10 +137,3 @@ class D4PG:
         update_target(self.target_policy.variables, self.policy.variables, self.config.tau)
         update_target(self.target_critic.variables, self.critic.variables, self.config.tau)
         return critic_loss, policy_loss, tf.reduce_mean(categorical_mean(logits_tm1, self.support))
-
-    @staticmethod
-    def deployed(config: D4PGConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
-        """The network that acts without exploring."""
-        network = actor(config, spec, spec.action.shape[0])
-        network.set_weights(weights)
-        return network

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from tfqrl.losses import deterministic_policy_gradient, td_error
-from tfqrl.networks import HostNetwork, actor, critic, q_value, update_target
+from tfqrl.networks import HostNetwork, actor, as_trained, critic, q_value, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
@@ -57,11 +56,13 @@ class DDPG:
     """Networks, optimisers, and the update."""
 
     check = functools.partial(needs_bounded_actions, "ddpg")
+    network = staticmethod(actor)
+    deployed = staticmethod(as_trained)
 
     def __init__(self, config: DDPGConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
-        self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
+        self.policy, self.target_policy = (self.network(config, spec) for _ in range(2))
         self.critic, self.target_critic = (critic(config, spec) for _ in range(2))
         self.policy_optimizer = adam(config.policy_learning_rate, self.policy.trainable_variables)
         self.critic_optimizer = adam(config.critic_learning_rate, self.critic.variables)
@@ -113,10 +114,3 @@ class DDPG:
         update_target(self.target_policy.variables, self.policy.variables, self.config.tau)
         update_target(self.target_critic.variables, self.critic.variables, self.config.tau)
         return critic_loss, policy_loss, tf.reduce_mean(q_tm1)
-
-    @staticmethod
-    def deployed(config: DDPGConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
-        """The network that acts without exploring."""
-        network = actor(config, spec, spec.action.shape[0])
-        network.set_weights(weights)
-        return network

@@ -16,14 +16,13 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tf_keras as keras
 import tyro
 
 from converters.export import DeployedPolicy
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl import envs
-from tfqrl.networks import acting_network, as_input, policy_network
+from tfqrl.networks import acting_network, as_input, as_trained, policy_network
 from tfqrl.options import optional
 from tfqrl.runs import Run
 from tfqrl.training.checks import enough_pixels
@@ -86,6 +85,8 @@ class Distill:
     """The student's network, its optimiser, the teacher, and the update."""
 
     check = staticmethod(enough_pixels)
+    network = staticmethod(policy_network)
+    deployed = staticmethod(as_trained)
 
     def __init__(self, config: DistillConfig, spec: PolicySpec) -> None:
         """A network for `spec`, initialised from the configuration's seed.
@@ -97,7 +98,7 @@ class Distill:
         self.config = config
         self._discrete, self._bounded = spec.action.discrete, spec.action.scaling[0]
         self._teacher, self._temperature = _teacher(config, spec)
-        self.policy = policy_network(config, spec)
+        self.policy = self.network(config, spec)
         self.optimizer = adam(config.learning_rate, self.policy.trainable_variables)
         self.variables = {"policy": self.policy.variables, "optimizer": self.optimizer.variables}
         self.acting = acting_network(self.policy, spec)
@@ -143,13 +144,6 @@ class Distill:
         variables = self.policy.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         return loss, tf.reduce_mean(other)
-
-    @staticmethod
-    def deployed(config: DistillConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
-        """The network that acts."""
-        network = policy_network(config, spec)
-        network.set_weights(weights)
-        return network
 
 
 def _teacher(config: DistillConfig, spec: PolicySpec) -> tuple[Any, float]:

@@ -88,7 +88,7 @@ class DQN:
         self.config = config
         self.actions = spec.action.n
         # Called the policy because it is what acts: the choice with the largest value.
-        self.policy, self.target = (q_network(config, spec, dueling=config.dueling) for _ in range(2))
+        self.policy, self.target = (self.network(config, spec) for _ in range(2))
         self.optimizer = adam(config.learning_rate, self.policy.trainable_variables)
         self.updates = tf.Variable(0)
         self.variables = {
@@ -159,8 +159,11 @@ class DQN:
         return loss, tf.reduce_mean(q_tm1), tf.reduce_mean(tf.abs(error)), error
 
     @staticmethod
-    def deployed(config: DQNConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
+    def network(config: DQNConfig, spec: PolicySpec) -> keras.Sequential:
+        """From observations to the value of each choice."""
+        return q_network(config, spec, dueling=config.dueling)
+
+    @staticmethod
+    def deployed(config: DQNConfig, spec: PolicySpec, network: keras.Sequential) -> keras.Sequential:
         """The network whose largest output is the choice."""
-        network = q_network(config, spec, dueling=config.dueling)
-        network.set_weights(weights)
         return deployable(network)

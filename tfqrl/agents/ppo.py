@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.losses import clipped_surrogate, generalized_advantages
-from tfqrl.networks import acting_network, as_input, distribution_of, policy_network, value_network
+from tfqrl.networks import acting_network, as_input, as_trained, distribution_of, policy_network, value_network
 from tfqrl.training.checks import enough_pixels
 from tfqrl.training.config import OnPolicyConfig, above, at_least
 from tfqrl.training.on_policy import Rollout
@@ -63,12 +62,14 @@ class PPO:
     """Networks, optimiser, and the update, which is one compiled function."""
 
     check = staticmethod(enough_pixels)
+    network = staticmethod(policy_network)
+    deployed = staticmethod(as_trained)
 
     def __init__(self, config: PPOConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
         self.distribution = distribution_of(spec, config.initial_log_std)
-        self.policy = policy_network(config, spec)
+        self.policy = self.network(config, spec)
         self.value = value_network(config, spec)
         self.trained = [
             *self.policy.trainable_variables,
@@ -164,10 +165,3 @@ class PPO:
         approximate_kl = tf.reduce_mean(tf.exp(log_ratio) - 1.0 - log_ratio)
         clipped = tf.reduce_mean(tf.cast(tf.abs(tf.exp(log_ratio) - 1.0) > config.clip_range, tf.float32))
         return policy_loss, value_loss, entropy, approximate_kl, clipped
-
-    @staticmethod
-    def deployed(config: PPOConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
-        """The network that gives the most likely action: mean actions or logits."""
-        network = policy_network(config, spec)
-        network.set_weights(weights)
-        return network

@@ -17,7 +17,7 @@ import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from tfqrl.losses import clipped_double_q, soft_policy_loss, soft_value, td_error, temperature_loss
-from tfqrl.networks import HostNetwork, SquashedGaussian, actor, critic, q_value, update_target
+from tfqrl.networks import HostNetwork, SquashedGaussian, actor, critic, gaussian_actor, q_value, update_target
 from tfqrl.options import optional
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
@@ -62,12 +62,13 @@ class SAC:
     """Networks, optimisers, and the update."""
 
     check = functools.partial(needs_bounded_actions, "sac")
+    network = staticmethod(gaussian_actor)
 
     def __init__(self, config: SACConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
         actions = spec.action.shape[0]
-        self.policy = actor(config, spec, 2 * actions, "linear")
+        self.policy = self.network(config, spec)
         self.critics = [critic(config, spec, i) for i in range(2)]
         self.targets = [critic(config, spec, i) for i in range(2)]
         self.distribution = SquashedGaussian()
@@ -143,9 +144,9 @@ class SAC:
         return critic_loss, policy_loss, tf.reduce_mean(q_tm1[0]), -tf.reduce_mean(log_prob), temperature
 
     @staticmethod
-    def deployed(config: SACConfig, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
+    def deployed(config: SACConfig, spec: PolicySpec, network: keras.Sequential) -> keras.Sequential:
         """The network that acts without exploring: tanh of the means, which are the first half of the outputs."""
-        network = actor(config, spec, spec.action.shape[0])
-        for variable, values in zip(network.variables, weights):
-            variable.assign(values[tuple(slice(size) for size in variable.shape)])
-        return network
+        means = actor(config, spec)
+        for variable, trained in zip(means.variables, network.variables):
+            variable.assign(trained[tuple(slice(size) for size in variable.shape)])
+        return means

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from tfqrl.losses import clipped_double_q, deterministic_policy_gradient, td_error
-from tfqrl.networks import HostNetwork, actor, critic, q_value, update_target
+from tfqrl.networks import HostNetwork, actor, as_trained, critic, q_value, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
@@ -64,11 +63,13 @@ class TD3:
     """Networks, optimisers, and the update."""
 
     check = functools.partial(needs_bounded_actions, "td3")
+    network = staticmethod(actor)
+    deployed = staticmethod(as_trained)
 
     def __init__(self, config: TD3Config, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
-        self.policy, self.target_policy = (actor(config, spec, spec.action.shape[0]) for _ in range(2))
+        self.policy, self.target_policy = (self.network(config, spec) for _ in range(2))
         self.critics, self.target_critics = ([critic(config, spec, i) for i in range(2)] for _ in range(2))
         self.updates = tf.Variable(0)
 
@@ -135,10 +136,3 @@ class TD3:
 
         policy_loss = tf.cond(self.updates % config.policy_delay == 0, delayed, lambda: 0.0)
         return critic_loss, policy_loss, tf.reduce_mean(q_tm1[0])
-
-    @staticmethod
-    def deployed(config: TD3Config, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
-        """The network that acts without exploring."""
-        network = actor(config, spec, spec.action.shape[0])
-        network.set_weights(weights)
-        return network

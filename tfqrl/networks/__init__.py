@@ -1,12 +1,12 @@
 """Networks and the distributions that their outputs parametrise."""
 
-from tfqrl.networks.actor_critic import actor, critic, q_value
+from tfqrl.networks.actor_critic import actor, critic, gaussian_actor, q_value
 from tfqrl.networks.cnn import nature_cnn
 from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
 from tfqrl.networks.dueling import DuelingOutput, deployable
 from tfqrl.networks.host import Acting, HostNetwork, InterpreterNetwork, acting_network
 from tfqrl.networks.mlp import mlp
-from tfqrl.networks.observers import as_input, policy_network, q_network, value_network
+from tfqrl.networks.observers import as_input, as_trained, policy_network, q_network, value_network
 from tfqrl.networks.target import update_target
 
 __all__ = [
@@ -20,9 +20,11 @@ __all__ = [
     "acting_network",
     "actor",
     "as_input",
+    "as_trained",
     "critic",
     "deployable",
     "distribution_of",
+    "gaussian_actor",
     "mlp",
     "nature_cnn",
     "policy_network",

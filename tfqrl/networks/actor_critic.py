@@ -10,15 +10,16 @@ from tfqrl.networks.mlp import mlp
 from tfqrl.training.config import OffPolicyConfig
 
 
-def actor(config: OffPolicyConfig, spec: PolicySpec, outputs: int, output_activation: str = "tanh") -> keras.Sequential:
-    """From normalised observations to `outputs`: (batch, inputs) -> (batch, outputs).
+def actor(config: OffPolicyConfig, spec: PolicySpec) -> keras.Sequential:
+    """From normalised observations to actions in [-1, 1]: (batch, inputs) -> (batch, actions)."""
+    network = _mlp(config, spec.observation.shape[0], spec.action.shape[0], 0, "policy", "tanh")
+    return network if config.compress is None else config.compress.wrap(network, "tanh")
 
-    Linear outputs are those that a tanh follows once the policy is deployed.
-    """
-    network = _mlp(config, spec.observation.shape[0], outputs, 0, "policy", output_activation)
-    if config.compress is None:
-        return network
-    return config.compress.wrap(network, "tanh" if output_activation == "tanh" else "before tanh")
+
+def gaussian_actor(config: OffPolicyConfig, spec: PolicySpec) -> keras.Sequential:
+    """From normalised observations to means and log-deviations of what a tanh makes actions: (batch, 2 * actions)."""
+    network = _mlp(config, spec.observation.shape[0], 2 * spec.action.shape[0], 0, "policy", "linear")
+    return network if config.compress is None else config.compress.wrap(network, "before tanh")
 
 
 def critic(config: OffPolicyConfig, spec: PolicySpec, number: int = 0, outputs: int = 1) -> keras.Sequential:

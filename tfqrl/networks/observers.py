@@ -77,3 +77,8 @@ def as_input(observation: tf.Tensor) -> tf.Tensor:
     if observation.dtype != tf.uint8:
         return observation
     return tf.cast(observation, tf.float32) * np.float32(1 / 255)
+
+
+def as_trained(config: TrainingConfig, spec: PolicySpec, network: keras.Sequential) -> keras.Sequential:
+    """The network itself: what most algorithms deploy."""
+    return network

@@ -214,7 +214,7 @@ def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fracti
             looked_at.add((cell.task, cell.method))
             try:
                 algorithm, config = cell.configuration(Path("runs"))
-                agents.get(algorithm).check(envs.spec_of(config.env, config.env_module))
+                agents.get(algorithm).check(config, envs.spec_of(config.env, config.env_module))
             except UserError as error:
                 raise UsageError(f"The method {cell.method} of the task {cell.task}: {error}") from error
         tell((i + 1) / len(cells))

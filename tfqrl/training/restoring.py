@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
@@ -14,6 +15,8 @@ from tfqrl.envs import spec_of
 from tfqrl.normalization import RunningMoments
 from tfqrl.runs import State, nested
 from tfqrl.training.config import TrainingConfig
+
+Array = npt.NDArray[Any]
 
 
 def assign_variables(variables: Mapping[str, Sequence[tf.Variable]], state: State) -> None:
@@ -33,12 +36,23 @@ def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Se
     weights = nested(state, "policy")
     # What is deployed is not trained further: it computes in float32.
     config = replace(config, precision="float32")
-    network = agent_type.deployed(config, spec, [weights[str(i)] for i in range(len(weights))])
+    network = deployed_network(agent_type, config, spec, [weights[str(i)] for i in range(len(weights))])
     if not normalizes(config, spec):
         return network, spec
     moments = RunningMoments(spec.observation.shape)
     moments.restore(nested(state, "moments"))
     return network, replace(spec, normalizer=moments.normalizer(config.observation_clip))
+
+
+def deployed_network(agent_type: Any, config: Any, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
+    """The network that acts without exploring, of an agent whose network has these weights.
+
+    Raises:
+      ValueError: it has others.
+    """
+    network = agent_type.network(config, spec)
+    network.set_weights(weights)
+    return agent_type.deployed(config, spec, network)
 
 
 def normalizes(config: TrainingConfig, spec: PolicySpec) -> bool:

@@ -64,8 +64,17 @@ class Agent(Protocol):
     policy: keras.Sequential
 
     @staticmethod
-    def deployed(config: Any, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
-        """The network that acts without exploring, with the weights that `variables` calls "policy"."""
+    def network(config: Any, spec: PolicySpec) -> keras.Sequential:
+        """The policy's network, as it is trained.
+
+        Raises:
+          UsageError: it cannot be built as `config` says.
+        """
+        ...
+
+    @staticmethod
+    def deployed(config: Any, spec: PolicySpec, network: keras.Sequential) -> keras.Sequential:
+        """What acts without exploring, of such a network with its trained weights."""
         ...
 
     def refresh(self) -> None:

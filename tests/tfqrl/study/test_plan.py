@@ -108,6 +108,7 @@ def test_a_file_that_is_wrong_is_refused_with_what_would_be_right(
         ({"train": "--gama '0.9"}, "cannot be split into words"),
         ({"train": "--gama 0.9"}, "'--gama'.*'--gamma'"),
         ({"train": "--num-envs 0"}, "--num-envs must be at least 1"),
+        ({"train": "--compress prune --layer-sparsity hiden_0 0.5"}, "'hiden_0'.*'hidden_0'"),
     ],
 )
 def test_a_training_that_would_be_refused_is_refused_before_any_begins(
