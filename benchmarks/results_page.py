@@ -10,7 +10,11 @@ from algorithms_section import algorithms_section, figures
 from compression_cost_section import compression_cost_section
 from drawing import markdown_table
 from reference_runs import plan
+from study_section import study_section
 from training_speed_section import training_speed_section
+
+from edge.records import from_plain
+from tfqrl.study.tables import Findings
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs"
@@ -42,6 +46,8 @@ def page() -> str:
                 else []
             ),
             "",
+            *(study_section(quarl()) if (RESULTS / "quarl").exists() else []),
+            "",
             *latency_section(load("edge_latency")),
             "",
             *jitter_section(load("loop_jitter")),
@@ -69,6 +75,11 @@ def load(name: str) -> dict[str, Any]:
 def load_all(folder: str) -> list[dict[str, Any]]:
     """The data of measurements of one kind."""
     return [load(f"{folder}/{path.stem}") for path in sorted((RESULTS / folder).glob("*.json"))]
+
+
+def quarl() -> Findings:
+    """What studies/quarl.yaml found."""
+    return from_plain(Findings, load("quarl/findings"), "findings.json")
 
 
 def measured_by(result: dict[str, Any]) -> str:

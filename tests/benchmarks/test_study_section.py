@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import study_section
+
+from edge.stats import Estimate
+from tfqrl.study.tables import Findings, MeanError, Row
+
+ROW = Row("dqn-A", "dqn", "float", "int8", None, None, 0.0, 3, 50.0, None, 4096.0, None, None, 0, None)
+
+
+def error(value: float) -> Estimate:
+    return Estimate(value, value - 0.01, value + 0.01)
+
+
+def row(method: str, recipe: str, value: float, task: str = "dqn-A", **more: object) -> Row:
+    algorithm = "distill" if method == "distilled" else task.split("-")[0]
+    return replace(ROW, task=task, algorithm=algorithm, method=method, recipe=recipe, error=error(value), **more)
+
+
+def qat(bits: int, value: float, task: str = "dqn-A") -> Row:
+    return row(f"qat-{bits}", "int8", value, task, compression="qat", bits=bits)
+
+
+FOUND = Findings(
+    schema_version=1,
+    title="QuaRL",
+    command=("tfqrl", "study", "it.yaml"),
+    baseline="float",
+    returns={"dqn-A": error(50.0), "ppo-B": error(200.0)},
+    rows=(
+        row("float", "int8", 0.2, act_us=Estimate(8.0, 7.9, 8.1)),
+        row("float", "int16x8", 0.015),
+        qat(8, 0.001),
+        qat(4, 0.02),
+        qat(3, 0.5),
+        row("distilled", "int8", 0.03, compression="qat", bits=3),
+        row(
+            *("neurons", "int8", 0.04),
+            compression="prune",
+            sparsity=0.7,
+            model_bytes=1024.0,
+            act_us=Estimate(4.0, 3.9, 4.1),
+        ),
+        row("float", "int8", 0.0, "ppo-B"),
+        qat(4, 0.9, "ppo-B"),
+    ),
+    mean_errors=(MeanError("float", "int8", 2, error(0.1)),),
+    measured_on=None,
+    lowest_bits={"dqn-A": 4, "ppo-B": None},
+)
+
+
+def test_what_8_bits_break_is_named_with_what_cures_it() -> None:
+    text = "\n".join(study_section.study_section(FOUND))
+    assert (
+        "lose +10.0% [+9.0%, +11.0%] of their return in the mean over 2 tasks, beyond the 2% that were wanted" in text
+    )
+    assert "On dqn-A `int8` costs +20.0%; qat-8, `int8`, +0.1%." in text
+    assert "| dqn-A | 50.0 | +20.0% [+19.0%, +21.0%] | +1.5% [+0.5%, +2.5%] | +0.1% [-0.9%, +1.1%] |" in text
+    assert "ppo-B `int8`" not in text
+    uncured = replace(FOUND, rows=(FOUND.rows[0],))
+    assert "costs +20.0%, and nothing in the table cures it" in "\n".join(study_section.study_section(uncured))
+
+
+def test_the_fewest_bits_by_training_and_by_any_method() -> None:
+    lines = study_section.study_section(FOUND)
+    assert "| task | qat-4 | qat-3 | distilled | fewest | of any |" in lines
+    assert any(line.startswith("| dqn-A |") and line.endswith("| 4 | 3 |") for line in lines)
+    assert any(line.startswith("| ppo-B |") and line.endswith("| - | - |") for line in lines)
+
+
+def test_pruned_policies_stand_beside_the_dense_one() -> None:
+    lines = study_section.study_section(FOUND)
+    assert lines[-1] == "| dqn-A | neurons | int8 | 70% | +4.0% [+3.0%, +5.0%] | 1.0 KiB / 4.0 KiB | 4.0 / 8.0 |"
