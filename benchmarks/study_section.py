@@ -102,7 +102,7 @@ def _bits(found: Findings) -> list[str]:
         "",
         "Weights and activations of so many bits; observations and actions have 8. The last columns are the fewest "
         f"bits that keep {KEPT:.0%} of the return, by quantisation-aware training alone, and by any method. QuaRL "
-        "found 5 to 6 bits to be enough, Kresse & Lampert (2025) 3 on most MuJoCo tasks, with more for the observation.",
+        "found 5 to 6 bits to be enough, Kresse & Lampert (2025) 3 on most MuJoCo tasks, with more for observations.",
         "",
         *markdown_table(("task", *methods, "fewest", "of any"), table),
     ]

@@ -1,17 +1,22 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
 import toy_envs  # noqa: F401  (registers the toys)
+from fakes import DATA
 from training import assert_same_training, trained, trained_in_two
 from untrained import make_run
 
 from converters.export import DeployedPolicy
 from converters.quantizers import is_on_grid
+from converters.sources import sb3
 from edge.errors import UsageError, UserError
 from tfqrl import agents, cli, evaluate
+from tfqrl.agents import imported
 from tfqrl.agents.distill import Distill, DistillConfig
 from tfqrl.agents.dqn import DQNConfig
 from tfqrl.agents.ppo import PPOConfig
@@ -121,6 +126,41 @@ def test_a_compressed_student_learns_on_its_grids(tmp_path: Path) -> None:
     assert is_on_grid(network)
     theirs, its = agreement(teacher, student, MATCH)
     assert np.abs(theirs - its).mean() < 0.05
+
+
+class Elsewhere(gymnasium.Env):
+    """With the spaces of tests/data/sb3/ppo-normalized.zip, whose observations are drawn at random."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(np.array([-2.0, 0.5], np.float32), np.array([1.0, 7.0], np.float32))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self._steps = 0
+        return self._observation(), {}
+
+    def step(self, action: Any) -> Any:
+        self._steps += 1
+        return self._observation(), 0.0, False, self._steps == 20, {}
+
+    def _observation(self) -> np.ndarray:
+        return self.np_random.normal(0.0, 1.0, 3).astype(np.float32)
+
+
+gymnasium.register("toys/Elsewhere-v0", Elsewhere)
+
+
+def test_a_teacher_may_be_a_policy_of_stable_baselines3(tmp_path: Path) -> None:
+    env, files = "toys/Elsewhere-v0", DATA / "sb3"
+    teacher = str(tmp_path / "teacher")
+    foreign = sb3.load(files / "ppo-normalized.zip", files / "ppo-normalized.pkl")
+    imported.create_run(teacher, foreign, env)
+    config = replace(SMALL, env=env, teacher=teacher, compress=QAT(), updates=80)
+    student = trained(tmp_path / "student", config)
+    theirs, its = agreement(teacher, student, env)
+    # Of ranges of 3 and 6.5.
+    assert (theirs.std(axis=0) > 0.3).all()
+    assert (np.abs(theirs - its).mean(axis=0) < [0.06, 0.13]).all()
 
 
 def test_frames_are_learnt_from_bytes(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +44,32 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_study_does_what_is_missing_names_what_fails_and_reports(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def cluster(study: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a Ray cluster of one node, which has the environment that `study` needs."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Sockets are in there, whose paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        words = ["--head", "--node-ip-address", "127.0.0.1", "--port", str(port), "--num-cpus", "2", "--block"]
+        words += ["--include-dashboard", "false", "--temp-dir", folder, "--disable-usage-stats"]
+        with subprocess.Popen([str(Path(sys.executable).parent / "ray"), "start", *words]) as node:
+            try:
+                yield f"127.0.0.1:{port}"
+            finally:
+                node.terminate()
+
+
+def test_a_study_on_a_cluster_does_what_is_missing_names_what_fails_and_reports(
+    study: Path, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     failing = {"name": "diverges", "train": f"{OPTIONS} --critic-learning-rate 1e30", "methods": ["float", "qat-8"]}
     study.write_text(yaml.safe_dump(STUDY | {"tasks": [*STUDY["tasks"], STUDY["tasks"][0] | failing]}, sort_keys=False))
-    assert cli.main(["study", str(study), "--out", str(out), "--jobs", "2"]) == 1
+    assert cli.main(["study", str(study), "--out", str(out), "--ray", cluster]) == 1
     text = capsys.readouterr()
     assert "diverges-float-s0: The training diverged" in text.out
     assert "diverges-qat-8-s0: diverges-float-s0, which it begins with, was not trained." in text.out
