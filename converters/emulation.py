@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
+from converters.dueling import DuelingOutput
 from converters.layers import TANH_INPUT_LIMIT
 from converters.quantizers import (
     Bias,
@@ -92,10 +93,10 @@ def emulated(network: keras.Sequential, widths: Widths, output: Output) -> keras
         if type(layer) is keras.layers.Flatten:
             layers.append(keras.layers.Flatten(name=layer.name))
             continue
-        if type(layer) not in (keras.layers.Dense, keras.layers.Conv2D) or not layer.use_bias:
+        if type(layer) not in (keras.layers.Dense, keras.layers.Conv2D, DuelingOutput) or not layer.use_bias:
             raise UsageError(
                 f"The layer {layer.name} ({type(layer).__name__}) cannot be trained on a grid: Dense and Conv2D layers "
-                "with biases can, so train without --dueling."
+                "with biases can."
             )
         activation = layer.activation.__name__
         if activation not in ("linear", "relu", "tanh"):

@@ -18,6 +18,7 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
+from converters.dueling import DuelingOutput
 from converters.weights import Steps
 
 
@@ -148,7 +149,7 @@ class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
     Attributes:
       kernel, bias: their quantisers; None for a layer without.
       output: that of what it gives; None where that stays as it is.
-      variables: the layer's own kernel and bias.
+      variables: the layer's own kernel and bias, or those of dueling streams.
     """
 
     def __init__(self, kernel: Quantizer | None, bias: Quantizer | None, output: Quantizer | None) -> None:
@@ -156,16 +157,17 @@ class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
         self.variables: tuple[tf.Variable, ...] = ()
 
     def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[tf.Variable, Quantizer]]:
-        """Kernel and bias."""
+        """Kernel and bias, or those of dueling streams."""
         if self.kernel is None:
             return []
-        self.variables = (layer.kernel, layer.bias)
+        self.variables = tuple(getattr(layer, name) for name in trained_names(layer))
         return list(zip(self.variables, (self.kernel, self.bias)))
 
     def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: list[tf.Tensor]) -> None:
         """Let the layer compute with these."""
         if quantize_weights:
-            layer.kernel, layer.bias = quantize_weights
+            for name, values in zip(trained_names(layer), quantize_weights):
+                setattr(layer, name, values)
 
     def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list[Any]:
         """None: activations that integers need a grid before are layers of their own."""
@@ -181,6 +183,11 @@ class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
     def get_config(self) -> dict[str, Any]:
         """Refuse, as the quantisers do."""
         raise NotImplementedError("These networks are rebuilt by `emulated`, not from Keras' configurations.")
+
+
+def trained_names(layer: keras.layers.Layer) -> tuple[str, str]:
+    """The attributes in which a layer has what is trained of it, a kernel and a bias."""
+    return ("streams_kernel", "streams_bias") if isinstance(layer, DuelingOutput) else ("kernel", "bias")
 
 
 def config_of(layer: keras.layers.Layer) -> LayerConfig | None:

@@ -11,25 +11,31 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
+from converters.dueling import DuelingOutput, advantage_kernel, q_bias, q_kernel
 from converters.quantise import Trained
-from converters.quantizers import config_of, is_on_grid
+from converters.quantizers import config_of, is_emulated, is_on_grid, trained_names
 from converters.weights import Grid, Steps
 
 Array = npt.NDArray[Any]
 
 
 def own_variables(layers: Iterable[keras.layers.Layer]) -> list[tf.Variable]:
-    """Kernels and biases of layers in their order, with wrappers or without."""
+    """What is trained of layers, in their order, with wrappers or without: kernels and biases, or dueling streams."""
     return [variable for layer in layers for variable in _own(layer)]
 
 
 def set_own_weights(network: keras.Sequential, other: keras.Sequential) -> None:
-    """Give the layers of a network the kernels and biases that those of another compute with.
+    """Give the layers of a network the kernels and biases that those of another compute with; of dueling streams, all.
 
     Raises:
       ValueError: they are not of the same shapes.
     """
-    values = [array for item in computed(other) for array in (item.kernel, item.bias) if array is not None]
+    values: list[Array] = []
+    for layer, item in zip(other.layers, computed(other)):
+        if isinstance(item.layer, DuelingOutput):
+            values += [_value(variable) for variable in _own(layer)]
+        elif item.kernel is not None and item.bias is not None:
+            values += [item.kernel, item.bias]
     for variable, array in zip(own_variables(network.layers), values, strict=True):
         variable.assign(array)
 
@@ -75,6 +81,14 @@ def plain(network: keras.Sequential) -> keras.Sequential:
     return copy
 
 
+def deployable(network: keras.Sequential) -> keras.Sequential:
+    """A copy of `network`, dueling, pruned or neither, of Keras' own layers in float32: the same outputs.
+
+    One that is trained on grids is given back as it is: the converter takes the grids from it.
+    """
+    return network if is_emulated(network) else plain(network)
+
+
 def strip(network: keras.Sequential) -> tuple[keras.Sequential, Trained | None]:
     """The network that is deployed, of Keras' own layers alone, and the grids that it was trained on, if it was.
 
@@ -99,7 +113,7 @@ def strip(network: keras.Sequential) -> tuple[keras.Sequential, Trained | None]:
 
 
 def _own(layer: keras.layers.Layer) -> tuple[tf.Variable | tf.Tensor, ...]:
-    """Kernel and bias; () for a layer without. Some layers compute theirs."""
+    """Kernel and bias, or those of dueling streams; () for a layer without."""
     config = config_of(layer)
     if config is not None:
         return config.variables
@@ -108,7 +122,8 @@ def _own(layer: keras.layers.Layer) -> tuple[tf.Variable | tf.Tensor, ...]:
         # Of clusters: the layer itself has a tensor there that is made of it.
         kernel = getattr(layer, "original_clusterable_weights", {}).get("kernel", kernel)
         layer = layer.layer
-    return (layer.kernel if kernel is None else kernel, layer.bias) if layer.weights else ()
+    own = tuple(getattr(layer, name) for name in trained_names(layer)) if layer.weights else ()
+    return own if kernel is None else (kernel, layer.bias)
 
 
 def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
@@ -121,7 +136,10 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
         if (centroids := getattr(layer, "centroids", None)) is not None:
             kernel = nearest(kernel, _value(centroids))
         layer = layer.layer
+    dueling = isinstance(layer, DuelingOutput)
     if config is None or not on:
+        if dueling:
+            kernel, bias = q_kernel(kernel).numpy(), q_bias(bias).numpy()
         return Computed(layer, kernel, bias)
     steps = None if config.output is None else config.output.steps()
     if kernel is None:
@@ -130,9 +148,13 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
     assert config.bias is not None
     scale, high = config.kernel.scale().numpy(), config.kernel.high
     integers = np.clip(np.rint(kernel / scale), -high, high).astype(np.int8)
-    grid = Grid(integers, scale, next(bits for bits in (2, 4, 8) if high < 2 ** (bits - 1)))
     bias_scale = config.bias.scale().numpy()
-    return Computed(layer, grid.weights, np.rint(bias / bias_scale) * bias_scale, grid, steps)
+    bias = np.rint(bias / bias_scale) * bias_scale
+    if dueling:
+        # Q is on no grid, because it has a mean in it; the advantages choose the same.
+        integers, bias, scale = advantage_kernel(integers), bias[1:], scale[1:] if scale.shape else scale
+    grid = Grid(integers, scale, next(bits for bits in (2, 4, 8) if high < 2 ** (bits - 1)))
+    return Computed(layer, grid.weights, bias, grid, steps)
 
 
 def nearest(values: Array, centroids: Array) -> Array:

@@ -13,8 +13,9 @@ from converters.export import DeployedPolicy
 from converters.quantizers import is_emulated, is_on_grid
 from converters.stripping import computed, own_variables, plain, strip
 from converters.tflite import layers, output_step
-from edge.artifact import ObservationSpec, PolicySpec
+from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import UsageError
+from tfqrl.networks import mlp as dueling_mlp
 
 Dense, Conv2D, Flatten = keras.layers.Dense, keras.layers.Conv2D, keras.layers.Flatten
 
@@ -102,6 +103,25 @@ def test_what_is_deployed_is_what_was_trained(bits: int, activation: str, last: 
     assert within_a_step(network, spec, "int8", observations()) > 0.995
     # LiteRT has no XNNPACK kernels for these, and its own round twice (`converters.quantise`).
     assert within_a_step(network, spec, packed, observations()) > 0.97
+
+
+@pytest.mark.parametrize(("bits", "per_channel"), [(8, False), (3, False), (3, True)])
+def test_of_dueling_networks_the_advantages_are_deployed(bits: int, per_channel: bool) -> None:
+    network = dueling_mlp(11, (24, 16), 4, activation="relu", dueling=True)
+    network.layers[-1].set_weights([w + 1.0 for w in network.layers[-1].get_weights()])
+    widths = Widths(bits, bits, per_channel=per_channel)
+    network = on_grid(network, widths, "choices")
+    spec = PolicySpec(ObservationSpec((11,), (None,) * 11, (None,) * 11), ActionSpec((), (), (), n=4), None, None)
+    recipe = dataclasses.replace(RECIPES["int8"], per_channel=per_channel)
+    conversion = convert(network, spec, recipe, observations())
+    policy, values = conversion.policy(), network(observations()).numpy()
+    chosen = [policy.act(observation) for observation in observations()]
+    # With few bits some advantages are equal, or a step of the output apart.
+    lost = values.max(axis=1) - values[np.arange(len(values)), chosen]
+    assert (lost <= np.ptp(values - values.mean(axis=1, keepdims=True)) / 255).mean() > 0.99
+    # What V reads is not there any more.
+    *_, hidden, output = layers(conversion.artifact.flatbuffer)
+    assert hidden.shape[0] == output.shape[1] <= 16
 
 
 def test_weights_are_packed_at_their_width() -> None:

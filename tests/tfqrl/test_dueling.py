@@ -8,10 +8,11 @@ import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 
 from converters.export import DeployedPolicy
+from converters.stripping import deployable
 from converters.tflite import to_float32
 from edge.errors import UsageError
 from tfqrl import agents
-from tfqrl.networks import HostNetwork, deployable, mlp, nature_cnn
+from tfqrl.networks import HostNetwork, mlp, nature_cnn
 from tfqrl.runs import Run
 
 ACTIONS, FRAME = 5, (40, 36, 2)

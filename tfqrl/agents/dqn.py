@@ -17,9 +17,10 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
+from converters.stripping import deployable
 from edge.artifact import PolicySpec
 from tfqrl.losses import double_q_learning, huber, q_learning
-from tfqrl.networks import acting_network, as_input, deployable, q_network, update_target
+from tfqrl.networks import acting_network, as_input, q_network, update_target
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit

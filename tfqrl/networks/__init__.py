@@ -3,7 +3,6 @@
 from tfqrl.networks.actor_critic import actor, critic, gaussian_actor, q_value
 from tfqrl.networks.cnn import nature_cnn
 from tfqrl.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian, distribution_of
-from tfqrl.networks.dueling import DuelingOutput, deployable
 from tfqrl.networks.host import Acting, HostNetwork, InterpreterNetwork, acting_network
 from tfqrl.networks.mlp import mlp
 from tfqrl.networks.observers import as_input, as_trained, policy_network, q_network, value_network
@@ -13,7 +12,6 @@ __all__ = [
     "Acting",
     "Categorical",
     "DiagonalGaussian",
-    "DuelingOutput",
     "HostNetwork",
     "InterpreterNetwork",
     "SquashedGaussian",
@@ -22,7 +20,6 @@ __all__ = [
     "as_input",
     "as_trained",
     "critic",
-    "deployable",
     "distribution_of",
     "gaussian_actor",
     "mlp",

@@ -6,8 +6,8 @@ import math
 
 import tf_keras as keras
 
+from converters.dueling import DuelingOutput
 from edge.errors import UsageError
-from tfqrl.networks.dueling import DuelingOutput
 
 # The three convolutions need so many pixels each way to leave one.
 MIN_PIXELS = 36

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import tf_keras as keras
 
+from converters.dueling import DuelingOutput
 from edge.errors import UsageError
-from tfqrl.networks.dueling import DuelingOutput
 
 
 def mlp(

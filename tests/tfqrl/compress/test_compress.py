@@ -1,5 +1,6 @@
 """What every compressor promises, with every algorithm."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,28 @@ def test_it_begins_with_what_another_run_has_learnt(tmp_path: Path) -> None:
         np.testing.assert_array_equal(session.normalize(observation), theirs.normalize(observation))
         for mine, other in zip(session.agent.targets, theirs.agent.targets):
             np.testing.assert_array_equal(mine.get_weights()[0], other.get_weights()[0])
+
+
+@pytest.mark.parametrize("compress", [QAT(delay=0.5), Pruning()])
+def test_so_do_dueling_networks_which_go_on_as_such(compress: Any, tmp_path: Path) -> None:
+    config = dataclasses.replace(config_of("dqn", None), dueling=True, steps=200)
+    source = trained(tmp_path / "source", config)
+    config = dataclasses.replace(config, compress=compress, init_from=str(source.path))
+    run, agent_type = agents_run(tmp_path / "run", config), type(_agent(config))
+    observation = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    with (
+        Session(run, config, agent_type) as session,
+        Session(source, agents.config_of(source), agent_type) as theirs,
+    ):
+        np.testing.assert_allclose(
+            session.agent.policy(observation), theirs.agent.policy(observation), rtol=1e-5, atol=1e-6
+        )
+    agents.get("dqn").train(run)
+    network, _ = agents.load_policy(run)
+    assert is_on_grid(network) == isinstance(compress, QAT)
+    with Session(run, config, agent_type) as session:
+        chosen = session.agent.acting(observation).argmax(axis=1)
+    assert (chosen == np.argmax(network(observation), axis=1)).mean() > 0.97
 
 
 @pytest.mark.parametrize("compress", [None, QAT(delay=0.9), Pruning()])

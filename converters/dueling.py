@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
-
-from converters.quantizers import is_emulated
-from converters.stripping import plain
 
 
 class DuelingOutput(keras.layers.Dense):
@@ -14,8 +13,8 @@ class DuelingOutput(keras.layers.Dense):
 
     The layer before it is the hidden layer of both streams: one of twice the width, the first half of which is read by
     V and the second by A. Q is linear in both, so this is a dense layer, whose kernel and bias are computed from those
-    of the streams: no other layers are needed to train it, to act with it, or to deploy it (`deployable`). The paper
-    scales the gradient that enters the shared layers by 1 / sqrt(2); this does not.
+    of the streams: no other layers are needed to train it, to act with it, or to deploy it. The paper scales the
+    gradient that enters the shared layers by 1 / sqrt(2); this does not.
 
     Attributes:
       streams_kernel: (half of the inputs, 1 + actions) variable, V first.
@@ -39,22 +38,32 @@ class DuelingOutput(keras.layers.Dense):
     @property
     def kernel(self) -> tf.Tensor:
         """(inputs, actions)."""
-        value, advantage = self.streams_kernel[:, :1], self.streams_kernel[:, 1:]
-        return tf.concat([tf.repeat(value, self.units, axis=1), _centred(advantage)], axis=0)
+        return q_kernel(self.streams_kernel)
 
     @property
     def bias(self) -> tf.Tensor:
         """(actions,)."""
-        return self.streams_bias[:1] + _centred(self.streams_bias[1:])
+        return q_bias(self.streams_bias)
+
+
+def q_kernel(streams: tf.Tensor) -> tf.Tensor:
+    """What gives values, (inputs, actions), of what gives V and A."""
+    value, advantage = streams[:, :1], streams[:, 1:]
+    return tf.concat([tf.repeat(value, advantage.shape[1], axis=1), _centred(advantage)], axis=0)
+
+
+def q_bias(streams: tf.Tensor) -> tf.Tensor:
+    """The same for biases, (actions,)."""
+    return streams[:1] + _centred(streams[1:])
+
+
+def advantage_kernel(streams: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """What gives the advantages alone, (inputs, actions), of what gives V and A: on the same grid, unlike Q.
+
+    The choice is the same. What is read by V alone is multiplied by zero, so `converters.shrink` takes it out.
+    """
+    return np.concatenate([np.zeros_like(streams[:, 1:]), streams[:, 1:]])
 
 
 def _centred(advantage: tf.Tensor) -> tf.Tensor:
     return advantage - tf.reduce_mean(advantage, axis=-1, keepdims=True)
-
-
-def deployable(network: keras.Sequential) -> keras.Sequential:
-    """A copy of `network`, dueling, pruned or neither, of Keras' own layers in float32: the same outputs.
-
-    One that is trained on grids is given back as it is: the converter takes the grids from it.
-    """
-    return network if is_emulated(network) else plain(network)
