@@ -116,9 +116,9 @@ def test_of_dueling_networks_the_advantages_are_deployed(bits: int, per_channel:
     conversion = convert(network, spec, recipe, observations())
     policy, values = conversion.policy(), network(observations()).numpy()
     chosen = [policy.act(observation) for observation in observations()]
-    # With few bits some advantages are equal, or a step of the output apart.
+    # With few bits some advantages are equal, or steps of the output apart.
     lost = values.max(axis=1) - values[np.arange(len(values)), chosen]
-    assert (lost <= np.ptp(values - values.mean(axis=1, keepdims=True)) / 255).mean() > 0.99
+    assert (lost <= 2 * np.ptp(values - values.mean(axis=1, keepdims=True)) / 255).mean() > 0.99
     # What V reads is not there any more.
     *_, hidden, output = layers(conversion.artifact.flatbuffer)
     assert hidden.shape[0] == output.shape[1] <= 16
