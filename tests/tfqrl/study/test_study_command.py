@@ -126,8 +126,8 @@ def test_a_study_on_a_cluster_does_what_is_missing_names_what_fails_and_reports(
 
 def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(study: Path, tmp_path: Path) -> None:
     # SIGTERM, for which Ray has a handler of its own; SIGINT goes the same way.
-    long = {"steps": 6000, "continued_steps": None, "methods": ["float"]}
-    study.write_text(yaml.safe_dump(STUDY | {"tasks": [STUDY["tasks"][0] | long]}, sort_keys=False))
+    long = {"methods": {"float": {}}, "tasks": [STUDY["tasks"][0] | {"steps": 6000, "continued_steps": None}]}
+    study.write_text(yaml.safe_dump(STUDY | long, sort_keys=False))
     out = tmp_path / "out"
     words = [sys.executable, "-m", "tfqrl", "study", str(study), "--out", str(out), "--jobs", "1"]
     run = out / "runs" / "ddpg-toys-Match-v0-float-s0"

@@ -136,16 +136,14 @@ def test_evaluation_during_training_does_not_change_the_training(tmp_path: Path)
     assert without == curve(plain)
 
 
-@pytest.mark.parametrize("name", ["value/0", "distribution/0"])
-def test_a_training_that_diverges_says_where_and_keeps_its_checkpoint(name: str, tmp_path: Path) -> None:
+def test_a_training_that_diverges_says_where_and_keeps_its_checkpoint(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", dataclasses.replace(SMALL, steps=512))
     good = (run.path / "checkpoint.npz").read_bytes()
     run = run.reconfigured(SMALL)
     update = PPO.update
 
     def break_and_update(agent: PPO, *arguments: Any) -> Any:
-        group, index = name.split("/")
-        variable = agent.variables[group][int(index)]
+        variable = agent.variables["distribution"][0]
         variable.assign(tf.fill(variable.shape, float("nan")))
         return update(agent, *arguments)
 
