@@ -46,7 +46,7 @@ def page() -> str:
                 else []
             ),
             "",
-            *(study_section(quarl()) if (RESULTS / "quarl").exists() else []),
+            *(study_section(quarl()) if (RESULTS / "quarl" / "findings.json").exists() else []),
             "",
             *latency_section(load("edge_latency")),
             "",

@@ -35,17 +35,24 @@ def _conversion(found: Findings) -> list[str]:
     means = {(mean.method, mean.recipe): mean for mean in found.mean_errors}
     sentences = []
     if mean := means.get((found.baseline, "int8")):
-        kept = "within" if abs(mean.error.value) <= MARGIN else "beyond"
+        kept = "within" if mean.error.value <= MARGIN else "beyond"
         sentences.append(
-            f"Converted to `int8` after training, policies lose {with_interval(mean.error)} of their return in the "
-            f"mean over {mean.tasks} tasks, {kept} the {MARGIN:.0%} that were wanted (QuaRL's table: 2 to 5 %)."
+            f"Converted to `int8` after training, the mean relative error over {mean.tasks} tasks is "
+            f"{with_interval(mean.error)}, {kept} the {MARGIN:.0%} that were wanted (QuaRL's table: 2 to 5 %)."
         )
     broken = [
         row
         for row in found.rows
-        if (row.method, row.recipe) == (found.baseline, "int8") and (row.error is None or row.error.value > MARGIN)
+        if (row.method, row.recipe) == (found.baseline, "int8")
+        and (row.failure is not None or (row.error is not None and row.error.value > MARGIN))
     ]
     sentences += [_cure(row, found) for row in broken]
+    plain = [row for row in found.rows if (row.method, row.recipe) == (found.baseline, "int8")]
+    if rejected := sum(row.rejected for row in plain):
+        sentences.append(
+            f"`tfqrl convert` rejects {rejected} of these {sum(row.seeds for row in plain)} policies, because their "
+            "actions differ more than its tolerance allows, whatever they return."
+        )
     recipes = list(dict.fromkeys(row.recipe for row in found.rows if row.method == found.baseline))
     trained = list(dict.fromkeys(row.method for row in found.rows if row.is_qat and row.bits == 8))
     table = []
@@ -66,7 +73,7 @@ def _conversion(found: Findings) -> list[str]:
 
 def _cure(broken: Row, found: Findings) -> str:
     """What brings the return of a policy back that 8 bits broke, or that nothing does."""
-    after = "cannot be made" if broken.error is None else f"costs {percent(broken.error.value)}"
+    after = "cannot be made of all seeds" if broken.error is None else f"costs {percent(broken.error.value)}"
     cures = [
         row
         for row in found.rows
@@ -114,12 +121,12 @@ def _pruning(found: Findings) -> list[str]:
         if row.compression != "prune":
             continue
         same = [other for other in found.rows if (other.task, other.recipe) == (row.task, row.recipe)]
-        dense = next(other for other in same if other.method == found.baseline)
+        dense = next((other for other in same if other.method == found.baseline), None)
         times = "-"
-        if row.act_us is not None and dense.act_us is not None:
+        if dense is not None and row.act_us is not None and dense.act_us is not None:
             times = f"{row.act_us.value:.1f} / {dense.act_us.value:.1f}"
         sizes = "-"
-        if row.model_bytes is not None and dense.model_bytes is not None:
+        if dense is not None and row.model_bytes is not None and dense.model_bytes is not None:
             sizes = f"{report.size(row.model_bytes)} / {report.size(dense.model_bytes)}"
         error = "-" if row.error is None else with_interval(row.error)
         table.append((row.task, row.method, row.recipe, f"{row.sparsity:.0%}", error, sizes, times))

@@ -23,7 +23,7 @@ from converters.normalise import normalised
 from converters.quantise import Trained, activation_scale, quantise
 from converters.recipe import Recipe
 from converters.shrink import cut_grid, shrink, summary
-from converters.stripping import strip
+from converters.stripping import computed, strip
 from converters.weights import Grid, Steps
 from edge import artifact
 from edge.artifact import Artifact, FloatArray, Manifest, Normalizer, PolicySpec
@@ -126,10 +126,12 @@ def convert(
     if trained is not None:
         grids |= trained.kernels
     if spec.action.discrete and not logits and chosen.weight_bits < 32:
-        network, grids, notes = centred(network, grids)
+        network, grids, notes = centred(network, grids, np.asarray(original.normalize(calibrated_on)))
     if trained is not None:
         trained = _with_output_grid(trained, as_trained, network.layers[-1], original.normalize(calibrated_on))
         spec = _clipped(spec, trained.observation)
+        if logits and computed(as_trained)[-1].streams is not None:
+            notes += ("The logits of a dueling network that was trained on grids are the advantages alone.",)
     network, shrunk = shrink(network, {} if trained is None else trained.outputs)
     if shrunk:
         notes += (summary(shrunk),)

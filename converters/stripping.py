@@ -25,17 +25,14 @@ def own_variables(layers: Iterable[keras.layers.Layer]) -> list[tf.Variable]:
 
 
 def set_own_weights(network: keras.Sequential, other: keras.Sequential) -> None:
-    """Give the layers of a network the kernels and biases that those of another compute with; of dueling streams, all.
+    """Give the layers of a network the kernels and biases that those of another compute with.
 
     Raises:
       ValueError: they are not of the same shapes.
     """
-    values: list[Array] = []
-    for layer, item in zip(other.layers, computed(other)):
-        if isinstance(item.layer, DuelingOutput):
-            values += [_value(variable) for variable in _own(layer)]
-        elif item.kernel is not None and item.bias is not None:
-            values += [item.kernel, item.bias]
+    values = [
+        array for item in computed(other) for array in (item.streams or (item.kernel, item.bias)) if array is not None
+    ]
     for variable, array in zip(own_variables(network.layers), values, strict=True):
         variable.assign(array)
 
@@ -49,6 +46,7 @@ class Computed:
       kernel, bias: float32, on their grids if there are any; None for a layer without.
       grid: the kernel's.
       steps: the output's.
+      streams: of a dueling layer, the kernel and bias that its own are made of, on their grids if there are any.
     """
 
     layer: keras.layers.Layer
@@ -56,6 +54,7 @@ class Computed:
     bias: Array | None
     grid: Grid | None = None
     steps: Steps | None = None
+    streams: tuple[Array, Array] | None = None
 
 
 def computed(network: keras.Sequential) -> list[Computed]:
@@ -139,7 +138,7 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
     dueling = isinstance(layer, DuelingOutput)
     if config is None or not on:
         if dueling:
-            kernel, bias = q_kernel(kernel).numpy(), q_bias(bias).numpy()
+            return Computed(layer, q_kernel(kernel).numpy(), q_bias(bias).numpy(), streams=(kernel, bias))
         return Computed(layer, kernel, bias)
     steps = None if config.output is None else config.output.steps()
     if kernel is None:
@@ -150,11 +149,13 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
     integers = np.clip(np.rint(kernel / scale), -high, high).astype(np.int8)
     bias_scale = config.bias.scale().numpy()
     bias = np.rint(bias / bias_scale) * bias_scale
+    streams = None
     if dueling:
+        streams = np.asarray(integers * scale, np.float32), bias
         # Q is on no grid, because it has a mean in it; the advantages choose the same.
         integers, bias, scale = advantage_kernel(integers), bias[1:], scale[1:] if scale.shape else scale
     grid = Grid(integers, scale, next(bits for bits in (2, 4, 8) if high < 2 ** (bits - 1)))
-    return Computed(layer, grid.weights, bias, grid, steps)
+    return Computed(layer, grid.weights, bias, grid, steps, streams)
 
 
 def nearest(values: Array, centroids: Array) -> Array:

@@ -28,7 +28,7 @@ FOUND = Findings(
     baseline="float",
     returns={"dqn-A": error(50.0), "ppo-B": error(200.0)},
     rows=(
-        row("float", "int8", 0.2, act_us=Estimate(8.0, 7.9, 8.1)),
+        row("float", "int8", 0.2, rejected=2, act_us=Estimate(8.0, 7.9, 8.1)),
         row("float", "int16x8", 0.015),
         qat(8, 0.001),
         qat(4, 0.02),
@@ -52,12 +52,11 @@ FOUND = Findings(
 
 def test_what_8_bits_break_is_named_with_what_cures_it() -> None:
     text = "\n".join(study_section.study_section(FOUND))
-    assert (
-        "lose +10.0% [+9.0%, +11.0%] of their return in the mean over 2 tasks, beyond the 2% that were wanted" in text
-    )
+    assert "the mean relative error over 2 tasks is +10.0% [+9.0%, +11.0%], beyond the 2% that were wanted" in text
     assert "On dqn-A `int8` costs +20.0%; qat-8, `int8`, +0.1%." in text
     assert "| dqn-A | 50.0 | +20.0% [+19.0%, +21.0%] | +1.5% [+0.5%, +2.5%] | +0.1% [-0.9%, +1.1%] |" in text
     assert "ppo-B `int8`" not in text
+    assert "`tfqrl convert` rejects 2 of these 6 policies" in text
     uncured = replace(FOUND, rows=(FOUND.rows[0],))
     assert "costs +20.0%, and nothing in the table cures it" in "\n".join(study_section.study_section(uncured))
 
@@ -72,3 +71,18 @@ def test_the_fewest_bits_by_training_and_by_any_method() -> None:
 def test_pruned_policies_stand_beside_the_dense_one() -> None:
     lines = study_section.study_section(FOUND)
     assert lines[-1] == "| dqn-A | neurons | int8 | 70% | +4.0% [+3.0%, +5.0%] | 1.0 KiB / 4.0 KiB | 4.0 / 8.0 |"
+
+
+def test_a_gain_is_within_what_was_wanted() -> None:
+    better = replace(FOUND, mean_errors=(MeanError("float", "int8", 2, error(-0.05)),))
+    assert "is -5.0% [-6.0%, -4.0%], within the 2%" in "\n".join(study_section.study_section(better))
+
+
+def test_what_is_missing_is_a_dash() -> None:
+    alone = replace(FOUND.rows[6], recipe="float32", error=None, act_us=None)
+    uncompared = replace(FOUND.rows[0], error=None)
+    failed = replace(FOUND.rows[7], error=None, failure="no memory")
+    lines = study_section.study_section(replace(FOUND, rows=(uncompared, failed, alone)))
+    assert lines[-1] == "| dqn-A | neurons | float32 | 70% | - | - | - |"
+    assert "On ppo-B `int8` cannot be made of all seeds, and nothing in the table cures it." in "\n".join(lines)
+    assert "On dqn-A" not in "\n".join(lines)

@@ -31,6 +31,7 @@ _ACTIVATIONS = {
 class HostNetwork:
     """A stack of dense layers, evaluated by numpy; on their grids, where the network computes on those.
 
+    Of a dueling network on grids it gives the advantages alone, as the deployed one will.
     For a handful of observations a call of TensorFlow costs far more than the arithmetic, and leaves threads spinning
     on the cores that the environments then want (benchmarks/rollout.py).
 
