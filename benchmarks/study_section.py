@@ -40,14 +40,10 @@ def _conversion(found: Findings) -> list[str]:
             f"Converted to `int8` after training, the mean relative error over {mean.tasks} tasks is "
             f"{with_interval(mean.error)}, {kept} the {MARGIN:.0%} that were wanted (QuaRL's table: 2 to 5 %)."
         )
-    broken = [
-        row
-        for row in found.rows
-        if (row.method, row.recipe) == (found.baseline, "int8")
-        and (row.failure is not None or (row.error is not None and row.error.value > MARGIN))
-    ]
-    sentences += [_cure(row, found) for row in broken]
     plain = [row for row in found.rows if (row.method, row.recipe) == (found.baseline, "int8")]
+    for row in plain:
+        if row.failure is not None or (row.error is not None and row.error.value > MARGIN):
+            sentences.append(_cure(row, found))
     if rejected := sum(row.rejected for row in plain):
         sentences.append(
             f"`tfqrl convert` rejects {rejected} of these {sum(row.seeds for row in plain)} policies, because their "
@@ -78,6 +74,7 @@ def _cure(broken: Row, found: Findings) -> str:
         row
         for row in found.rows
         if row.task == broken.task
+        and row is not broken
         and row.error is not None
         and row.error.value <= MARGIN
         and ((row.is_qat and row.bits == 8) or (row.method == broken.method and row.recipe.startswith(("int", "dyn"))))
