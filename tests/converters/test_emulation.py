@@ -10,7 +10,7 @@ from nets import filled, spec_of
 from converters import RECIPES, convert
 from converters.emulation import Output, Widths, calibrate, emulated
 from converters.export import DeployedPolicy
-from converters.quantizers import is_emulated, is_on_grid
+from converters.quantizers import LayerConfig, is_emulated, is_on_grid
 from converters.stripping import computed, own_variables, plain, strip
 from converters.tflite import layers, output_step
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
@@ -121,6 +121,12 @@ def test_of_dueling_networks_the_advantages_are_deployed(bits: int, per_channel:
     # What V reads is not there any more.
     *_, hidden, output = layers(conversion.artifact.flatbuffer)
     assert hidden.shape[0] == output.shape[1] <= 16
+
+
+@pytest.mark.parametrize("method", [name for name in vars(LayerConfig) if name.startswith(("get_w", "get_a", "set_q"))])
+def test_autograph_has_nothing_to_warn_of(method: str) -> None:
+    # It drops docstrings, and then cannot read a function that has nothing else.
+    tf.autograph.to_graph(getattr(LayerConfig, method))
 
 
 def test_weights_are_packed_at_their_width() -> None:
