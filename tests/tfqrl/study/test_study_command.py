@@ -58,9 +58,22 @@ def cluster(study: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         words += ["--include-dashboard", "false", "--temp-dir", folder, "--disable-usage-stats"]
         with subprocess.Popen([str(Path(sys.executable).parent / "ray"), "start", *words]) as node:
             try:
+                _wait_until_it_answers(node, port)
                 yield f"127.0.0.1:{port}"
             finally:
                 node.terminate()
+
+
+def _wait_until_it_answers(node: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + 120
+    while node.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"The node does not answer at port {port} (exit code: {node.poll()}).")
 
 
 def test_a_study_on_a_cluster_does_what_is_missing_names_what_fails_and_reports(
