@@ -42,13 +42,14 @@ def algorithms_section(plan: dict[str, Any], results: Results) -> list[str]:
         f"`python benchmarks/reference_runs.py --runs FOLDER`{measured}. Each run is `tfqrl train` with the zoo's "
         f"configuration (`tfqrl zoo`); then the final policy, without exploration, plays {EPISODES} episodes, the same "
         f"ones for all (seeds from {FIRST_SEED:,}). Return: mean over seeds of training, ± their standard deviation. "
-        "Seeds: those that are here, of those planned. Steps/s: median over the seeds, of all environment steps and "
-        "updates, on the cores that the result names; not a comparison. Published: with its ±, its number of steps if "
-        "that is another, and its source; what that is, and what its ± means, is said in "
-        "`benchmarks/reference_runs.yaml`. SB3: stable-baselines3 here, with the same settings and episodes.",
+        "Each: that of every seed that is here, of those planned. Steps/s: median over the seeds, of all environment "
+        "steps and updates, on the cores that the result names; not a comparison. Published: with its ±, its number of "
+        "steps if that is another, and its source; what that is, and what its ± means, is said in "
+        "`benchmarks/reference_runs.yaml`. SB3: stable-baselines3 here, with the same settings and episodes."
+        + (" A commit with +: there were changes that were not committed." if "+" in measured else ""),
         "",
         *markdown_table(
-            ("environment", "algorithm", "steps", "seeds", "return", "published", "SB3", "steps/s"),
+            ("environment", "algorithm", "steps", "return", "each", "published", "SB3", "steps/s"),
             [_row(entry, plan, results) for entry in ordered],
         ),
     ]
@@ -77,18 +78,18 @@ def _row(entry: dict[str, Any], plan: dict[str, Any], results: Results) -> tuple
     )
     return (
         entry["env"],
-        entry["algorithm"],
+        " ".join([entry["algorithm"], *([f"`{entry['options']}`"] if "options" in entry else [])]),
         short(entry["steps"]),
-        f"{len(runs)} of {len(entry['seeds'])}",
         _mean_text(runs),
+        _each_text(runs, len(entry["seeds"])),
         "; ".join(_published_text(figure, entry["steps"]) for figure in _published(entry, plan)) or "none",
         _mean_text(peers) if peers or peer_planned else "",
         f"{statistics.median(run['steps_per_s'] for run in runs):,.0f}" if runs else MISSING,
     )
 
 
-def _task(entry: dict[str, Any]) -> tuple[str, str, int]:
-    return entry["algorithm"], entry["env"], entry["steps"]
+def _task(entry: dict[str, Any]) -> tuple[str, str, int, str]:
+    return entry["algorithm"], entry["env"], entry["steps"], entry.get("options", "")
 
 
 def _matching(entry: dict[str, Any], library: str, results: Results) -> Results:
@@ -109,6 +110,11 @@ def _mean_text(runs: Results) -> str:
     return f"{statistics.mean(means):.1f}{spread}"
 
 
+def _each_text(runs: Results, planned: int) -> str:
+    means = ", ".join(f"{statistics.mean(run['returns']):.1f}" for run in runs)
+    return means if len(runs) == planned else f"{means} ({len(runs)} of {planned})".lstrip()
+
+
 def _published_text(figure: dict[str, Any], steps: int) -> str:
     spread = f" ± {figure['spread']}" if "spread" in figure else ""
     other = "" if figure["steps"] == steps else f" at {short(figure['steps'])}"
@@ -123,16 +129,23 @@ def _figure(runs: Results) -> str:
     figure, axes = axes_of_curves()
     labelled = set()
     for run in sorted(
-        runs, key=lambda run: (run["library"] != OURS, list(COLORS).index(run["algorithm"]), run["steps"])
+        runs,
+        key=lambda run: (
+            run["library"] != OURS,
+            run.get("options", ""),
+            list(COLORS).index(run["algorithm"]),
+            run["steps"],
+        ),
     ):
         peer = run["library"] != OURS
-        label = f"{run['algorithm']}, {short(run['steps'])}{f', {SB3}' if peer else ''}"
+        options = run.get("options", "")
+        label = ", ".join(filter(None, [run["algorithm"], short(run["steps"]), options, SB3 if peer else ""]))
         steps, returns = zip(*run["curve"])
         axes.plot(
             [step / 1e6 for step in steps],
             returns,
             color=COLORS[run["algorithm"]],
-            linestyle=":" if peer else "-",
+            linestyle=":" if peer else "--" if options else "-",
             # Longer trainings begin like the shorter ones: they are drawn behind them.
             alpha=0.4 if any(r["steps"] < run["steps"] and r["algorithm"] == run["algorithm"] for r in runs) else 1.0,
             label=None if label in labelled else label,

@@ -20,7 +20,8 @@ from typing import Any
 
 import provenance
 from training_contenders import TFQRL, THREADS, WORKS, Contender
-from training_speed import cell, measure
+from training_speed import measure
+from training_speed_section import spread
 
 from edge.conditions import Conditions
 from edge.report import table
@@ -62,7 +63,7 @@ def main() -> None:
             result["rows"] += measure(replace(work, contenders=METHODS, wanted={}), METHODS, options.rounds, None)
     result["minutes"] = round((time.perf_counter() - began_s) / 60, 1)
     cells = [
-        [f"{row['work']}: {row['contender']}", cell(row["steps_per_s"], 0), cell(row["tfqrl_ratio"], 2)]
+        [f"{row['work']}: {row['contender']}", spread(row["steps_per_s"], 0), spread(row["tfqrl_ratio"], 2)]
         for row in result["rows"]
     ]
     print(table(("training", "steps/s", "time of a step over that in float"), cells))

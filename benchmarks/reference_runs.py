@@ -51,6 +51,7 @@ class Job:
     Attributes:
       algorithm, env, steps, seed: of it.
       library: what trains.
+      options: more of `tfqrl train`, than the zoo has.
     """
 
     algorithm: str
@@ -58,12 +59,15 @@ class Job:
     steps: int
     seed: int
     library: str = OURS
+    options: str = ""
 
     @property
     def name(self) -> str:
-        """Names folder and result: ppo-HalfCheetah-v5-1M-s10."""
-        prefix = "" if self.library == OURS else f"{self.library}-"
-        return f"{prefix}{self.algorithm}-{re.sub('[:/]', '-', self.env)}-{short(self.steps)}-s{self.seed}"
+        """Names folder and result: ppo-HalfCheetah-v5-1M-s10, or ppo-HalfCheetah-v5-1M-vec-envpool-s10."""
+        library = [] if self.library == OURS else [self.library]
+        options = [word.removeprefix("--") for word in self.options.split()]
+        words = [*library, self.algorithm, re.sub("[:/]", "-", self.env), short(self.steps), *options, f"s{self.seed}"]
+        return "-".join(words)
 
 
 def short(steps: int) -> str:
@@ -93,7 +97,7 @@ def commands(job: Job, folder: Path) -> list[list[str]]:
         return [[str(HERE / "sb3_training.py"), job.algorithm, *options]]
     # So that a run that was cut short ends as it would have otherwise; memories of frames take gigabytes.
     memory = [] if job.algorithm in ("ppo", "a2c") or job.env.startswith("ale:") else ["--save-replay"]
-    options += ["--evaluate-every", str(job.steps // EVALUATIONS), *memory]
+    options += ["--evaluate-every", str(job.steps // EVALUATIONS), *memory, *job.options.split()]
     if (folder / "config.json").exists():
         options = ["--out", str(folder), "--resume"]
     evaluation = ["--episodes", str(EPISODES), "--seed", str(FIRST_SEED), "--json", f"{folder}.evaluation.json"]

@@ -26,6 +26,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
 from edge.files import write_atomically
@@ -44,9 +45,9 @@ def settings(algorithm: str, config: Any) -> dict[str, Any]:
         "activation_fn": {"relu": nn.ReLU, "tanh": nn.Tanh}[config.activation],
     }
     if algorithm == "a2c":
-        assert not config.normalize_observation
         assert not config.normalize_reward
         assert config.anneal_learning_rate
+        network["log_std_init"] = config.initial_log_std
         return {
             "learning_rate": lambda left: config.learning_rate * left,
             "n_steps": config.rollout_steps,
@@ -125,7 +126,9 @@ def main() -> None:
     plain = {**zoo.tuned(options.algorithm, options.env), "env": options.env, "steps": options.steps}
     config = from_plain(agents.get(options.algorithm).config, {**plain, "seed": options.seed}, "zoo")
     options.out.mkdir(parents=True, exist_ok=True)
-    env = make_vec_env(options.env, config.num_envs, seed=options.seed)
+    env: VecEnv = make_vec_env(options.env, config.num_envs, seed=options.seed)
+    if config.normalize_observation:
+        env = VecNormalize(env, norm_reward=False)
     given = settings(options.algorithm, config)
     notes: dict[str, Any] = {"wall_s": 0.0, "curve": []}
     if saved := sorted(options.out.glob("at-*")):
@@ -145,6 +148,8 @@ def main() -> None:
         save(options.out, model, notes)
 
     def act(observations: np.ndarray) -> np.ndarray:
+        if isinstance(env, VecNormalize):
+            observations = env.normalize_obs(observations)
         return model.predict(observations, deterministic=True)[0]
 
     played = evaluate.play(act, options.env, first_seed=FIRST_SEED, episodes=EPISODES, keep_observations=False)
@@ -155,7 +160,11 @@ def main() -> None:
         "wall_s": notes["wall_s"],
         "steps_per_s": config.steps / notes["wall_s"],
         "config": {key: value for key, value in given.items() if isinstance(value, (int, float, str))}
-        | {"net_arch": list(config.hidden), "activation": config.activation},
+        | {
+            "net_arch": list(config.hidden),
+            "activation": config.activation,
+            "normalize_observation": config.normalize_observation,
+        },
         "versions": {package: version(package) for package in VERSIONS_OF},
     }
     write_atomically(options.out / "result.json", to_json(result).encode())

@@ -123,7 +123,7 @@ PONG = {
 }
 ZOO_128 = {"updates_per_call": 128}
 
-PEERS = {"SBX": 1.3, "stable-baselines3": 2.0}
+PEERS = {"SBX": 1.3, SBX_32.name: 1.3, "stable-baselines3": 2.0}
 VECTORS = (TFQRL, TFQRL_1, SBX, SBX_32, SB3)
 CHEETAH = "HalfCheetah-v5"
 WORKS = (

@@ -29,6 +29,7 @@ import numpy as np
 import provenance
 import training_floors
 from training_contenders import THREADS, WORKS, Contender, Work, compete, use_threads
+from training_speed_section import spread
 
 from edge.conditions import Conditions
 from edge.report import table
@@ -148,21 +149,15 @@ def text(result: dict[str, Any]) -> str:
         cells.append(
             [
                 f"{row['work']}: {row['contender']}",
-                cell(row["steps_per_s"], 0),
-                "" if ratio is None or row["contender"] == "tfqrl" else cell(ratio, 2),
+                spread(row["steps_per_s"], 0),
+                "" if ratio is None or row["contender"] == "tfqrl" else spread(ratio, 2),
                 "" if wanted is None else f"{wanted:g}",
             ]
         )
     tables = [table(("training", "steps/s", "tfqrl is faster by", "wanted"), cells)] if cells else []
     for name, rows in result["floors"].items():
-        tables.append(table((name, "median (quartiles)"), [[what, cell(values, 2)] for what, values in rows.items()]))
+        tables.append(table((name, "median (quartiles)"), [[what, spread(values, 2)] for what, values in rows.items()]))
     return "\n\n".join(tables)
-
-
-def cell(values: dict[str, Any], digits: int) -> str:
-    """A summary's median, and its quartiles in brackets."""
-    low, high = values["quartiles"]
-    return f"{values['median']:.{digits}f} ({low:.{digits}f} .. {high:.{digits}f})"
 
 
 def main() -> None:

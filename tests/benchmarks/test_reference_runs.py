@@ -61,6 +61,9 @@ def test_names_are_those_of_files() -> None:
     assert Job("td3", "HalfCheetah-v5", 300_000, 10, "stable-baselines3").name == (
         "stable-baselines3-td3-HalfCheetah-v5-300k-s10"
     )
+    assert Job("ppo", "HalfCheetah-v5", 1_000_000, 10, options="--vec envpool").name == (
+        "ppo-HalfCheetah-v5-1M-vec-envpool-s10"
+    )
 
 
 def test_a_curve_keeps_at_most_100_points_and_the_last() -> None:
@@ -83,6 +86,11 @@ def test_a_run_that_was_begun_is_resumed_with_its_own_options(tmp_path: Path) ->
                      "--out", str(tmp_path), "--evaluate-every", "102"]  # fmt: skip
     assert commands(Job("sac", "Pendulum-v1", 2000, 10), tmp_path)[0][-1] == "--save-replay"
     assert "--save-replay" not in commands(Job("dqn", "ale:Pong-v5", 2000, 10), tmp_path)[0]
+    assert commands(Job("ppo", "CartPole-v1", 2048, 10, options="--vec envpool"), tmp_path)[0] == [
+        *begin,
+        "--vec",
+        "envpool",
+    ]
     assert evaluate[:4] == ["-m", "tfqrl", "evaluate", str(tmp_path)]
     (tmp_path / "config.json").write_text("{}")
     assert commands(TINY, tmp_path) == [

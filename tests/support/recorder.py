@@ -24,7 +24,7 @@ class Recorder:
     made: list["Recorder"] = []  # noqa: RUF012
 
     @staticmethod
-    def check(spec: PolicySpec) -> None:
+    def check(config: OffPolicyConfig, spec: PolicySpec) -> None:
         pass
 
     def __init__(self, config: OffPolicyConfig, spec: PolicySpec) -> None:

@@ -48,7 +48,7 @@ def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], ag
         loop(run, from_plain(config_type, run.config, "config"), agent_type)
 
     def check(config: Any, spec: PolicySpec) -> None:
-        agent_type.check(spec)
+        agent_type.check(config, spec)
         agent_type.network(config, spec)
 
     return Algorithm(config_type, train, functools.partial(restore_policy, agent_type), check)

@@ -49,7 +49,9 @@ class PPOConfig(OnPolicyConfig):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
-        at_least(self, 1, "epochs", "batch_size")
+        at_least(self, 1, "epochs")
+        # The advantages of a batch are normalised: of one alone, nothing would be left.
+        at_least(self, 2, "batch_size")
         above(self, 0, "clip_range")
         if self.num_envs * self.rollout_steps % self.batch_size:
             raise UsageError(

@@ -5,7 +5,6 @@ Read it from the top: configuration, the networks, `_update`, which is one gradi
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from edge.artifact import PolicySpec
+from edge.errors import UsageError
 from tfqrl.losses import clipped_double_q, soft_policy_loss, soft_value, td_error, temperature_loss
 from tfqrl.networks import HostNetwork, SquashedGaussian, actor, critic, gaussian_actor, q_value, update_target
 from tfqrl.options import optional
@@ -61,8 +61,24 @@ class SACConfig(OffPolicyConfig):
 class SAC:
     """Networks, optimisers, and the update."""
 
-    check = functools.partial(needs_bounded_actions, "sac")
     network = staticmethod(gaussian_actor)
+
+    @staticmethod
+    def check(config: SACConfig, spec: PolicySpec) -> None:
+        """Refuse environments that have no actions between bounds, and an entropy that none can have.
+
+        Raises:
+          UsageError: the one or the other.
+        """
+        needs_bounded_actions("sac", config, spec)
+        actions = spec.action.shape[0]
+        # Of the uniform distribution on [-1, 1]^actions.
+        most = actions * np.log(2.0)
+        if config.target_entropy is not None and config.target_entropy >= most:
+            raise UsageError(
+                f"--target-entropy {config.target_entropy:g} is out of reach: {actions} actions between -1 and 1 have "
+                f"less than {most:.3g} nats. Leave it out for {-actions}."
+            )
 
     def __init__(self, config: SACConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""

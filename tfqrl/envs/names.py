@@ -80,6 +80,9 @@ def is_frames(observation: gymnasium.spaces.Box) -> bool:
     return len(observation.shape) == 3 and observation.dtype == np.uint8
 
 
+_WRAP = "Wrap it with gymnasium.wrappers.TransformAction, say, and register the result."
+
+
 def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
     observation, action = getattr(env, "observation_space", None), getattr(env, "action_space", None)
     if not isinstance(observation, gymnasium.spaces.Box) or not (len(observation.shape) == 1 or is_frames(observation)):
@@ -90,10 +93,12 @@ def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
     if not isinstance(action, gymnasium.spaces.Discrete) and not (
         isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1
     ):
-        raise UsageError(f"{name} acts by {action}; a vector (Box of one dimension) or Discrete is needed.")
+        raise UsageError(f"{name} acts by {action}; a vector (Box of one dimension) or Discrete is needed. {_WRAP}")
     if isinstance(action, gymnasium.spaces.Box) and not np.issubdtype(action.dtype, np.floating):
-        raise UsageError(f"{name} acts by {action}, whose elements are whole; a Box of floats or Discrete is needed.")
+        raise UsageError(
+            f"{name} acts by {action}, whose elements are whole; a Box of floats or Discrete is needed. {_WRAP}"
+        )
     if 0 in observation.shape or action.shape == (0,):
         raise UsageError(f"{name} observes {observation} and acts by {action}; neither can be empty.")
     if isinstance(action, gymnasium.spaces.Discrete) and action.start != 0:
-        raise UsageError(f"{name} numbers its actions from {action.start}; they must begin at 0.")
+        raise UsageError(f"{name} numbers its actions from {action.start}; they must begin at 0. {_WRAP}")

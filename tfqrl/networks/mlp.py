@@ -29,7 +29,8 @@ def mlp(
     Weights are orthogonal with gain sqrt(2), the output's with `output_gain` (a small one makes the first policy
     nearly the same in all states: Engstrom et al. 2020, arXiv 2005.12729). With `output_gain` None, weights are uniform
     within +-1 / sqrt(inputs of the layer), which off-policy algorithms were tuned with (Lillicrap et al. 2015, arXiv
-    1509.02971, section 7). `seed` fixes them. `precision` is that of the hidden layers' arithmetic.
+    1509.02971, section 7; PyTorch, which draws biases from there, too). Biases are 0. `seed` fixes them. `precision` is
+    that of the hidden layers' arithmetic.
 
     With `dueling`, the last hidden layer is there twice, side by side, for value and advantage (`DuelingOutput`).
 

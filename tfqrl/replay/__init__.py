@@ -1,4 +1,4 @@
-"""What algorithms learn from: transitions, their assembly from steps, and memories of them. Numpy only.
+"""What algorithms learn from: transitions, their assembly from steps, and memories of them. No TensorFlow.
 
 The loop of an algorithm is `replay.extend(n_step.add(observation, action, step))` at each step, and
 `replay.sample(updates, batch_size, rng)` when it learns, whether it observes vectors or frames.

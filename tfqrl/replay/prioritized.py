@@ -37,14 +37,13 @@ class PrioritizedReplay(UniformReplay):
     def sample(self, updates: int, batch_size: int, rng: np.random.Generator) -> Transitions:
         """Transitions with leading dimensions (updates, batch_size), with `weight` and `index`.
 
-        Each batch is stratified: one transition from each of `batch_size` equal parts of the sum of priorities.
+        Each batch is stratified: one transition from each of `batch_size` equal parts of the sum of priorities. Its
+        largest weight is 1.
 
         Args:
           updates: batches.
           batch_size: transitions in each.
           rng: what draws them.
-
-        The largest weight of a batch is 1.
         """
         assert len(self) > 0
         self._prioritize_new()

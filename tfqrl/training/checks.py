@@ -8,7 +8,7 @@ from tfqrl.envs import text
 from tfqrl.networks.cnn import check_pixels
 
 
-def needs_bounded_actions(algorithm: str, spec: PolicySpec) -> None:
+def needs_bounded_actions(algorithm: str, _config: object, spec: PolicySpec) -> None:
     """Refuse what an algorithm for vectors, with actions in [-1, 1], cannot take.
 
     Raises:
@@ -22,7 +22,7 @@ def needs_bounded_actions(algorithm: str, spec: PolicySpec) -> None:
     if not spec.action.scaling[0].all():
         raise UsageError(
             f"{algorithm} needs actions with two bounds each; the environment acts by {text(spec.action)}. Train a2c "
-            "or ppo there, or wrap it with gymnasium.wrappers.RescaleAction."
+            "or ppo there, or give it an action_space whose `low` and `high` are finite."
         )
     if spec.observation.frames:
         raise UsageError(
@@ -31,21 +31,21 @@ def needs_bounded_actions(algorithm: str, spec: PolicySpec) -> None:
         )
 
 
-def needs_choices(algorithm: str, spec: PolicySpec) -> None:
+def needs_choices(algorithm: str, config: object, spec: PolicySpec) -> None:
     """Refuse what an algorithm that values each choice cannot take.
 
     Raises:
       UsageError: the environment's actions are a vector, or its frames are too small.
     """
-    enough_pixels(spec)
+    enough_pixels(config, spec)
     if not spec.action.discrete:
         raise UsageError(
-            f"{algorithm} needs a choice of actions; the environment acts by {text(spec.action)}. Train sac, td3, "
-            "ddpg, d4pg, a2c or ppo there."
+            f"{algorithm} needs a choice of actions; the environment acts by {text(spec.action)}. Train a2c or ppo "
+            "there, or, on a vector with actions between bounds, sac, td3, ddpg or d4pg."
         )
 
 
-def enough_pixels(spec: PolicySpec) -> None:
+def enough_pixels(_config: object, spec: PolicySpec) -> None:
     """Refuse frames that are too small for the Nature CNN.
 
     Raises:

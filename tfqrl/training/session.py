@@ -52,8 +52,8 @@ class Agent(Protocol):
     variables: Mapping[str, Sequence[tf.Variable]]
 
     @staticmethod
-    def check(spec: PolicySpec) -> None:
-        """Refuse environments that the algorithm cannot be trained on.
+    def check(config: Any, spec: PolicySpec) -> None:
+        """Refuse environments that the algorithm cannot be trained on as configured.
 
         Raises:
           UsageError: it cannot.
@@ -109,7 +109,7 @@ class Session:
         self.saved: State = run.load_checkpoint() if run.has_checkpoint() else {}
         self.env = make_vector(config.env, config.num_envs, seed=config.seed, vec=config.vec, module=config.env_module)
         try:
-            agent_type.check(self.env.spec)
+            agent_type.check(config, self.env.spec)
             self.agent = agent_type(config, self.env.spec)
             self.rng = np.random.default_rng(config.seed)
             self.steps = 0

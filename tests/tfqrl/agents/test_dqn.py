@@ -115,7 +115,7 @@ def test_what_follows_a_state_without_a_future_does_not_count() -> None:
     assert in_training()._update(*fields(other), ONES)[3][0] != first[0]
 
 
-def test_the_target_is_a_copy_of_every_so_manieth_update_over_several_calls() -> None:
+def test_the_target_is_a_copy_of_every_nth_update_over_several_calls() -> None:
     agent, batch = in_training(), batches(SPEC, 8)
     begin, copied = everything(agent), values(agent.target.variables)
     targets = []

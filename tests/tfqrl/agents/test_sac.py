@@ -17,6 +17,7 @@ from updates import (
     values,
 )
 
+from edge.errors import UsageError
 from tfqrl import envs
 from tfqrl.agents.sac import METRICS, SAC, SACConfig
 from tfqrl.replay import Transitions
@@ -40,6 +41,13 @@ def test_targets_begin_as_the_critics_which_begin_as_different_ones() -> None:
     assert_all_equal(values(agent.target_variables), values(agent.critic_variables))
     first, second = (values(critic.variables) for critic in agent.critics)
     assert not np.array_equal(first[0], second[0])
+
+
+def test_an_entropy_that_no_policy_has_is_refused() -> None:
+    # Two actions: the uniform distribution on a square of side 2 has ln 4 nats.
+    SAC.check(dataclasses.replace(CONFIG, target_entropy=1.38), SPEC)
+    with pytest.raises(UsageError, match=r"--target-entropy 1\.39 is out of reach: 2 actions .* less than 1\.39 nats"):
+        SAC.check(dataclasses.replace(CONFIG, target_entropy=1.39), SPEC)
 
 
 def squashed(agent: SAC, observation: np.ndarray, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

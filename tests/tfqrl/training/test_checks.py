@@ -10,7 +10,7 @@ from tfqrl import cli
     ("algorithm", "env", "message"),
     [
         ("sac", "CartPole-v1", "sac needs actions that are a vector; the environment acts by one of 2 choices"),
-        ("td3", "toys/Unbounded-v0", "td3 needs actions with two bounds each"),
+        ("td3", "toys/Unbounded-v0", "give it an action_space whose `low` and `high` are finite"),
         ("ddpg", "toys/Blob-v0", "ddpg needs actions that are a vector"),
         ("d4pg", "CartPole-v1", "d4pg needs actions that are a vector; the environment acts by one of 2 choices"),
         ("sac", "toys/OneSided-v0", "sac needs actions with two bounds each"),
@@ -18,6 +18,7 @@ from tfqrl import cli
         ("td3", "toys/Steered-v0", "td3 learns from vectors; the environment observes"),
         ("sac", "toys/Steered-v0", "Train dqn, a2c or ppo there"),
         ("dqn", "Pendulum-v1", "dqn needs a choice of actions; the environment acts by 1 numbers"),
+        ("dqn", "toys/Unbounded-v0", "Train a2c or ppo there"),
         ("dqn", "toys/Steered-v0", "dqn needs a choice of actions"),
         ("dqn", "toys/Small-v0", "The Nature CNN takes frames of at least 36x36 pixels"),
         ("ppo", "toys/Dict-v0", "a vector (Box of one dimension) or frames"),
