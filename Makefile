@@ -1,8 +1,9 @@
 # The developer's door is CI's door: .ci/run calls these targets.
 #
 #   make demo        train, convert, verify, run in real time and measure; writes demo/report.html
-#   make test        the whole test suite, in two processes
-#   make fuzz        100,000 hostile inputs for all that the edge reads; minutes
+#   make test        the tests, in two processes; minutes
+#   make test-long   those of whole walks: README's commands, studies, deployments, older runtimes; minutes
+#   make fuzz        FUZZ_INPUTS (100,000) hostile inputs for all that the edge reads; minutes
 #   make smoke-study a whole study in minutes, too short to learn anything; into build/quarl-smoke
 #   make check       lint, formatting and types
 #   make virtual-pi  the edge in a folder that stands for a Raspberry Pi 4; needs Debian 12 and qemu-user-static
@@ -16,24 +17,28 @@
 
 PYTHON ?= python3
 RUNS ?= $(HOME)/tfqrl-runs
+FUZZ_INPUTS ?= 100000
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := edge converters tfqrl tests benchmarks scripts setup.py
 
-.PHONY: demo test smoke-study fuzz check bench sb3 recipes algorithms results virtual-pi clean
+.PHONY: demo test test-long smoke-study fuzz check bench sb3 recipes algorithms results virtual-pi clean
 
 demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+
+test-long: $(VENV)/test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 smoke-study: $(VENV)/test
 	rm -rf build/quarl-smoke
 	$(BIN)/tfqrl study studies/quarl-smoke.yaml --out build/quarl-smoke
 
 fuzz: $(VENV)/test
-	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/fuzz
+	FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest tests/fuzz
 
 check: $(VENV)/test
 	$(BIN)/ruff check $(SOURCES)

@@ -102,6 +102,7 @@ def test_a_run_that_was_begun_is_resumed_with_its_own_options(tmp_path: Path) ->
     assert words[:3] == ["td3", "--env", "HalfCheetah-v5"]
 
 
+@pytest.mark.long
 def test_a_training_becomes_a_result_once_and_goes_on_after_kill_9(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

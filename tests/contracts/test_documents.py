@@ -28,6 +28,7 @@ def blocks(document: str, *languages: str) -> list[tuple[str, str]]:
 
 # Blocks marked `sh` and `python` are run here, in order, in one folder. Those marked `console` install things, need
 # hardware, or are themselves what runs the tests: their make targets are only looked up.
+@pytest.mark.long
 @pytest.mark.parametrize(("document", "least"), [("README.md", 6), ("docs/plants.md", 2)])
 def test_what_the_documents_show_runs(document: str, least: int, tmp_path: Path) -> None:
     run = blocks(document, "sh", "python")

@@ -184,6 +184,7 @@ OLDER_RUNTIMES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("packages", OLDER_RUNTIMES)
 def test_policies_keep_their_golden_pairs_on_older_runtimes(packages: tuple[str, ...], tmp_path: Path) -> None:
     older = install(tmp_path, *packages)

@@ -14,6 +14,8 @@ from converters.recipe import LITERT, TFLITE_RUNTIME, TRAINED_RECIPES
 from edge import artifact
 from tfqrl.runs import Run
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 CASES = [

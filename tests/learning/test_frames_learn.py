@@ -16,6 +16,7 @@ ENV = "toys/Blob-v0"
 
 
 # Random actions get 7, the best policy 28.
+@pytest.mark.long
 @pytest.mark.parametrize(
     "config",
     [

@@ -11,6 +11,8 @@ import pytest
 import virtual_pi
 from fakes import DATA
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).parents[2] / "scripts/benchmark_on_device.sh"
 POLICIES = ["arm-int8.tflite", "lever-float32.tflite"]
 

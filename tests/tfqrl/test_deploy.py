@@ -25,10 +25,13 @@ from tfqrl.deploy import EXAMPLE, Options, _install, _numbers, slug
 from tfqrl.device import Device
 from tfqrl.scripts import INSTALL
 
-pytestmark = pytest.mark.skipif(
-    SSHD is None or shutil.which("ssh") is None,
-    reason="needs OpenSSH's server and client: apt install openssh-server openssh-client",
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        SSHD is None or shutil.which("ssh") is None,
+        reason="needs OpenSSH's server and client: apt install openssh-server openssh-client",
+    ),
+]
 
 ARM = DATA / "arm-int8.tflite"
 ARM_FLOAT = DATA / "arm-float32.tflite"

@@ -76,6 +76,7 @@ def _wait_until_it_answers(node: "subprocess.Popen[bytes]", port: int) -> None:
     raise AssertionError(f"The node does not answer at port {port} (exit code: {node.poll()}).")
 
 
+@pytest.mark.long
 def test_a_study_on_a_cluster_does_what_is_missing_names_what_fails_and_reports(
     study: Path, cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_study_on_a_cluster_does_what_is_missing_names_what_fails_and_reports(
     assert "is of other options than the study asks for now" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_signal_keeps_what_was_trained_and_the_study_goes_on_there(study: Path, tmp_path: Path) -> None:
     # SIGTERM, for which Ray has a handler of its own; SIGINT goes the same way.
     long = {"methods": {"float": {}}, "tasks": [STUDY["tasks"][0] | {"steps": 6000, "continued_steps": None}]}
