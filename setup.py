@@ -19,6 +19,8 @@ TRAIN = [
     "tensorflow>=2.21,<2.22",
     "tf-keras>=2.21,<2.22",
     "tensorflow-model-optimization>=0.8.1,<0.9",
+    # The last release: what the Bayesian compressors use of it was tried with this one.
+    "tensorflow-probability>=0.25,<0.26",
     # What kernels compute, and from which version on, was tried with this one; and its flatbuffer schema is used.
     "ai-edge-litert>=2.3,<2.4",
     "flatbuffers>=25.9.23",
@@ -63,8 +65,8 @@ TEST = [
     "ruff>=0.12",
     "mypy>=1.15",
 ]
-# For benchmarks alone: its tfp-nightly lies where tensorflow-probability does, and the JAX that was measured has no
-# release for Python 3.10.
+# For benchmarks alone: its tfp-nightly lies where tensorflow-probability does (Makefile), and the JAX that was measured
+# has no release for Python 3.10.
 SBX = ["sbx-rl>=0.28,<0.29; python_version >= '3.11'"]
 
 setup(

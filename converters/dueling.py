@@ -21,6 +21,8 @@ class DuelingOutput(keras.layers.Dense):
       streams_bias: (1 + actions,) variable.
     """
 
+    deployed_as = keras.layers.Dense
+
     def build(self, input_shape: tf.TensorShape) -> None:
         """Create the variables for (batch, inputs).
 

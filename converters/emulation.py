@@ -8,6 +8,7 @@ product of the scales of input and kernel; activations of 2 to 8 bits, inside th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +30,6 @@ from converters.quantizers import (
     switch_of,
 )
 from converters.stripping import set_own_weights
-from converters.weights import best_scale
 from edge.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -60,7 +60,19 @@ class Widths:
     per_channel: bool = False
 
 
-def emulated(network: keras.Sequential, widths: Widths, output: Output) -> keras.Sequential:
+def learned_grid(
+    kind: type[keras.layers.Layer], options: dict[str, Any], switch: Switch, widths: Widths
+) -> tuple[keras.layers.Layer, Quantizer]:
+    """A layer of Keras' own, and a grid for its kernel whose scale is learnt: see `emulated`."""
+    return kind.from_config(options), Learned(switch, *_signed(widths.weights), per_channel=widths.per_channel)
+
+
+def emulated(
+    network: keras.Sequential,
+    widths: Widths,
+    output: Output,
+    weighted: Callable[..., tuple[keras.layers.Layer, Quantizer]] = learned_grid,
+) -> keras.Sequential:
     """A network that computes what `network` does, until it is switched on.
 
     Args:
@@ -68,6 +80,8 @@ def emulated(network: keras.Sequential, widths: Widths, output: Output) -> keras
         divided by 255. Its weights are copied.
       widths: bits of its parts.
       output: what its last layer gives.
+      weighted: makes each layer with weights, and the quantiser of its kernel, from (kind of layer, its options, the
+        network's switch, widths).
 
     Raises:
       UsageError: a width out of range, or a layer of another kind.
@@ -101,13 +115,12 @@ def emulated(network: keras.Sequential, widths: Widths, output: Output) -> keras
         activation = layer.activation.__name__
         if activation not in ("linear", "relu", "tanh"):
             raise UsageError(f"The layer {layer.name} has the activation {activation}; relu and tanh can be integers.")
-        kernel = Learned(switch, *_signed(widths.weights), per_channel=widths.per_channel)
         bits = widths.output if layer is last else widths.activations
         written = _written(switch, activation, bits, output if layer is last else None)
-        config = LayerConfig(kernel, Bias(switch, reads, kernel), written)
-        plain = {**layer.get_config(), "activation": "linear" if activation == "tanh" else activation}
-        plain.pop("batch_input_shape", None)
-        add(type(layer).from_config(plain), config)
+        options = {**layer.get_config(), "activation": "linear" if activation == "tanh" else activation}
+        options.pop("batch_input_shape", None)
+        made, kernel = weighted(type(layer), options, switch, widths)
+        add(made, LayerConfig(kernel, Bias(switch, reads, kernel), written))
         if activation == "tanh":
             written = Fixed(switch, 1 / 128, -128, 127)
             add(keras.layers.Activation("tanh", name=f"{layer.name}_tanh"), LayerConfig(None, None, written))
@@ -152,14 +165,10 @@ def calibrate(network: keras.Sequential, observations: npt.ArrayLike) -> None:
     x = tf.convert_to_tensor(observations)
     for layer in network.layers:
         config = config_of(layer)
-        if config is not None and isinstance(config.kernel, Learned):
+        if config is not None and config.kernel is not None:
             kernel = config.variables[0].numpy()
-            _fit(config.kernel, kernel.reshape(-1, kernel.shape[-1]))
+            config.kernel.fit(kernel.reshape(-1, kernel.shape[-1]))
         x = layer(x)
-        if config is not None and isinstance(config.output, Learned):
-            _fit(config.output, x.numpy().reshape(len(x), -1))
+        if config is not None and config.output is not None:
+            config.output.fit(x.numpy().reshape(len(x), -1))
     switch_of(network).variable.assign(1.0)
-
-
-def _fit(quantizer: Learned, rows: Array) -> None:
-    quantizer.set_scale(best_scale(rows, quantizer.low, quantizer.high, per_channel=quantizer.per_channel))

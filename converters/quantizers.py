@@ -19,7 +19,9 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from converters.dueling import DuelingOutput
-from converters.weights import Steps
+from converters.weights import Steps, best_scale
+
+Array = npt.NDArray[Any]
 
 
 class Switch:
@@ -78,6 +80,17 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
         """The grid, for one scale."""
         return Steps(float(self.scale().numpy()), self.low, self.high)
 
+    def fit(self, rows: Array) -> None:
+        """Get ready to be switched on, for values such as these, (n, values): nothing to do where a scale is given."""
+
+    def integers(self, values: Array) -> npt.NDArray[np.int8]:
+        """What values of 2 to 8 bits become, in steps; the same as when it is called."""
+        return np.clip(np.rint(values / self.scale().numpy()), self.low, self.high).astype(np.int8)
+
+    def deployed(self, values: Array) -> Array:
+        """What is deployed of values as long as it is off."""
+        return values
+
 
 class Fixed(Quantizer):
     """With a scale that is given."""
@@ -111,6 +124,10 @@ class Learned(Quantizer):
     def scale(self) -> tf.Tensor:
         """Exp of what is learnt."""
         return tf.exp(_with_gradient_scaled(self.log_scale, self._gradient_scale))
+
+    def fit(self, rows: Array) -> None:
+        """Begin to learn from the scale that is closest to these values, (n, values)."""
+        self.set_scale(best_scale(rows, self.low, self.high, per_channel=self.per_channel))
 
     def set_scale(self, scale: npt.ArrayLike) -> None:
         """Begin to learn from here."""

@@ -70,7 +70,7 @@ def plain(network: keras.Sequential) -> keras.Sequential:
     for item in computed(network):
         if item.kernel is None and getattr(item.layer, "activation", None) is keras.activations.linear:
             continue  # it is there for its grid alone
-        kind = keras.layers.Dense if isinstance(item.layer, keras.layers.Dense) else type(item.layer)
+        kind = getattr(item.layer, "deployed_as", type(item.layer))
         config = {**item.layer.get_config(), "dtype": "float32"}
         config.pop("batch_input_shape", None)
         layers.append(kind.from_config(config))
@@ -137,6 +137,8 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
         layer = layer.layer
     dueling = isinstance(layer, DuelingOutput)
     if config is None or not on:
+        if config is not None and config.kernel is not None:
+            kernel = config.kernel.deployed(kernel)
         if dueling:
             return Computed(layer, q_kernel(kernel).numpy(), q_bias(bias).numpy(), streams=(kernel, bias))
         return Computed(layer, kernel, bias)
@@ -146,7 +148,7 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
     assert config.kernel is not None
     assert config.bias is not None
     scale, high = config.kernel.scale().numpy(), config.kernel.high
-    integers = np.clip(np.rint(kernel / scale), -high, high).astype(np.int8)
+    integers = config.kernel.integers(kernel)
     bias_scale = config.bias.scale().numpy()
     bias = np.rint(bias / bias_scale) * bias_scale
     streams = None

@@ -16,7 +16,15 @@ import tensorflow as tf
 
 from edge.artifact import PolicySpec
 from tfqrl.losses import generalized_advantages, policy_gradient
-from tfqrl.networks import acting_network, as_input, as_trained, distribution_of, policy_network, value_network
+from tfqrl.networks import (
+    acting_network,
+    as_input,
+    as_trained,
+    distribution_of,
+    policy_network,
+    regularization,
+    value_network,
+)
 from tfqrl.training.checks import enough_pixels
 from tfqrl.training.config import OnPolicyConfig
 from tfqrl.training.on_policy import Rollout
@@ -117,11 +125,12 @@ class A2C:
                 old_value, reward, next_value, terminated, done, config.gamma, config.gae_lambda
             )
             value_target = tf.reshape(advantage + old_value, (-1,))
-            output = self.policy(as_input(observation))
+            output = self.policy(as_input(observation), training=True)
             policy_loss = policy_gradient(self.distribution.log_prob(output, action), tf.reshape(advantage, (-1,)))
             value_loss = tf.reduce_mean((value - value_target) ** 2)
             entropy = tf.reduce_mean(self.distribution.entropy(output))
             loss = policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
+            loss += regularization(self.policy)
         gradients, norm = tf.clip_by_global_norm(tape.gradient(loss, self.trained), config.max_gradient_norm)
         self.optimizer.learning_rate.assign(learning_rate)
         self.optimizer.apply_gradients(zip(gradients, self.trained))

@@ -25,7 +25,7 @@ from tfqrl.losses import (
     categorical_td_target,
     deterministic_policy_gradient,
 )
-from tfqrl.networks import HostNetwork, actor, as_trained, critic, update_target
+from tfqrl.networks import HostNetwork, actor, as_trained, critic, regularization, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
@@ -129,10 +129,11 @@ class D4PG:
         # Policy: eq. 5, the gradient of the expected return.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.policy.trainable_variables)
-            logits = self.critic(tf.concat([o_tm1, self.policy(o_tm1)], axis=-1))
+            logits = self.critic(tf.concat([o_tm1, self.policy(o_tm1, training=True)], axis=-1))
             q = categorical_mean(logits, self.support)
             policy_loss = deterministic_policy_gradient(q)
-        descend(self.policy_optimizer, tape, policy_loss, self.policy.trainable_variables)
+            objective = policy_loss + regularization(self.policy)
+        descend(self.policy_optimizer, tape, objective, self.policy.trainable_variables)
 
         update_target(self.target_policy.variables, self.policy.variables, self.config.tau)
         update_target(self.target_critic.variables, self.critic.variables, self.config.tau)

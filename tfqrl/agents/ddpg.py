@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from edge.artifact import PolicySpec
 from tfqrl.losses import deterministic_policy_gradient, td_error
-from tfqrl.networks import HostNetwork, actor, as_trained, critic, q_value, update_target
+from tfqrl.networks import HostNetwork, actor, as_trained, critic, q_value, regularization, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
@@ -108,8 +108,10 @@ class DDPG:
         # Policy: eq. 6.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.policy.trainable_variables)
-            policy_loss = deterministic_policy_gradient(q_value(self.critic, o_tm1, self.policy(o_tm1)))
-        descend(self.policy_optimizer, tape, policy_loss, self.policy.trainable_variables)
+            action = self.policy(o_tm1, training=True)
+            policy_loss = deterministic_policy_gradient(q_value(self.critic, o_tm1, action))
+            objective = policy_loss + regularization(self.policy)
+        descend(self.policy_optimizer, tape, objective, self.policy.trainable_variables)
 
         update_target(self.target_policy.variables, self.policy.variables, self.config.tau)
         update_target(self.target_critic.variables, self.critic.variables, self.config.tau)

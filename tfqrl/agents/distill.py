@@ -22,7 +22,7 @@ from converters.export import DeployedPolicy
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl import envs
-from tfqrl.networks import acting_network, as_input, as_trained, policy_network
+from tfqrl.networks import acting_network, as_input, as_trained, policy_network, regularization
 from tfqrl.options import optional
 from tfqrl.runs import Run
 from tfqrl.training.checks import enough_pixels
@@ -131,7 +131,7 @@ class Distill:
 
     def _update(self, observation: tf.Tensor, target: tf.Tensor) -> Sequence[tf.Tensor]:
         with tf.GradientTape() as tape:
-            output = self.policy(as_input(observation))
+            output = self.policy(as_input(observation), training=True)
             if self._discrete:
                 # The teacher's entropy, which is all that divides this from eq. 3, has no gradient.
                 losses = tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(target), output)
@@ -141,8 +141,9 @@ class Distill:
                 action = tf.where(self._bounded, tf.clip_by_value(output, -1.0, 1.0), output)
                 other = tf.reduce_mean(tf.abs(action - target), axis=-1)
             loss = tf.reduce_mean(losses)
+            objective = loss + regularization(self.policy)
         variables = self.policy.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        self.optimizer.apply_gradients(zip(tape.gradient(objective, variables), variables))
         return loss, tf.reduce_mean(other)
 
 

@@ -20,7 +20,7 @@ import tf_keras as keras
 from converters.stripping import deployable
 from edge.artifact import PolicySpec
 from tfqrl.losses import double_q_learning, huber, q_learning
-from tfqrl.networks import acting_network, as_input, q_network, update_target
+from tfqrl.networks import acting_network, as_input, q_network, regularization, update_target
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
@@ -145,13 +145,14 @@ class DQN:
 
         q_t = self.target(o_t)
         with tf.GradientTape() as tape:
-            q_tm1 = self.policy(o_tm1)
+            q_tm1 = self.policy(o_tm1, training=True)
             if config.double:
                 error = double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, self.policy(o_t))
             else:
                 error = q_learning(q_tm1, a_tm1, r_t, discount_t, q_t)
             loss = tf.reduce_mean(weight * huber(error))
-        gradients = tape.gradient(loss, self.policy.trainable_variables)
+            objective = loss + regularization(self.policy)
+        gradients = tape.gradient(objective, self.policy.trainable_variables)
         gradients, _ = tf.clip_by_global_norm(gradients, config.max_gradient_norm)
         self.optimizer.apply_gradients(zip(gradients, self.policy.trainable_variables))
 

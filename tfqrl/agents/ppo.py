@@ -19,7 +19,15 @@ import tensorflow as tf
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.losses import clipped_surrogate, generalized_advantages
-from tfqrl.networks import acting_network, as_input, as_trained, distribution_of, policy_network, value_network
+from tfqrl.networks import (
+    acting_network,
+    as_input,
+    as_trained,
+    distribution_of,
+    policy_network,
+    regularization,
+    value_network,
+)
 from tfqrl.training.checks import enough_pixels
 from tfqrl.training.config import OnPolicyConfig, above, at_least
 from tfqrl.training.on_policy import Rollout
@@ -154,12 +162,13 @@ class PPO:
         config = self.config
         advantage = (advantage - tf.reduce_mean(advantage)) / (tf.math.reduce_std(advantage) + 1e-8)
         with tf.GradientTape() as tape:
-            output = self.policy(as_input(observation))
+            output = self.policy(as_input(observation), training=True)
             log_prob = self.distribution.log_prob(output, action)
             policy_loss = clipped_surrogate(log_prob, old_log_prob, advantage, config.clip_range)
             value_loss = tf.reduce_mean((self.value(as_input(observation))[:, 0] - value_target) ** 2)
             entropy = tf.reduce_mean(self.distribution.entropy(output))
             loss = policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
+            loss += regularization(self.policy)
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, self.trained), config.max_gradient_norm)
         self.optimizer.apply_gradients(zip(gradients, self.trained))
         log_ratio = log_prob - old_log_prob

@@ -17,7 +17,16 @@ import tf_keras as keras
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
 from tfqrl.losses import clipped_double_q, soft_policy_loss, soft_value, td_error, temperature_loss
-from tfqrl.networks import HostNetwork, SquashedGaussian, actor, critic, gaussian_actor, q_value, update_target
+from tfqrl.networks import (
+    HostNetwork,
+    SquashedGaussian,
+    actor,
+    critic,
+    gaussian_actor,
+    q_value,
+    regularization,
+    update_target,
+)
 from tfqrl.options import optional
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
@@ -146,10 +155,11 @@ class SAC:
         # Policy: eq. 7, by the reparametrisation of eq. 8 and 9.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.policy.trainable_variables)
-            action, log_prob = self.distribution.sample_with_log_prob(self.policy(o_tm1), noise[1])
+            action, log_prob = self.distribution.sample_with_log_prob(self.policy(o_tm1, training=True), noise[1])
             q = clipped_double_q(*(q_value(critic, o_tm1, action) for critic in self.critics))
             policy_loss = soft_policy_loss(log_prob, q, temperature)
-        descend(self.policy_optimizer, tape, policy_loss, self.policy.trainable_variables)
+            objective = policy_loss + regularization(self.policy)
+        descend(self.policy_optimizer, tape, objective, self.policy.trainable_variables)
 
         # Temperature: eq. 18.
         with tf.GradientTape() as tape:

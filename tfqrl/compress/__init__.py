@@ -13,13 +13,24 @@ import tensorflow as tf
 import tf_keras as keras
 
 from converters.emulation import Output
+from tfqrl.compress.bayesian.svd import SVD
 from tfqrl.compress.clustering import Clustering
 from tfqrl.compress.delay import Delayed
 from tfqrl.compress.pruning import Pruning
 from tfqrl.compress.qat import QAT
 from tfqrl.compress.sparse_qat import SparseQAT
 
-__all__ = ["COMPRESSORS", "QAT", "Clustering", "Compressor", "Delayed", "Pruning", "SparseQAT", "compressed_networks"]
+__all__ = [
+    "COMPRESSORS",
+    "QAT",
+    "SVD",
+    "Clustering",
+    "Compressor",
+    "Delayed",
+    "Pruning",
+    "SparseQAT",
+    "compressed_networks",
+]
 
 
 class Compressor(Protocol):
@@ -39,13 +50,14 @@ class Compressor(Protocol):
         """
         ...
 
-    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """To be called after each call of updates.
 
         Args:
           network: what `wrap` gave, the policy's or its target's.
           observation: a batch of what it was trained on, as it reads them.
           progress: the part of the training that is done, 0..1.
+          transitions: how many it has learnt from.
         """
         ...
 
@@ -54,7 +66,7 @@ class Compressor(Protocol):
         ...
 
 
-COMPRESSORS: dict[str, type[Any]] = {kind.method: kind for kind in (QAT, Pruning, SparseQAT, Clustering)}
+COMPRESSORS: dict[str, type[Any]] = {kind.method: kind for kind in (QAT, Pruning, SparseQAT, Clustering, SVD)}
 
 
 def compressed_networks(agent: Any) -> dict[str, keras.Sequential]:

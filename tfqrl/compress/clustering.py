@@ -47,7 +47,7 @@ class Clustering(Delayed):
             layers.append(Clustered(layer, self.clusters) if clustered else layer)
         return keras.Sequential(layers, name=network.name)
 
-    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
         if self.begins(progress):
             for wrapper in _wrappers(network):

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 import tyro
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import PruneLowMagnitude
 
 from converters.emulation import Output
 from converters.stripping import own_variables
@@ -69,7 +70,7 @@ class Pruning:
         """See `Compressor.wrap`."""
         return prunable(network, self)
 
-    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
         update_masks(network, progress, neurons=self.neurons)
 
@@ -96,8 +97,16 @@ def prunable(network: keras.Sequential, options: Pruning) -> keras.Sequential:
             arguments["sparsity_m_by_n"] = options.pattern
         # What the wrapper of another method computes with is made of the variable, which is what is pruned.
         layer.get_prunable_weights = lambda kernel=kernel: [kernel]
-        layers.append(tfmot.sparsity.keras.prune_low_magnitude(layer, **arguments))
+        layers.append(Masked(layer, **arguments))
     return keras.Sequential(layers, name=network.name)
+
+
+class Masked(PruneLowMagnitude):
+    """TF-MOT's wrapper, whose masks are looked at by `update_masks`, and in no call."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """What the layer gives without the weights that masks hold at zero."""
+        return super().call(inputs, training=False)
 
 
 def update_masks(network: keras.Sequential, progress: float, *, neurons: bool) -> None:

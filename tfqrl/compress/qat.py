@@ -55,7 +55,7 @@ class QAT(Delayed):
         """See `Compressor.wrap`."""
         return emulated(network, self.widths, output)
 
-    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
         if self.begins(progress) and not is_on_grid(network):
             calibrate(network, observation)

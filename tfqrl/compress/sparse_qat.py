@@ -34,11 +34,11 @@ class SparseQAT(Pruning, QAT):
         """See `Compressor.wrap`."""
         return prunable(QAT.wrap(self, network, output), self)
 
-    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float) -> None:
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
         # In this order: the grids are fitted to the weights that are left.
-        Pruning.advance(self, network, observation, progress)
-        QAT.advance(self, network, observation, progress)
+        Pruning.advance(self, network, observation, progress, transitions)
+        QAT.advance(self, network, observation, progress, transitions)
 
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """Those of both."""

@@ -6,6 +6,7 @@ from tfqrl.networks.distributions import Categorical, DiagonalGaussian, Squashed
 from tfqrl.networks.host import Acting, HostNetwork, InterpreterNetwork, acting_network
 from tfqrl.networks.mlp import mlp
 from tfqrl.networks.observers import as_input, as_trained, policy_network, q_network, value_network
+from tfqrl.networks.regularization import regularization
 from tfqrl.networks.target import update_target
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "policy_network",
     "q_network",
     "q_value",
+    "regularization",
     "update_target",
     "value_network",
 ]

@@ -235,8 +235,11 @@ class Session:
         compressor = self.config.compress
         if compressor is None:
             return {}
+        # A replay forgets the oldest.
+        transitions = min(self.steps, getattr(self.config, "replay_size", self.steps))
         for network in compressed_networks(self.agent).values():
-            compressor.advance(network, as_input(tf.constant(observation)), self.steps / self.config.steps)
+            batch = as_input(tf.constant(observation))
+            compressor.advance(network, batch, self.steps / self.config.steps, transitions)
         return compressor.metrics(self.agent.policy)
 
     def _check_finite(self, record: Mapping[str, float]) -> None:

@@ -15,10 +15,10 @@ def test_kernels_become_the_nearest_of_their_centroids_once_it_begins() -> None:
     options = Clustering(clusters=4, delay=0.5)
     wrapped = options.wrap(network, "choices")
     frames = tf.random.stateless_uniform((3, 36, 36, 2), (1, 2))
-    options.advance(wrapped, frames, 0.4)
+    options.advance(wrapped, frames, 0.4, 0)
     np.testing.assert_allclose(wrapped(frames), network(frames), atol=1e-5)
     assert options.metrics(wrapped) == {"clustered": 0.0}
-    options.advance(wrapped, frames, 0.6)
+    options.advance(wrapped, frames, 0.6, 0)
     assert options.metrics(wrapped) == {"clustered": 1.0}
     clustered = plain(wrapped)
     np.testing.assert_allclose(wrapped(frames), clustered(frames), atol=1e-5)
@@ -33,7 +33,7 @@ def test_kernels_become_the_nearest_of_their_centroids_once_it_begins() -> None:
 def test_the_file_deflates_to_a_few_bits_a_weight() -> None:
     network = filled(keras.Sequential([keras.Input((64,)), *(keras.layers.Dense(n) for n in (256, 4))]))
     wrapped = Clustering(clusters=16).wrap(network, "choices")
-    Clustering(clusters=16, delay=0.0).advance(wrapped, tf.zeros((1, 64)), 0.0)
+    Clustering(clusters=16, delay=0.0).advance(wrapped, tf.zeros((1, 64)), 0.0, 0)
     kernel = plain(wrapped).layers[0].kernel.numpy()
     after = np.rint(kernel / np.abs(kernel).max() * 127).astype(np.int8)
     assert len(zlib.compress(after.tobytes(), 9)) * 8 / after.size < 4.5
@@ -44,7 +44,7 @@ def test_a_kernel_with_fewer_weights_than_clusters_stays_as_it_is() -> None:
     network = filled(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]))
     options = Clustering(clusters=16, delay=0.0)
     wrapped = options.wrap(network, "choices")
-    options.advance(wrapped, tf.zeros((1, 4)), 0.0)
+    options.advance(wrapped, tf.zeros((1, 4)), 0.0, 0)
     first, second = (item.kernel for item in computed(wrapped))
     assert len(np.unique(first)) == 16
     np.testing.assert_array_equal(second, network.layers[1].kernel)

@@ -17,7 +17,7 @@ from converters.stripping import strip
 from converters.tflite import output_step
 from edge.errors import UnknownNameError, UsageError
 from tfqrl import agents, evaluate
-from tfqrl.compress import QAT, Clustering, Pruning, SparseQAT
+from tfqrl.compress import QAT, SVD, Clustering, Pruning, SparseQAT
 from tfqrl.training.session import Session
 
 MATCH, CHOOSE, BLOB = "toys/Match-v0", "toys/Choose-v0", "toys/Blob-v0"
@@ -47,6 +47,8 @@ METHODS = {
     "prune": Pruning(sparsity=0.75),
     "prune-qat": SparseQAT(sparsity=0.75, weight_bits=3, activation_bits=6, delay=0.6),
     "cluster": Clustering(clusters=5, delay=0.6),
+    # Everything becomes noise, at once.
+    "svd": SVD(kl_weight=1e5, kl_begin=0.0, kl_end=0.01),
 }
 
 
@@ -62,6 +64,9 @@ COMBINATIONS += [
     ("td3", "prune"),
     ("sac, normalised", "prune-qat"),
     ("ddpg, 1 update a call", "cluster"),
+    ("td3", "svd"),
+    ("ppo", "svd"),
+    ("dqn", "svd"),
 ]
 
 
@@ -77,8 +82,13 @@ def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_p
         assert [len(np.unique(kernel)) for kernel in kernels] == [5] * len(kernels)
         assert [record["clustered"] for record in run.metrics() if "clustered" in record][-1] == 1.0
         return
+    zero = sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels)
+    if method == "svd":
+        assert grids is None
+        assert run.metrics()[-1]["sparsity"] == pytest.approx(zero)
+        assert zero > 0.05
+        return
     if method != "qat":
-        zero = sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels)
         assert zero >= 0.74
         assert run.metrics()[-1]["sparsity"] == pytest.approx(0.75, abs=0.01)
     if method == "prune":
@@ -102,7 +112,7 @@ def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_p
     assert (np.abs(found - expected) <= step * 1.01).mean() > 0.99
 
 
-@pytest.mark.parametrize(("case", "method"), [("td3", "prune-qat"), ("dqn", "cluster")])
+@pytest.mark.parametrize(("case", "method"), [("td3", "prune-qat"), ("dqn", "cluster"), ("td3", "svd")])
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(case: str, method: str, tmp_path: Path) -> None:
     config = config_of(case, METHODS[method])
     config = type(config)(**{**vars(config), "save_replay": True})
@@ -214,6 +224,9 @@ def agents_run(path: Path, config: Any) -> Any:
         (lambda: Clustering(clusters=1), "--clusters must lie in 2..256; it was given 1"),
         (lambda: Clustering(delay=-0.1), "--delay must be at least 0 and below 1"),
         (lambda: SparseQAT(activation_bits=9), "--activation-bits must lie in 2..8"),
+        (lambda: SVD(kl_weight=0.0), "--kl-weight must be above 0"),
+        (lambda: SVD(sparsity=1.0), "--sparsity must lie between 0 and 1; it was given 1.0"),
+        (lambda: SVD(kl_begin=0.6), "--kl-begin and --kl-end must lie in 0..1, in this order"),
     ],
 )
 def test_options_out_of_range_are_refused(make: Any, message: str) -> None:

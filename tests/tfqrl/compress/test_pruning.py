@@ -20,7 +20,7 @@ def pruned(options: Pruning, *progress: float) -> keras.Sequential:
     network = filled(keras.Sequential([keras.Input((12,)), *hidden, Dense(4, name="output")], name="policy"))
     wrapped = options.wrap(network, "choices")
     for part in progress:
-        options.advance(wrapped, tf.zeros((1, 12)), part)
+        options.advance(wrapped, tf.zeros((1, 12)), part, 0)
     return plain(wrapped)
 
 

@@ -1,0 +1,133 @@
+"""What the Bayesian compressors have in common: how much the divergence from the prior counts, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from converters.emulation import Output, Widths, emulated
+from converters.quantizers import Quantizer, Switch, config_of
+from edge.errors import UsageError
+from tfqrl.compress.bayesian.kl import log_uniform_kl
+from tfqrl.options import optional
+
+if TYPE_CHECKING:
+    from tfqrl.compress.bayesian.layers import Layer
+
+# By how much the logarithm of the divergence's weight moves in a call of updates, for a sparsity that is wrong by 1.
+GAIN = 0.1
+# From its first value, in powers of e: where it stops to look for the wished sparsity.
+REACH = 12.0
+
+
+@dataclass(frozen=True)
+class Variational:
+    """Options of a policy whose weights are normal.
+
+    Attributes:
+      kl_weight: how much the divergence from the prior counts in the policy's loss, over the number of transitions that
+        were learnt from; 1 is the evidence lower bound.
+      sparsity: part of the weights that is to go; `kl_weight` is then where a controller begins, which makes the
+        divergence count for more or less until so many are gone (default: as many as go).
+      kl_begin: part of the training after which the divergence begins to count.
+      kl_end: part of the training from which on it counts fully, and `sparsity` is to be reached.
+    """
+
+    kl_weight: float = 1.0
+    sparsity: Annotated[float | None, optional("FRACTION")] = None
+    kl_begin: float = 0.1
+    kl_end: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if not 0 < self.kl_weight < float("inf"):
+            raise UsageError(f"--kl-weight must be above 0 and finite; it was given {self.kl_weight}.")
+        if self.sparsity is not None and not 0 < self.sparsity < 1:
+            raise UsageError(f"--sparsity must lie between 0 and 1; it was given {self.sparsity}.")
+        if not 0 <= self.kl_begin <= self.kl_end <= 1:
+            raise UsageError(
+                "--kl-begin and --kl-end must lie in 0..1, in this order; they were given "
+                f"{self.kl_begin} and {self.kl_end}."
+            )
+
+    def weigh(self, network: keras.Sequential, progress: float, transitions: int) -> None:
+        """Let the divergence count for what it should at this part of the training, 0..1."""
+        ramp = (progress - self.kl_begin) / max(self.kl_end - self.kl_begin, 1e-6)
+        if ramp <= 0:
+            return
+        base = self.kl_weight / max(1, transitions)
+        if self.sparsity is None:
+            weight = base * min(1.0, ramp)
+        else:
+            before = float(variational_layers(network)[0].kl_weight.numpy()) or base
+            # As magnitude pruning does it: fast at first, when what goes is not missed (Zhu & Gupta 2017).
+            wished = self.sparsity * (1.0 - (1.0 - min(1.0, ramp)) ** 3)
+            step = GAIN * (wished - sparsity(network))
+            weight = base * float(np.exp(np.clip(np.log(before / base) + step, -REACH, REACH)))
+        for layer in variational_layers(network):
+            layer.kl_weight.assign(weight)
+
+
+def variational(
+    network: keras.Sequential,
+    widths: Widths,
+    output: Output,
+    divergence: Callable[[Any], tf.Tensor],
+    quantizer: Callable[[Switch, Layer], Quantizer],
+) -> keras.Sequential:
+    """A network of the same layers, whose kernels are the means of normal weights with hardly any noise.
+
+    Args:
+      network: as `emulated` takes it.
+      widths: bits of what is no kernel, once it is switched on.
+      output: what its last layer gives.
+      divergence: of a layer from its prior, ().
+      quantizer: of a layer's kernel.
+    """
+    # Only those who have such layers wait for TFP.
+    from tfqrl.compress.bayesian.layers import VariationalConv2D, VariationalDense
+
+    def weighted(
+        kind: type[keras.layers.Layer], options: dict[str, Any], switch: Switch, widths: Widths
+    ) -> tuple[keras.layers.Layer, Quantizer]:
+        kinds = {keras.layers.Dense: VariationalDense, keras.layers.Conv2D: VariationalConv2D}
+        if kind not in kinds:
+            raise UsageError(f"The layer {options['name']} ({kind.__name__}) cannot have normal weights.")
+        layer = kinds[kind].standing_for(options, divergence)
+        return layer, quantizer(switch, layer)
+
+    return emulated(network, widths, output, weighted)
+
+
+def log_uniform(layer: Layer) -> tf.Tensor:
+    """The divergence of a layer's weights from the log-uniform prior, ()."""
+    return tf.reduce_sum(log_uniform_kl(layer.log_alpha()))
+
+
+def variational_layers(network: keras.Sequential) -> list[Layer]:
+    """Its layers with normal weights, without wrappers, in their order."""
+    inner = (layer.layer for layer in network.layers if isinstance(layer, keras.layers.Wrapper))
+    return [layer for layer in inner if hasattr(layer, "kl_weight")]
+
+
+def bits(network: keras.Sequential) -> list[np.ndarray]:
+    """Of each weight of each kernel, once deployed: 0 of those that are gone."""
+    configs = (config_of(layer) for layer in network.layers)
+    return [config.kernel.bits() for config in configs if config is not None and config.kernel is not None]
+
+
+def sparsity(network: keras.Sequential) -> float:
+    """The part of all weights that is gone."""
+    counts = [(np.count_nonzero(each == 0), each.size) for each in bits(network)]
+    return sum(gone for gone, _ in counts) / sum(size for _, size in counts)
+
+
+def mean_bits(network: keras.Sequential) -> float:
+    """Bits of a weight that is left, in the mean; 0 if none is."""
+    left = np.concatenate([each[each > 0] for each in bits(network)])
+    return float(left.mean()) if left.size else 0.0
