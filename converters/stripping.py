@@ -57,10 +57,15 @@ class Computed:
     streams: tuple[Array, Array] | None = None
 
 
-def computed(network: keras.Sequential) -> list[Computed]:
-    """What each layer computes, of networks with wrappers and without."""
+def computed(network: keras.Sequential, *, in_training: bool = False) -> list[Computed]:
+    """What each layer computes, of networks with wrappers and without.
+
+    Args:
+      network: any.
+      in_training: as long as it is not on its grids, what it computes without them, and not what would be deployed.
+    """
     on = is_on_grid(network)
-    return [_computed(layer, on) for layer in network.layers]
+    return [_computed(layer, on, in_training) for layer in network.layers]
 
 
 def plain(network: keras.Sequential) -> keras.Sequential:
@@ -125,7 +130,7 @@ def _own(layer: keras.layers.Layer) -> tuple[tf.Variable | tf.Tensor, ...]:
     return own if kernel is None else (kernel, layer.bias)
 
 
-def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
+def _computed(layer: keras.layers.Layer, on: bool, in_training: bool) -> Computed:
     kernel, bias = ([_value(variable) for variable in _own(layer)] + [None, None])[:2]
     config = config_of(layer)
     while isinstance(layer, keras.layers.Wrapper):
@@ -137,7 +142,7 @@ def _computed(layer: keras.layers.Layer, on: bool) -> Computed:
         layer = layer.layer
     dueling = isinstance(layer, DuelingOutput)
     if config is None or not on:
-        if config is not None and config.kernel is not None:
+        if config is not None and config.kernel is not None and not in_training:
             kernel = config.kernel.deployed(kernel)
         if dueling:
             return Computed(layer, q_kernel(kernel).numpy(), q_bias(bias).numpy(), streams=(kernel, bias))

@@ -13,7 +13,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from converters.emulation import Output
+from tfqrl.compress.bayesian.qabp import QABP
 from tfqrl.compress.bayesian.svd import SVD
+from tfqrl.compress.bayesian.vnq import VNQ
 from tfqrl.compress.clustering import Clustering
 from tfqrl.compress.delay import Delayed
 from tfqrl.compress.pruning import Pruning
@@ -22,8 +24,10 @@ from tfqrl.compress.sparse_qat import SparseQAT
 
 __all__ = [
     "COMPRESSORS",
+    "QABP",
     "QAT",
     "SVD",
+    "VNQ",
     "Clustering",
     "Compressor",
     "Delayed",
@@ -66,7 +70,8 @@ class Compressor(Protocol):
         ...
 
 
-COMPRESSORS: dict[str, type[Any]] = {kind.method: kind for kind in (QAT, Pruning, SparseQAT, Clustering, SVD)}
+_ALL = (QAT, Pruning, SparseQAT, Clustering, SVD, VNQ, QABP)
+COMPRESSORS: dict[str, type[Any]] = {kind.method: kind for kind in _ALL}
 
 
 def compressed_networks(agent: Any) -> dict[str, keras.Sequential]:

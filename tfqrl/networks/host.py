@@ -49,7 +49,7 @@ class HostNetwork:
         """Take over the network's weights."""
         self._layers = [
             (item.kernel, item.bias, _ACTIVATIONS[item.layer.activation.__name__], item.steps)
-            for item in computed(self._network)
+            for item in computed(self._network, in_training=True)
         ]
         self.weights = [array for layer in self._layers for array in layer[:2] if array is not None]
 

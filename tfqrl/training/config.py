@@ -11,7 +11,7 @@ import tyro
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
-from tfqrl.compress import QAT, SVD, Clustering, Pruning, SparseQAT
+from tfqrl.compress import QABP, QAT, SVD, VNQ, Clustering, Pruning, SparseQAT
 from tfqrl.options import optional
 from tfqrl.replay import UniformReplay
 
@@ -64,7 +64,7 @@ class TrainingConfig:
     target_return: Annotated[float | None, optional("RETURN")] = None
     init_from: Annotated[str | None, optional("RUN")] = None
     # Chosen by `tfqrl train --compress`, whose options are the compressor's own.
-    compress: Annotated[QAT | Pruning | SparseQAT | Clustering | SVD | None, tyro.conf.Suppress] = None
+    compress: Annotated[QAT | Pruning | SparseQAT | Clustering | SVD | VNQ | QABP | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

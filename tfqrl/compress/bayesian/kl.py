@@ -65,7 +65,7 @@ def log_alpha(theta: tf.Tensor, log_variance: tf.Tensor, low: float = -8.0, high
     return bounded(log_variance - tf.math.log(tf.square(theta) + 1e-8), low, high)
 
 
-def bounded(x: tf.Tensor, low: float, high: float) -> tf.Tensor:
+def bounded(x: tf.Tensor, low: float | tf.Tensor, high: float) -> tf.Tensor:
     """`x`, or the nearest bound; a gradient gets through if a step against it leads towards what is between them.
 
     With that of a plain cut, a weight beyond a bound would stay there for ever.

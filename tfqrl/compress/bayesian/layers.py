@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
@@ -39,6 +40,7 @@ class _Variational:
       theta: variable of the kernel's shape.
       scaled_log_variance: variable of the same shape, log sigma^2 over RATE.
       kl_weight: variable, (): by what the divergence is multiplied in `losses`.
+      noisy: variable, (): 1 as long as training draws, or 0.
     """
 
     theta: tf.Variable
@@ -46,6 +48,7 @@ class _Variational:
 
     def _create(self, divergence: Divergence) -> None:
         self.kl_weight = self.add_weight("kl_weight", (), initializer="zeros", trainable=False)
+        self.noisy = self.add_weight("noisy", (), initializer="ones", trainable=False)
         self._draws = self.add_weight("draws", (), dtype=tf.int32, initializer="zeros", trainable=False)
         # Each layer has numbers of its own, the same in each training.
         self._stream = zlib.crc32(self.name.encode())
@@ -56,6 +59,10 @@ class _Variational:
         """Of the variances sigma^2."""
         return RATE * self.scaled_log_variance
 
+    def set_log_variance(self, values: npt.ArrayLike) -> None:
+        """Go on from these, of the kernel's shape."""
+        self.scaled_log_variance.assign(np.asarray(values, np.float32) / RATE)
+
     def log_alpha(self) -> tf.Tensor:
         """The logarithm of noise over signal, sigma^2 / theta^2."""
         return log_alpha(self.theta, self.log_variance)
@@ -63,7 +70,7 @@ class _Variational:
     def _drawn(self, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
         self._draws.assign_add(1)
         # The root of 0 has no gradient.
-        return mean + tf.sqrt(variance + 1e-8) * noise(mean.shape, self._stream, self._draws)
+        return mean + self.noisy * tf.sqrt(variance + 1e-8) * noise(mean.shape, self._stream, self._draws)
 
 
 class VariationalDense(layers.DenseLocalReparameterization, _Variational):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # By how much the logarithm of the divergence's weight moves in a call of updates, for a sparsity that is wrong by 1.
 GAIN = 0.1
-# From its first value, in powers of e: where it stops to look for the wished sparsity.
+# How far from `kl_weight` it goes, in powers of e; it begins half way below, since what is lost comes back slowly.
 REACH = 12.0
 
 
@@ -32,8 +33,8 @@ class Variational:
     Attributes:
       kl_weight: how much the divergence from the prior counts in the policy's loss, over the number of transitions that
         were learnt from; 1 is the evidence lower bound.
-      sparsity: part of the weights that is to go; `kl_weight` is then where a controller begins, which makes the
-        divergence count for more or less until so many are gone (default: as many as go).
+      sparsity: part of the weights that is to go; a controller then makes the divergence count for more or less than
+        `kl_weight` until so many are gone (default: as many as go).
       kl_begin: part of the training after which the divergence begins to count.
       kl_end: part of the training from which on it counts fully, and `sparsity` is to be reached.
     """
@@ -64,11 +65,11 @@ class Variational:
         if self.sparsity is None:
             weight = base * min(1.0, ramp)
         else:
-            before = float(variational_layers(network)[0].kl_weight.numpy()) or base
+            before = float(variational_layers(network)[0].kl_weight.numpy()) or base * math.exp(-REACH / 2)
             # As magnitude pruning does it: fast at first, when what goes is not missed (Zhu & Gupta 2017).
             wished = self.sparsity * (1.0 - (1.0 - min(1.0, ramp)) ** 3)
             step = GAIN * (wished - sparsity(network))
-            weight = base * float(np.exp(np.clip(np.log(before / base) + step, -REACH, REACH)))
+            weight = base * math.exp(min(max(math.log(before / base) + step, -REACH), REACH))
         for layer in variational_layers(network):
             layer.kl_weight.assign(weight)
 
@@ -102,6 +103,13 @@ def variational(
         return layer, quantizer(switch, layer)
 
     return emulated(network, widths, output, weighted)
+
+
+def settle(network: keras.Sequential) -> None:
+    """Draw no more, and let no divergence count: what is left is trained as it is."""
+    for layer in variational_layers(network):
+        layer.kl_weight.assign(0.0)
+        layer.noisy.assign(0.0)
 
 
 def log_uniform(layer: Layer) -> tf.Tensor:

@@ -1,0 +1,137 @@
+"""Variational network quantisation (Achterhold et al., ICLR 2018): three values a layer, of which one is 0.
+
+The prior has a spike at each value of the codebook, which draws weights to it; what is left of them on the way is noise
+that they can do with. The codebook -a, 0, a of a layer is learnt by a.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras as keras
+import tyro
+
+from converters.emulation import Output, Widths, calibrate
+from converters.quantizers import Quantizer, Switch, is_on_grid
+from converters.weights import best_scale
+from tfqrl.compress.bayesian.kl import PRUNED, REFERENCE, bounded, codebook_kl
+from tfqrl.compress.bayesian.variational import (
+    Variational,
+    settle,
+    sparsity,
+    variational,
+    variational_layers,
+)
+
+if TYPE_CHECKING:
+    from tfqrl.compress.bayesian.layers import Layer
+
+Array = npt.NDArray[Any]
+
+# The paper's codebook learns a hundredth as fast as weights, begins at REFERENCE, and stays above a quarter of that.
+RATE = 0.01
+LEAST = 0.05 / REFERENCE
+# Weights beyond a value are within its spike's reach up to so many deviations: log alpha is 3 there.
+FUNNEL = 0.223
+LOG_VARIANCES = (-10.0, 1.0)
+
+
+@dataclass(frozen=True)
+class VNQ(Variational):
+    """Variational network quantisation.
+
+    Attributes:
+      activation_bits: of what hidden layers give, 2 to 8.
+      observation_bits: of what the policy reads, 2 to 8.
+      output_bits: of continuous actions, 2 to 8.
+    """
+
+    method: tyro.conf.Suppress[Literal["vnq"]] = "vnq"
+    activation_bits: int = 8
+    observation_bits: int = 8
+    output_bits: int = 8
+
+    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+        """See `Compressor.wrap`."""
+        widths = Widths(2, self.activation_bits, self.observation_bits, self.output_bits)
+        return variational(network, widths, output, lambda layer: layer.codebook.divergence(), Codebook)
+
+    def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
+        """See `Compressor.advance`."""
+        if is_on_grid(network):
+            return
+        for layer in variational_layers(network):
+            layer.codebook.hold()
+        if progress < 1:
+            self.weigh(network, progress, transitions)
+        else:
+            # The paper's way: nothing is trained once it is on its values.
+            settle(network)
+            calibrate(network, observation)
+
+    def metrics(self, network: keras.Sequential) -> dict[str, float]:
+        """The part of all weights that is 0."""
+        return {
+            "sparsity": sparsity(network),
+            "kl_weight": float(variational_layers(network)[0].kl_weight),
+            "on_grid": float(is_on_grid(network)),
+        }
+
+
+class Codebook(Quantizer):
+    """The values -a, 0 and a of one layer's weights: the nearest, or 0 for what is mostly noise.
+
+    As long as it is off, the means are deployed: on their way to the values there is no return to be had from those.
+    """
+
+    def __init__(self, switch: Switch, layer: Layer) -> None:
+        super().__init__(switch, -1, 1)
+        self._layer = layer
+        layer.codebook = self
+
+    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+        """Create the logarithm of a, over RATE, and the least that it may be."""
+        super().build(tensor_shape, name, layer)
+        self._scaled = layer.add_weight(f"{name}_scaled_log_value", (), initializer="zeros", trainable=True)
+        self._least = layer.add_weight(f"{name}_least_log_value", (), initializer="zeros", trainable=False)
+        return {"scaled_log_value": self._scaled}
+
+    def scale(self) -> tf.Tensor:
+        """The value a, ()."""
+        return tf.exp(bounded(RATE * self._scaled, self._least, math.inf))
+
+    def divergence(self) -> tf.Tensor:
+        """Of the layer's weights from the prior, ()."""
+        return tf.reduce_sum(codebook_kl(self._layer.theta, self._layer.log_variance, self.scale()))
+
+    def hold(self) -> None:
+        """Keep means and variances where the divergence is known; the first time, let the codebook fit the weights."""
+        theta, log_variance = self._layer.theta.numpy(), self._layer.log_variance.numpy()
+        if self._least.numpy() == 0.0:
+            log_value = math.log(float(best_scale(theta.reshape(-1, theta.shape[-1]), -1, 1, per_channel=False)))
+            self._scaled.assign(log_value / RATE)
+            self._least.assign(log_value + math.log(LEAST))
+        furthest = float(self.scale()) + FUNNEL * np.exp(0.5 * log_variance)
+        self._layer.theta.assign(np.clip(theta, -furthest, furthest))
+        self._layer.set_log_variance(np.clip(log_variance, *LOG_VARIANCES))
+
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: Any, **kwargs: Any) -> tf.Tensor:
+        """What is computed with in place of the kernel."""
+        scale = self.scale()
+        steps = tf.clip_by_value(tf.round(inputs / scale), -1.0, 1.0)
+        left = tf.cast(self._layer.log_alpha() < PRUNED, tf.float32)
+        return self.switch.select(steps * left * scale, inputs)
+
+    def integers(self, values: Array) -> npt.NDArray[np.int8]:
+        """What the kernel becomes, in steps of a."""
+        steps = np.clip(np.rint(values / float(self.scale())), -1, 1)
+        return np.where(self._layer.log_alpha().numpy() < PRUNED, steps, 0).astype(np.int8)
+
+    def bits(self) -> npt.NDArray[np.int8]:
+        """Two of each weight that is not 0."""
+        return (2 * np.abs(self.integers(self._layer.theta.numpy()))).astype(np.int8)
