@@ -20,7 +20,7 @@ ALLOWED = {
     "converters": {"edge", "numpy", "scipy", "tensorflow", "tf_keras", "ai_edge_litert", "flatbuffers"}
     | {"tensorflow_model_optimization"},
     "tfqrl": {"edge", "converters", "numpy", "scipy", "tensorflow", "tf_keras", "gymnasium", "mujoco", "tyro", "rich"}
-    | {"tensorboard", "matplotlib", "yaml", "tensorflow_model_optimization"},
+    | {"tensorboard", "matplotlib", "yaml", "tensorflow_model_optimization", "tensorflow_probability"},
 }
 ALLOWED_WHEN_NEEDED = {
     "edge": {
