@@ -85,8 +85,9 @@ clean:
 $(VENV)/train $(VENV)/test $(VENV)/bench: $(VENV)/%: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
-# SBX brings a nightly build of TensorFlow Probability, whose files lie where the release's do: one of them has to be whole.
-	if [ $* = bench ]; then $(BIN)/python -m pip install --quiet --force-reinstall --no-deps tfp-nightly; fi
+# SBX brings a nightly build of TensorFlow Probability, whose files lie where the release's do: one has to be whole.
+	nightly=$$($(BIN)/python -m pip list --format freeze | grep ^tfp-nightly==); test -z "$$nightly" || \
+	    $(BIN)/python -m pip install --quiet --force-reinstall --no-deps "$$nightly"
 	touch $@
 
 $(BIN)/python:

@@ -34,6 +34,9 @@ METHODS = (
     Contender("prune", "tfqrl", {"compress": ("prune", {"prune_begin": 0.0})}),
     Contender("prune-qat", "tfqrl", {"compress": ("prune-qat", {**QAT, "prune_begin": 0.0})}),
     Contender("cluster", "tfqrl", {"compress": ("cluster", {"delay": 0.0})}),
+    Contender("svd", "tfqrl", {"compress": ("svd", {"kl_begin": 0.0})}),
+    Contender("vnq", "tfqrl", {"compress": ("vnq", {"kl_begin": 0.0})}),
+    Contender("qabp", "tfqrl", {"compress": ("qabp", {"kl_begin": 0.0})}),
 )
 # Of the time of a step in float.
 WANTED = 1.6

@@ -107,6 +107,8 @@ def save(folder: Path, model: BaseAlgorithm, notes: dict[str, Any]) -> None:
     model.save(new / "model.zip")
     if isinstance(model, OffPolicyAlgorithm):
         model.save_replay_buffer(new / "replay.pkl")
+    if isinstance(normalizer := model.get_env(), VecNormalize):
+        normalizer.save(new / "normalizer.pkl")
     (new / "notes.json").write_text(json.dumps(notes))
     before = list(folder.glob("at-*"))
     os.replace(new, folder / f"at-{model.num_timesteps:09d}")
@@ -127,11 +129,12 @@ def main() -> None:
     config = from_plain(agents.get(options.algorithm).config, {**plain, "seed": options.seed}, "zoo")
     options.out.mkdir(parents=True, exist_ok=True)
     env: VecEnv = make_vec_env(options.env, config.num_envs, seed=options.seed)
+    saved = sorted(options.out.glob("at-*"))
     if config.normalize_observation:
-        env = VecNormalize(env, norm_reward=False)
+        env = VecNormalize.load(saved[-1] / "normalizer.pkl", env) if saved else VecNormalize(env, norm_reward=False)
     given = settings(options.algorithm, config)
     notes: dict[str, Any] = {"wall_s": 0.0, "curve": []}
-    if saved := sorted(options.out.glob("at-*")):
+    if saved:
         model = CLASSES[options.algorithm].load(saved[-1] / "model.zip", env=env, device="cpu")
         if isinstance(model, OffPolicyAlgorithm):
             model.load_replay_buffer(saved[-1] / "replay.pkl")

@@ -163,12 +163,15 @@ def calibrate(network: keras.Sequential, observations: npt.ArrayLike) -> None:
       observations: (n, ...) float32, as the network reads them.
     """
     x = tf.convert_to_tensor(observations)
-    for layer in network.layers:
-        config = config_of(layer)
+    configs = [config_of(layer) for layer in network.layers]
+    for config in configs:
         if config is not None and config.kernel is not None:
             kernel = config.variables[0].numpy()
             config.kernel.fit(kernel.reshape(-1, kernel.shape[-1]))
-        x = layer(x)
-        if config is not None and config.output is not None:
-            config.output.fit(x.numpy().reshape(len(x), -1))
     switch_of(network).variable.assign(1.0)
+    # Each layer reads what the one before will give it.
+    for layer, config in zip(network.layers, configs):
+        if config is not None and config.output is not None:
+            with config.output.passing():
+                config.output.fit(layer(x).numpy().reshape(len(x), -1))
+        x = layer(x)

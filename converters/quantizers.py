@@ -8,8 +8,9 @@ switch is on.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
     def __init__(self, switch: Switch, low: int, high: int, *, clips: bool = True) -> None:
         self.switch, self.low, self.high, self.clips = switch, low, high, clips
+        self._passes = False
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
         """Create what is learnt: nothing but the switch."""
@@ -66,6 +68,8 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: Any, **kwargs: Any) -> tf.Tensor:
         """What is computed with in place of `inputs`; the same in training as otherwise."""
+        if self._passes:
+            return inputs
         scale = self.scale()
         steps = _round(inputs / scale)
         if self.clips:
@@ -75,6 +79,15 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
     def get_config(self) -> dict[str, Any]:
         """Refuse: a quantiser belongs to its network."""
         raise NotImplementedError("These networks are rebuilt by `emulated`, not from Keras' configurations.")
+
+    @contextlib.contextmanager
+    def passing(self) -> Iterator[None]:
+        """Let values through as they are, to be fitted to."""
+        self._passes = True
+        try:
+            yield
+        finally:
+            self._passes = False
 
     def steps(self) -> Steps:
         """The grid, for one scale."""

@@ -13,7 +13,7 @@ import tf_keras as keras
 
 from converters.dueling import DuelingOutput, advantage_kernel, q_bias, q_kernel
 from converters.quantise import Trained
-from converters.quantizers import config_of, is_emulated, is_on_grid, trained_names
+from converters.quantizers import config_of, is_on_grid, trained_names
 from converters.weights import Grid, Steps
 
 Array = npt.NDArray[Any]
@@ -86,11 +86,11 @@ def plain(network: keras.Sequential) -> keras.Sequential:
 
 
 def deployable(network: keras.Sequential) -> keras.Sequential:
-    """A copy of `network`, dueling, pruned or neither, of Keras' own layers in float32: the same outputs.
+    """A copy of `network`, dueling, compressed or neither, of Keras' own layers in float32: what is deployed of it now.
 
-    One that is trained on grids is given back as it is: the converter takes the grids from it.
+    One that computes on grids is given back as it is: the converter takes the grids from it.
     """
-    return network if is_emulated(network) else plain(network)
+    return network if is_on_grid(network) else plain(network)
 
 
 def strip(network: keras.Sequential) -> tuple[keras.Sequential, Trained | None]:

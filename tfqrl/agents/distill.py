@@ -70,6 +70,11 @@ class DistillConfig(TrainingConfig):
     learning_rate: float = 1e-3
     temperature: Annotated[float | None, optional("T")] = None
 
+    @property
+    def remembered(self) -> int:
+        """How many observations are learnt from, at the most."""
+        return self.demonstrations
+
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()

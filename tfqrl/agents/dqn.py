@@ -17,10 +17,9 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from converters.stripping import deployable
 from edge.artifact import PolicySpec
 from tfqrl.losses import double_q_learning, huber, q_learning
-from tfqrl.networks import acting_network, as_input, q_network, regularization, update_target
+from tfqrl.networks import acting_network, as_input, as_trained, q_network, regularization, update_target
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
 from tfqrl.training.checks import needs_choices
 from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
@@ -83,6 +82,7 @@ class DQN:
     """Networks, optimiser, and the update."""
 
     check = functools.partial(needs_choices, "dqn")
+    deployed = staticmethod(as_trained)
 
     def __init__(self, config: DQNConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
@@ -164,8 +164,3 @@ class DQN:
     def network(config: DQNConfig, spec: PolicySpec) -> keras.Sequential:
         """From observations to the value of each choice."""
         return q_network(config, spec, dueling=config.dueling)
-
-    @staticmethod
-    def deployed(config: DQNConfig, spec: PolicySpec, network: keras.Sequential) -> keras.Sequential:
-        """The network whose largest output is the choice."""
-        return deployable(network)

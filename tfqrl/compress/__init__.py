@@ -42,12 +42,13 @@ class Compressor(Protocol):
 
     method: str
 
-    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+    def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """A network that computes the same and can be compressed; the layers keep their order and their weights.
 
         Args:
           network: the policy's, of Keras' own layers.
           output: what its last layer gives.
+          seed: of what is drawn in training.
 
         Raises:
           UsageError: it has layers that cannot be.

@@ -39,7 +39,7 @@ class Clustering(Delayed):
         if not 2 <= self.clusters <= 256:
             raise UsageError(f"--clusters must lie in 2..256; it was given {self.clusters}.")
 
-    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+    def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
         layers: list[keras.layers.Layer] = [keras.Input(network.input_shape[1:])]
         for layer in network.layers:

@@ -66,7 +66,7 @@ class Pruning:
         if self.pattern is not None and not 0 < self.pattern[0] < self.pattern[1]:
             raise UsageError(f"--pattern takes N M, N zeros of M weights, 0 < N < M; it was given {self.pattern}.")
 
-    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+    def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
         return prunable(network, self)
 

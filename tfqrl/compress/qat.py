@@ -15,7 +15,7 @@ import tyro
 
 from converters.emulation import Output, Widths, calibrate, emulated
 from converters.quantizers import is_on_grid
-from edge.errors import UsageError
+from tfqrl.compress.bits import check_bits
 from tfqrl.compress.delay import Delayed
 
 
@@ -41,17 +41,14 @@ class QAT(Delayed):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
-        for name in ("weight_bits", "activation_bits", "observation_bits", "output_bits"):
-            if getattr(self, name) not in range(2, 9):
-                option = "--" + name.replace("_", "-")
-                raise UsageError(f"{option} must lie in 2..8; it was given {getattr(self, name)}.")
+        check_bits(self, "weight_bits", "activation_bits", "observation_bits", "output_bits")
 
     @property
     def widths(self) -> Widths:
         """For `converters.emulation`."""
         return Widths(self.weight_bits, self.activation_bits, self.observation_bits, self.output_bits, self.per_channel)
 
-    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+    def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
         return emulated(network, self.widths, output)
 

@@ -30,7 +30,7 @@ class SparseQAT(Pruning, QAT):
         """The same: weights go first."""
         return self
 
-    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+    def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
         return prunable(QAT.wrap(self, network, output), self)
 

@@ -13,13 +13,13 @@ from tfqrl.training.config import OffPolicyConfig
 def actor(config: OffPolicyConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to actions in [-1, 1]: (batch, inputs) -> (batch, actions)."""
     network = _mlp(config, spec.observation.shape[0], spec.action.shape[0], 0, "policy", "tanh")
-    return network if config.compress is None else config.compress.wrap(network, "tanh")
+    return network if config.compress is None else config.compress.wrap(network, "tanh", config.seed)
 
 
 def gaussian_actor(config: OffPolicyConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to means and log-deviations of what a tanh makes actions: (batch, 2 * actions)."""
     network = _mlp(config, spec.observation.shape[0], 2 * spec.action.shape[0], 0, "policy", "linear")
-    return network if config.compress is None else config.compress.wrap(network, "before tanh")
+    return network if config.compress is None else config.compress.wrap(network, "before tanh", config.seed)
 
 
 def critic(config: OffPolicyConfig, spec: PolicySpec, number: int = 0, outputs: int = 1) -> keras.Sequential:

@@ -152,4 +152,6 @@ def acting_network(network: keras.Sequential, spec: PolicySpec) -> Acting:
 
 
 def _values(network: keras.Sequential) -> list[FloatArray]:
-    return [array for item in computed(network) for array in (item.kernel, item.bias) if array is not None]
+    return [
+        array for item in computed(network, in_training=True) for array in (item.kernel, item.bias) if array is not None
+    ]

@@ -58,13 +58,13 @@ def policy_network(config: TrainingConfig, spec: PolicySpec) -> keras.Sequential
     network = _observer(config, spec, outputs, output_gain=0.01, seed=config.seed, name="policy")
     if config.compress is None:
         return network
-    return config.compress.wrap(network, "choices" if spec.action.discrete else "clipped")
+    return config.compress.wrap(network, "choices" if spec.action.discrete else "clipped", config.seed)
 
 
 def q_network(config: TrainingConfig, spec: PolicySpec, *, dueling: bool) -> keras.Sequential:
     """From normalised observations to the value of each choice: (batch, ...) -> (batch, choices)."""
     network = _observer(config, spec, spec.action.n, output_gain=1.0, dueling=dueling, seed=config.seed, name="policy")
-    return network if config.compress is None else config.compress.wrap(network, "choices")
+    return network if config.compress is None else config.compress.wrap(network, "choices", config.seed)
 
 
 def value_network(config: TrainingConfig, spec: PolicySpec) -> keras.Sequential:

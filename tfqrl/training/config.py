@@ -66,6 +66,11 @@ class TrainingConfig:
     # Chosen by `tfqrl train --compress`, whose options are the compressor's own.
     compress: Annotated[QAT | Pruning | SparseQAT | Clustering | SVD | VNQ | QABP | None, tyro.conf.Suppress] = None
 
+    @property
+    def remembered(self) -> int | None:
+        """How many transitions are learnt from, at the most; None if all of them are."""
+        return None
+
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         _are_numbers(self)
@@ -128,6 +133,11 @@ class OffPolicyConfig(TrainingConfig):
                 f"--steps {self.steps} end before --learning-starts {self.learning_starts}: nothing would be learnt. "
                 "Give more of the one or fewer of the other."
             )
+
+    @property
+    def remembered(self) -> int:
+        """How many transitions are learnt from, at the most."""
+        return self.replay_size
 
     def make_replay(self, spec: PolicySpec) -> UniformReplay:
         """What remembers transitions of a policy with `spec`."""

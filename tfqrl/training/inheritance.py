@@ -54,7 +54,9 @@ def inherit(source: Run, algorithm: str, config: TrainingConfig, agent: Any, mom
         assign_variables(other.variables, state)
         for name, variables in agent.variables.items():
             values = other.variables[name]
-            if "optimizer" not in name and [v.shape for v in variables] == [v.shape for v in values]:
+            # What a compressor wrapped begins with the weights alone, and not where the other's compression stood.
+            compressed = name in compressed_networks(agent)
+            if "optimizer" not in name and not compressed and [v.shape for v in variables] == [v.shape for v in values]:
                 for variable, value in zip(variables, values):
                     variable.assign(value)
         for name, network in compressed_networks(agent).items():

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
+from converters.stripping import deployable
 from edge.artifact import PolicySpec
 from tfqrl.envs import spec_of
 from tfqrl.normalization import RunningMoments
@@ -52,7 +53,7 @@ def deployed_network(agent_type: Any, config: Any, spec: PolicySpec, weights: Se
     """
     network = agent_type.network(config, spec)
     network.set_weights(weights)
-    return agent_type.deployed(config, spec, network)
+    return deployable(agent_type.deployed(config, spec, network))
 
 
 def normalizes(config: TrainingConfig, spec: PolicySpec) -> bool:

@@ -235,8 +235,7 @@ class Session:
         compressor = self.config.compress
         if compressor is None:
             return {}
-        # A replay forgets the oldest.
-        transitions = min(self.steps, getattr(self.config, "replay_size", self.steps))
+        transitions = min(self.steps, self.config.remembered or self.steps)
         for network in compressed_networks(self.agent).values():
             batch = as_input(tf.constant(observation))
             compressor.advance(network, batch, self.steps / self.config.steps, transitions)

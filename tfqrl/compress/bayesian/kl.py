@@ -5,7 +5,6 @@ A weight is N(theta, sigma^2), and alpha = sigma^2 / theta^2 is the ratio of its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -43,7 +42,7 @@ def codebook_kl(theta: tf.Tensor, log_variance: tf.Tensor, scale: tf.Tensor) -> 
     # Derived for a codebook of -REFERENCE, 0, REFERENCE; others are that one, scaled.
     to_reference = REFERENCE / scale
     theta, log_variance = theta * to_reference, log_variance + 2.0 * tf.math.log(to_reference)
-    near = {spike: tf.exp(-tf.square(theta - spike) / (2.0 * REACH**2)) for spike in (-REFERENCE, REFERENCE)}
+    near = {spike: tf.exp(-tf.square(theta - spike) / (2.0 * SPIKE_REACH**2)) for spike in (-REFERENCE, REFERENCE)}
     kl = (1.0 - tf.add_n(list(near.values()))) * log_uniform_kl(log_alpha(theta, log_variance))
     return kl + tf.add_n(
         [part * log_uniform_kl(log_alpha(theta - spike, log_variance)) for spike, part in near.items()]
@@ -52,12 +51,7 @@ def codebook_kl(theta: tf.Tensor, log_variance: tf.Tensor, scale: tf.Tensor) -> 
 
 # Of the codebook for which the approximation was fitted, and how far its spikes reach (Achterhold et al. 2018).
 REFERENCE = 0.2
-REACH = 0.075
-
-
-def unit_normal_kl(theta: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
-    """From N(0, 1), exactly: what the weights of a group have beside the group's own (Louizos et al. 2017, eq. 10)."""
-    return 0.5 * (tf.exp(log_variance) + tf.square(theta) - 1.0 - log_variance)
+SPIKE_REACH = 0.075
 
 
 def log_alpha(theta: tf.Tensor, log_variance: tf.Tensor, low: float = -8.0, high: float = 8.0) -> tf.Tensor:
@@ -82,5 +76,5 @@ def bounded(x: tf.Tensor, low: float | tf.Tensor, high: float) -> tf.Tensor:
     return cut(x)
 
 
-# Where a weight that is only noise can go: alpha is 20 there, a dropout rate of 0.95.
-PRUNED = math.log(0.95 / 0.05)
+# log alpha from which on a weight is only noise: alpha is 20 there, a dropout rate of 0.95.
+PRUNED = 3.0

@@ -26,7 +26,8 @@ from tfqrl.compress.bayesian.probability import distributions, layers, util
 # Optimisers step by their rate, whatever the gradient's size. log sigma^2 has a way of 10 before it, the means one of
 # 0.1, and both the same optimiser: so the variable is log sigma^2 over this.
 RATE = 20.0
-INITIAL_LOG_VARIANCE = -10.0
+# Of a layer's first noise beside the mean square of its weights: a deviation of 5 %.
+FIRST_LOG_ALPHA = -6.0
 
 Layer: TypeAlias = "VariationalDense | VariationalConv2D"
 Divergence = Callable[[Any], tf.Tensor]
@@ -39,19 +40,22 @@ class _Variational:
       kernel: theta; while a wrapper puts something else in its place, that.
       theta: variable of the kernel's shape.
       scaled_log_variance: variable of the same shape, log sigma^2 over RATE.
+      least_log_alpha: least noise beside a weight's signal, in training.
       kl_weight: variable, (): by what the divergence is multiplied in `losses`.
       noisy: variable, (): 1 as long as training draws, or 0.
+      weighed_at: variable, (): the part of the training at which `kl_weight` was set.
     """
 
     theta: tf.Variable
     scaled_log_variance: tf.Variable
 
-    def _create(self, divergence: Divergence) -> None:
+    def _create(self, divergence: Divergence, seed: int, least_log_alpha: float) -> None:
+        self.least_log_alpha = least_log_alpha
         self.kl_weight = self.add_weight("kl_weight", (), initializer="zeros", trainable=False)
-        self.noisy = self.add_weight("noisy", (), initializer="ones", trainable=False)
+        self.noisy = self.add_weight("noisy", (), initializer="zeros", trainable=False)
+        self.weighed_at = self.add_weight("weighed_at", (), initializer="zeros", trainable=False)
         self._draws = self.add_weight("draws", (), dtype=tf.int32, initializer="zeros", trainable=False)
-        # Each layer has numbers of its own, the same in each training.
-        self._stream = zlib.crc32(self.name.encode())
+        self._stream = zlib.crc32(f"{self.name} {seed}".encode())
         self.add_loss(lambda: self.kl_weight * divergence(self))
 
     @property
@@ -63,14 +67,24 @@ class _Variational:
         """Go on from these, of the kernel's shape."""
         self.scaled_log_variance.assign(np.asarray(values, np.float32) / RATE)
 
+    def begin(self) -> None:
+        """Draw from now on, with little noise at first."""
+        theta = self.theta.numpy()
+        self.set_log_variance(np.full(theta.shape, np.log(np.mean(theta**2) + 1e-12) + FIRST_LOG_ALPHA))
+        self.noisy.assign(1.0)
+
     def log_alpha(self) -> tf.Tensor:
-        """The logarithm of noise over signal, sigma^2 / theta^2."""
-        return log_alpha(self.theta, self.log_variance)
+        """The logarithm of noise over signal, sigma^2 / theta^2, as it is drawn: between bounds."""
+        return log_alpha(self.theta, self.log_variance, low=self.least_log_alpha)
+
+    def variance(self) -> tf.Tensor:
+        """What is drawn has of each weight, of the kernel's shape."""
+        return tf.exp(self.log_alpha()) * self.theta**2
 
     def _drawn(self, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
         self._draws.assign_add(1)
         # The root of 0 has no gradient.
-        return mean + self.noisy * tf.sqrt(variance + 1e-8) * noise(mean.shape, self._stream, self._draws)
+        return mean + self.noisy * tf.sqrt(variance + 1e-12) * noise(mean.shape, self._stream, self._draws)
 
 
 class VariationalDense(layers.DenseLocalReparameterization, _Variational):
@@ -78,18 +92,20 @@ class VariationalDense(layers.DenseLocalReparameterization, _Variational):
 
     deployed_as = keras.layers.Dense
 
-    def __init__(self, units: int, divergence: Divergence, **options: Any) -> None:
+    def __init__(
+        self, units: int, divergence: Divergence, seed: int = 0, least_log_alpha: float = -8.0, **options: Any
+    ) -> None:
         """A layer of `units` outputs, whose posterior diverges by `divergence(layer)`, (), from its prior."""
         normal = layers.default_mean_field_normal_fn
         super().__init__(units, kernel_posterior_fn=_posterior, kernel_prior_fn=None,
                          bias_posterior_fn=normal(is_singular=True, loc_initializer="zeros"),
                          bias_posterior_tensor_fn=lambda posterior: self.bias, **options)  # fmt: skip
-        self._divergence = divergence
+        self._makings = divergence, seed, least_log_alpha
 
     @classmethod
-    def standing_for(cls, options: dict[str, Any], divergence: Divergence) -> VariationalDense:
+    def standing_for(cls, options: dict[str, Any], *makings: Any) -> VariationalDense:
         """One like Keras' layer with these options, whose weights are still to come."""
-        return cls(options["units"], divergence, activation=options["activation"], name=options["name"])
+        return cls(options["units"], *makings, activation=options["activation"], name=options["name"])
 
     def build(self, input_shape: tf.TensorShape) -> None:
         """Create the variables."""
@@ -99,7 +115,7 @@ class VariationalDense(layers.DenseLocalReparameterization, _Variational):
         self.theta = self.kernel = self.kernel_posterior.distribution.loc
         self.bias = self.bias_posterior.distribution.loc
         self.scaled_log_variance = self.kernel_posterior.distribution.scale.pretransformed_input
-        self._create(self._divergence)
+        self._create(*self._makings)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """(batch, inputs) -> (batch, units)."""
@@ -108,7 +124,7 @@ class VariationalDense(layers.DenseLocalReparameterization, _Variational):
 
     def _apply_variational_kernel(self, inputs: tf.Tensor) -> tf.Tensor:
         mean = tf.matmul(inputs, self.kernel)
-        return self._drawn(mean, tf.matmul(inputs**2, tf.exp(self.log_variance))) if self._samples else mean
+        return self._drawn(mean, tf.matmul(inputs**2, self.variance())) if self._samples else mean
 
     def add_variable(self, *words: Any, **options: Any) -> tf.Variable:
         """What TFP's layers call by the name that Keras gave up."""
@@ -124,29 +140,38 @@ class VariationalConv2D(keras.layers.Conv2D, _Variational):
 
     deployed_as = keras.layers.Conv2D
 
-    def __init__(self, filters: int, kernel_size: tuple[int, int], divergence: Divergence, **options: Any) -> None:
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: tuple[int, int],
+        divergence: Divergence,
+        seed: int = 0,
+        least_log_alpha: float = -8.0,
+        **options: Any,
+    ) -> None:
         """A layer as Keras' own, whose posterior diverges by `divergence(layer)`, (), from its prior."""
         super().__init__(filters, kernel_size, **options)
-        self._divergence = divergence
+        self._makings = divergence, seed, least_log_alpha
 
     @classmethod
-    def standing_for(cls, options: dict[str, Any], divergence: Divergence) -> VariationalConv2D:
+    def standing_for(cls, options: dict[str, Any], *makings: Any) -> VariationalConv2D:
         """One like Keras' layer with these options, whose weights are still to come."""
-        return cls(divergence=divergence, **options)
+        size = options["filters"], options["kernel_size"]
+        return cls(*size, *makings, **{k: v for k, v in options.items() if k not in ("filters", "kernel_size")})
 
     def build(self, input_shape: tf.TensorShape) -> None:
         """Create the variables."""
         super().build(input_shape)
         self.theta = self.kernel
-        start = keras.initializers.Constant(INITIAL_LOG_VARIANCE / RATE)
-        self.scaled_log_variance = self.add_weight("kernel_scaled_log_variance", self.kernel.shape, initializer=start)
-        self._create(self._divergence)
+        shape = self.kernel.shape
+        self.scaled_log_variance = self.add_weight("kernel_scaled_log_variance", shape, initializer="zeros")
+        self._create(*self._makings)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """(batch, height, width, channels) -> (batch, *, *, filters)."""
         result = self.convolution_op(inputs, self.kernel)
         if training is True:
-            result = self._drawn(result, self.convolution_op(inputs**2, tf.exp(self.log_variance)))
+            result = self._drawn(result, self.convolution_op(inputs**2, self.variance()))
         return self.activation(tf.nn.bias_add(result, self.bias))
 
 
@@ -156,7 +181,6 @@ def _posterior(
     """Independent normals, as `kernel_posterior_fn` of TFP's layers."""
     create = {"shape": shape, "dtype": dtype, "trainable": trainable}
     theta = add_variable(name=f"{name}_theta", initializer="glorot_uniform", **create)
-    start = keras.initializers.Constant(INITIAL_LOG_VARIANCE / RATE)
-    scaled = add_variable(name=f"{name}_scaled_log_variance", initializer=start, **create)
+    scaled = add_variable(name=f"{name}_scaled_log_variance", initializer="zeros", **create)
     sigma = util.DeferredTensor(scaled, lambda x: tf.exp(np.float32(0.5 * RATE) * x))
     return distributions.Independent(distributions.Normal(theta, sigma), reinterpreted_batch_ndims=2)

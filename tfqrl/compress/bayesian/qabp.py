@@ -6,7 +6,6 @@ quantiser (`uvnq`) says how many bits are lost in so much noise, and that a weig
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -18,16 +17,17 @@ import tyro
 from converters.emulation import Output, Widths, calibrate
 from converters.quantizers import Quantizer, Switch, is_on_grid
 from edge.errors import UsageError
-from tfqrl.compress.bayesian.kl import log_alpha, log_uniform_kl
 from tfqrl.compress.bayesian.uvnq import Uniform, threshold
 from tfqrl.compress.bayesian.variational import (
     Variational,
+    log_uniform,
     mean_bits,
     settle,
     sparsity,
     variational,
     variational_layers,
 )
+from tfqrl.compress.bits import check_bits
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
@@ -57,10 +57,7 @@ class QABP(Variational):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
-        for name in ("max_bits", "activation_bits", "observation_bits", "output_bits"):
-            if getattr(self, name) not in range(2, 9):
-                option = "--" + name.replace("_", "-")
-                raise UsageError(f"{option} must lie in 2..8; it was given {getattr(self, name)}.")
+        check_bits(self, "max_bits", "activation_bits", "observation_bits", "output_bits")
         if not 0 < self.beta < math.inf:
             raise UsageError(f"--beta must be above 0 and finite; it was given {self.beta}.")
         if not 0 <= self.fine_tune < 1 - self.kl_end:
@@ -69,12 +66,12 @@ class QABP(Variational):
                 f"was given {self.fine_tune}."
             )
 
-    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+    def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
         widths = Widths(self.max_bits, self.activation_bits, self.observation_bits, self.output_bits)
-        # Below the noise of the finest grid there are no more bits to be saved.
-        finest = math.log(threshold(self.beta)) - self.max_bits * math.log(4.0)
-        return variational(network, widths, output, functools.partial(_divergence, finest), self._quantizer)
+        # Training draws at least what the finest grid will lose.
+        least = math.log(threshold(self.beta)) - self.max_bits * math.log(4.0)
+        return variational(network, widths, output, log_uniform, self._quantizer, seed, least)
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
@@ -97,7 +94,3 @@ class QABP(Variational):
 
     def _quantizer(self, switch: Switch, layer: Layer) -> Quantizer:
         return Uniform(switch, layer, self.max_bits, self.beta)
-
-
-def _divergence(finest: float, layer: Layer) -> tf.Tensor:
-    return tf.reduce_sum(log_uniform_kl(log_alpha(layer.theta, layer.log_variance, low=finest)))

@@ -8,19 +8,23 @@ log-uniform prior makes noise of those that return does not need. They are deplo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 import tyro
 
 from converters.emulation import Output, Widths
-from converters.quantizers import Quantizer, Switch
-from tfqrl.compress.bayesian.uvnq import Sparse
+from converters.quantizers import Fixed, Switch
+from tfqrl.compress.bayesian.kl import PRUNED
 from tfqrl.compress.bayesian.variational import Variational, log_uniform, sparsity, variational, variational_layers
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,9 @@ class SVD(Variational):
 
     method: tyro.conf.Suppress[Literal["svd"]] = "svd"
 
-    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+    def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
-        return variational(network, Widths(), output, log_uniform, self._quantizer)
+        return variational(network, Widths(), output, log_uniform, Sparse, seed)
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
@@ -41,5 +45,22 @@ class SVD(Variational):
         """The part of all weights that is mostly noise, and what the divergence is worth."""
         return {"sparsity": sparsity(network), "kl_weight": float(variational_layers(network)[0].kl_weight)}
 
-    def _quantizer(self, switch: Switch, layer: Layer) -> Quantizer:
-        return Sparse(switch, layer)
+
+class Sparse(Fixed):
+    """No grid: the weights of one layer that are mostly noise are deployed as zeros (Molchanov et al., section 4.4)."""
+
+    def __init__(self, switch: Switch, layer: Layer) -> None:
+        super().__init__(switch, 1.0, -127, 127)
+        self._layer = layer
+
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: Any, **kwargs: Any) -> tf.Tensor:
+        """The kernel itself."""
+        return tf.identity(inputs)
+
+    def bits(self) -> npt.NDArray[np.int8]:
+        """32 of each weight that is left."""
+        return np.where(self._layer.log_alpha().numpy() < PRUNED, 32, 0).astype(np.int8)
+
+    def deployed(self, values: Array) -> Array:
+        """The kernel without the weights that are noise."""
+        return np.where(self.bits() > 0, values, 0.0).astype(np.float32)

@@ -20,10 +20,10 @@ from tfqrl.options import optional
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
 
-# By how much the logarithm of the divergence's weight moves in a call of updates, for a sparsity that is wrong by 1.
-GAIN = 0.1
+# By how much the logarithm of the divergence's weight moves in a whole training, for a sparsity that is wrong by 1.
+GAIN = 200.0
 # How far from `kl_weight` it goes, in powers of e; it begins half way below, since what is lost comes back slowly.
-REACH = 12.0
+FURTHEST = 12.0
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,30 @@ class Variational:
                 f"{self.kl_begin} and {self.kl_end}."
             )
 
-    def weigh(self, network: keras.Sequential, progress: float, transitions: int) -> None:
-        """Let the divergence count for what it should at this part of the training, 0..1."""
+    def weigh(self, network: keras.Sequential, progress: float, transitions: int) -> bool:
+        """Let the divergence count for what it should at this part of the training, 0..1; whether it counts yet."""
         ramp = (progress - self.kl_begin) / max(self.kl_end - self.kl_begin, 1e-6)
         if ramp <= 0:
-            return
+            return False
+        layers = variational_layers(network)
+        if not layers[0].noisy.numpy():
+            for layer in layers:
+                layer.begin()
+                layer.weighed_at.assign(progress)
         base = self.kl_weight / max(1, transitions)
         if self.sparsity is None:
             weight = base * min(1.0, ramp)
         else:
-            before = float(variational_layers(network)[0].kl_weight.numpy()) or base * math.exp(-REACH / 2)
+            before = float(layers[0].kl_weight.numpy()) or base * math.exp(-FURTHEST / 2)
             # As magnitude pruning does it: fast at first, when what goes is not missed (Zhu & Gupta 2017).
             wished = self.sparsity * (1.0 - (1.0 - min(1.0, ramp)) ** 3)
-            step = GAIN * (wished - sparsity(network))
-            weight = base * math.exp(min(max(math.log(before / base) + step, -REACH), REACH))
-        for layer in variational_layers(network):
+            step = GAIN * (progress - float(layers[0].weighed_at.numpy())) * (wished - sparsity(network))
+            moved = math.log(before / base) + min(max(step, -1.0), 1.0)
+            weight = base * math.exp(min(max(moved, -FURTHEST), FURTHEST))
+        for layer in layers:
             layer.kl_weight.assign(weight)
+            layer.weighed_at.assign(progress)
+        return True
 
 
 def variational(
@@ -80,6 +88,8 @@ def variational(
     output: Output,
     divergence: Callable[[Any], tf.Tensor],
     quantizer: Callable[[Switch, Layer], Quantizer],
+    seed: int,
+    least_log_alpha: float = -8.0,
 ) -> keras.Sequential:
     """A network of the same layers, whose kernels are the means of normal weights with hardly any noise.
 
@@ -89,6 +99,11 @@ def variational(
       output: what its last layer gives.
       divergence: of a layer from its prior, ().
       quantizer: of a layer's kernel.
+      seed: of what is drawn.
+      least_log_alpha: least noise beside a weight's signal, in training.
+
+    Raises:
+      UsageError: it has layers of another kind.
     """
     # Only those who have such layers wait for TFP.
     from tfqrl.compress.bayesian.layers import VariationalConv2D, VariationalDense
@@ -98,8 +113,11 @@ def variational(
     ) -> tuple[keras.layers.Layer, Quantizer]:
         kinds = {keras.layers.Dense: VariationalDense, keras.layers.Conv2D: VariationalConv2D}
         if kind not in kinds:
-            raise UsageError(f"The layer {options['name']} ({kind.__name__}) cannot have normal weights.")
-        layer = kinds[kind].standing_for(options, divergence)
+            raise UsageError(
+                f"The layer {options['name']} ({kind.__name__}) cannot have normal weights: leave out --dueling, or "
+                "compress by qat or prune."
+            )
+        layer = kinds[kind].standing_for(options, divergence, seed, least_log_alpha)
         return layer, quantizer(switch, layer)
 
     return emulated(network, widths, output, weighted)

@@ -18,7 +18,6 @@ import tyro
 
 from converters.emulation import Output, Widths, calibrate
 from converters.quantizers import Quantizer, Switch, is_on_grid
-from converters.weights import best_scale
 from tfqrl.compress.bayesian.kl import PRUNED, REFERENCE, bounded, codebook_kl
 from tfqrl.compress.bayesian.variational import (
     Variational,
@@ -27,6 +26,7 @@ from tfqrl.compress.bayesian.variational import (
     variational,
     variational_layers,
 )
+from tfqrl.compress.bits import check_bits
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
@@ -34,10 +34,13 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 # The paper's codebook learns a hundredth as fast as weights, begins at REFERENCE, and stays above a quarter of that.
-RATE = 0.01
+CODEBOOK_RATE = 0.01
 LEAST = 0.05 / REFERENCE
+# Of its first value, in the weights' root mean square: nearly all weights are within it.
+FIRST_VALUE = 2.0
 # Weights beyond a value are within its spike's reach up to so many deviations: log alpha is 3 there.
 FUNNEL = 0.223
+# Of variances, where the codebook is at REFERENCE.
 LOG_VARIANCES = (-10.0, 1.0)
 
 
@@ -56,19 +59,24 @@ class VNQ(Variational):
     observation_bits: int = 8
     output_bits: int = 8
 
-    def wrap(self, network: keras.Sequential, output: Output) -> keras.Sequential:
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        super().__post_init__()
+        check_bits(self, "activation_bits", "observation_bits", "output_bits")
+
+    def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
         widths = Widths(2, self.activation_bits, self.observation_bits, self.output_bits)
-        return variational(network, widths, output, lambda layer: layer.codebook.divergence(), Codebook)
+        return variational(network, widths, output, _divergence, Codebook, seed)
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
         if is_on_grid(network):
             return
-        for layer in variational_layers(network):
-            layer.codebook.hold()
         if progress < 1:
-            self.weigh(network, progress, transitions)
+            if self.weigh(network, progress, transitions):
+                for layer in variational_layers(network):
+                    layer.codebook.hold()
         else:
             # The paper's way: nothing is trained once it is on its values.
             settle(network)
@@ -83,10 +91,14 @@ class VNQ(Variational):
         }
 
 
+def _divergence(layer: Layer) -> tf.Tensor:
+    return layer.codebook.divergence()
+
+
 class Codebook(Quantizer):
     """The values -a, 0 and a of one layer's weights: the nearest, or 0 for what is mostly noise.
 
-    As long as it is off, the means are deployed: on their way to the values there is no return to be had from those.
+    Until it is on, the means are deployed: weights that are half way to the values would lose return if rounded.
     """
 
     def __init__(self, switch: Switch, layer: Layer) -> None:
@@ -95,7 +107,7 @@ class Codebook(Quantizer):
         layer.codebook = self
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
-        """Create the logarithm of a, over RATE, and the least that it may be."""
+        """Create the logarithm of a, over CODEBOOK_RATE, and the least that it may be."""
         super().build(tensor_shape, name, layer)
         self._scaled = layer.add_weight(f"{name}_scaled_log_value", (), initializer="zeros", trainable=True)
         self._least = layer.add_weight(f"{name}_least_log_value", (), initializer="zeros", trainable=False)
@@ -103,7 +115,7 @@ class Codebook(Quantizer):
 
     def scale(self) -> tf.Tensor:
         """The value a, ()."""
-        return tf.exp(bounded(RATE * self._scaled, self._least, math.inf))
+        return tf.exp(bounded(CODEBOOK_RATE * self._scaled, self._least, math.inf))
 
     def divergence(self) -> tf.Tensor:
         """Of the layer's weights from the prior, ()."""
@@ -113,12 +125,13 @@ class Codebook(Quantizer):
         """Keep means and variances where the divergence is known; the first time, let the codebook fit the weights."""
         theta, log_variance = self._layer.theta.numpy(), self._layer.log_variance.numpy()
         if self._least.numpy() == 0.0:
-            log_value = math.log(float(best_scale(theta.reshape(-1, theta.shape[-1]), -1, 1, per_channel=False)))
-            self._scaled.assign(log_value / RATE)
+            log_value = math.log(FIRST_VALUE * float(np.sqrt(np.mean(theta**2))) + 1e-6)
+            self._scaled.assign(log_value / CODEBOOK_RATE)
             self._least.assign(log_value + math.log(LEAST))
         furthest = float(self.scale()) + FUNNEL * np.exp(0.5 * log_variance)
         self._layer.theta.assign(np.clip(theta, -furthest, furthest))
-        self._layer.set_log_variance(np.clip(log_variance, *LOG_VARIANCES))
+        shift = 2.0 * math.log(float(self.scale()) / REFERENCE)
+        self._layer.set_log_variance(np.clip(log_variance, LOG_VARIANCES[0] + shift, LOG_VARIANCES[1] + shift))
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: Any, **kwargs: Any) -> tf.Tensor:
         """What is computed with in place of the kernel."""

@@ -29,7 +29,8 @@ def shaken(network: keras.Sequential) -> tuple[np.ndarray, np.ndarray, np.ndarra
     rng = np.random.default_rng(0)
     theta, sigma = rng.normal(size=layer.theta.shape), rng.uniform(0.1, 0.5, layer.theta.shape)
     layer.theta.assign(theta)
-    layer.scaled_log_variance.assign(2 * np.log(sigma) / RATE)
+    layer.begin()
+    layer.set_log_variance(2 * np.log(sigma))
     layer.bias.assign(rng.normal(size=3))
     return theta, sigma, layer.bias.numpy()
 
@@ -59,6 +60,33 @@ def test_without_training_it_computes_with_the_means(made: keras.Sequential) -> 
     apply = tf.matmul if made is dense else lambda a, w: tf.nn.conv2d(a, w, 1, "VALID")
     for training in (None, False):
         np.testing.assert_allclose(network(x, training=training), apply(x, np.float32(theta)) + bias, rtol=1e-5)
+
+
+def test_noise_begins_small_beside_the_weights_whatever_their_size() -> None:
+    network = dense()
+    (layer,) = network.layers
+    x = tf.ones((1000, 5))
+    for size in (1e-3, 10.0):
+        layer.theta.assign(np.full((5, 3), size))
+        assert layer.noisy.numpy() == 0
+        np.testing.assert_array_equal(network(x, training=True), network(x))
+        layer.begin()
+        drawn = network(x, training=True).numpy()
+        assert drawn.std() == pytest.approx(0.05 * size * np.sqrt(5), rel=0.1)
+        layer.noisy.assign(0.0)
+
+
+def test_a_weight_has_at_least_the_least_noise() -> None:
+    layer = VariationalDense(1, log_uniform, least_log_alpha=-2.0)
+    network = keras.Sequential([keras.Input((1,)), layer])
+    layer.theta.assign([[3.0]])
+    layer.set_log_variance([[-30.0]])
+    assert float(layer.variance()[0, 0]) == pytest.approx(9 * np.exp(-2), rel=1e-5)
+    layer.kl_weight.assign(1.0)
+    with tf.GradientTape() as tape:
+        (loss,) = network.losses
+    # The way back is open.
+    assert float(tape.gradient(loss, layer.scaled_log_variance)[0, 0]) < 0
 
 
 def test_the_divergence_counts_once_however_often_it_is_called() -> None:

@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from converters.stripping import plain
+from converters.stripping import deployable, plain
 from tfqrl.compress import QABP, SVD
 from tfqrl.compress.bayesian.variational import bits
 from tfqrl.networks import regularization
 
 Loss = Any
-NOISE = 1.0
+NOISE = 0.5
 
 
 def fitted(compress: Any, network: keras.Sequential, x: np.ndarray, y: np.ndarray, loss: Loss, steps: int) -> Any:
@@ -39,11 +39,11 @@ def fitted(compress: Any, network: keras.Sequential, x: np.ndarray, y: np.ndarra
     return wrapped
 
 
-@pytest.mark.parametrize("compress", [SVD(), QABP(max_bits=8, fine_tune=0.0)])
-def test_inputs_that_do_not_matter_are_pruned(compress: Any) -> None:
+@pytest.mark.parametrize(("compress", "least"), [(SVD(), 0.75), (QABP(), 0.9)])
+def test_inputs_that_do_not_matter_are_pruned(compress: Any, least: float) -> None:
     rng = np.random.default_rng(1)
-    x = np.float32(rng.normal(size=(500, 10)))
-    y = np.float32(np.tanh(x[:, :1] - 2 * x[:, 1:2]) + NOISE * rng.normal(size=(500, 1)))
+    x = np.float32(rng.normal(size=(1000, 10)))
+    y = np.float32(np.tanh(x[:, :1] - 2 * x[:, 1:2]) + NOISE * rng.normal(size=(1000, 1)))
     keras.utils.set_random_seed(0)
     network = keras.Sequential([keras.Input((10,)), keras.layers.Dense(24, "relu"), keras.layers.Dense(1)])
 
@@ -52,9 +52,9 @@ def test_inputs_that_do_not_matter_are_pruned(compress: Any) -> None:
 
     wrapped = fitted(compress, network, x, y, loss, 3000)
     first, _ = bits(wrapped)
-    assert (first[2:] == 0).mean() > 0.9
+    assert (first[2:] == 0).mean() > least
     assert (first[:2] > 0).any(axis=1).all()
-    deployed = plain(wrapped)
+    deployed = deployable(wrapped)
     assert float(tf.reduce_mean((deployed(x) - y) ** 2)) < 1.1 * NOISE**2
 
 

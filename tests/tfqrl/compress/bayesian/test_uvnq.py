@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from converters.emulation import Widths
 from converters.quantizers import config_of, switch_of
-from tfqrl.compress.bayesian.layers import RATE
 from tfqrl.compress.bayesian.uvnq import Uniform, bits_of, integers_of, threshold
 from tfqrl.compress.bayesian.variational import log_uniform, variational
 
@@ -31,20 +30,32 @@ def test_bits_of_alphas_by_hand() -> None:
 
 
 def test_values_of_weights_by_hand() -> None:
-    theta = np.array([0.9, 0.9, 0.9, 0.9, -0.1, -0.1, 0.34, 0.34, 5.0])
+    theta = np.array([0.9, 0.9, 0.9, 0.9, -0.02, -0.02, 0.24, 0.24, -5.0])
     bits = np.array([0, 1, 2, 4, 1, 2, 3, 4, 3], np.int8)
-    # Steps of 0.1; three bits go by twos up to 6, two by fours, and one is a sign of 4.
-    assert integers_of(theta, 0.1, bits, 4).tolist() == [0, 4, 4, 7, -4, 0, 4, 3, 6]
+    # Steps of 0.1. One bit is a sign, two go to 1, three to 3 and four to 7.
+    assert integers_of(theta, 0.1, bits).tolist() == [0, 1, 1, 7, -1, 0, 2, 2, -3]
 
 
-@given(st.integers(2, 8), st.lists(st.floats(-3, 3), min_size=1, max_size=20), st.integers(0, 2**31))
-def test_quantising_again_changes_nothing(max_bits: int, theta: list[float], seed: int) -> None:
-    bits = np.random.default_rng(seed).integers(0, max_bits + 1, len(theta)).astype(np.int8)
-    once = integers_of(np.array(theta), 0.1, bits, max_bits)
-    np.testing.assert_array_equal(integers_of(once * 0.1, 0.1, bits, max_bits), once)
-    assert (np.abs(once.astype(int)) < 2 ** (max_bits - 1)).all()
-    for n in range(1, max_bits + 1):
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=20), st.integers(0, 2**31))
+def test_quantising_again_changes_nothing(theta: list[float], seed: int) -> None:
+    bits = np.random.default_rng(seed).integers(0, 9, len(theta)).astype(np.int8)
+    once = integers_of(np.array(theta), 0.1, bits)
+    np.testing.assert_array_equal(integers_of(once * 0.1, 0.1, bits), once)
+    for n in range(1, 9):
         assert len(set(once[bits == n].tolist())) <= 2**n
+
+
+@pytest.mark.parametrize("max_bits", [4, 8])
+def test_bits_suffice_where_noise_is_as_large_as_the_error_of_the_step(max_bits: int) -> None:
+    # Weights of all sizes with one noise, that of a step's rounding: none is off by much more than half a step.
+    theta = np.random.default_rng(0).normal(size=20_000)
+    theta = theta[np.abs(theta) < 1.5]
+    step = 2 * 1.5 * 1.0 / 2**max_bits
+    bits = bits_of(np.log(step**2 / 12 / theta**2), max_bits, 1.5)
+    error = np.abs(integers_of(theta, step, bits) * step - theta)
+    assert error.max() < 1.01 * step
+    assert np.sqrt(np.mean(error**2)) < 1.15 * step / np.sqrt(12)
+    assert (np.abs(theta[bits == 0]) < 0.34 * step).all()
 
 
 @pytest.fixture
@@ -53,11 +64,12 @@ def network() -> keras.Sequential:
         [keras.Input((6,)), keras.layers.Dense(5, "relu", name="a"), keras.layers.Dense(2, name="b")]
     )
     made = variational(
-        plain, Widths(), "clipped", log_uniform, lambda switch, layer: Uniform(switch, layer, max_bits=4, beta=1.5)
+        plain, Widths(), "clipped", log_uniform, lambda switch, layer: Uniform(switch, layer, max_bits=4, beta=1.5), 0
     )
     rng = np.random.default_rng(0)
     for layer in (made.layers[1].layer, made.layers[2].layer):
-        layer.scaled_log_variance.assign(rng.uniform(-10, 0, layer.theta.shape) / RATE)
+        # So that each number of bits is there.
+        layer.set_log_variance(np.log(layer.theta.numpy() ** 2) + rng.uniform(-8, 2, layer.theta.shape))
     return made
 
 
@@ -78,8 +90,14 @@ def test_rounding_lets_gradients_through_where_bits_are_left(network: keras.Sequ
     theta = network.layers[1].layer.theta
     first.fit(theta.numpy())
     switch_of(network).variable.assign(1.0)
-    first.set_scale(1.0)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(first(theta, None, None))
-    gradient = tape.gradient(total, theta).numpy()
-    np.testing.assert_array_equal(gradient, np.where(first.bits() > 0, 1.0, 0.0))
+    gradient, of_scale = tape.gradient(total, [theta, first.log_scale])
+    bits, steps = first.bits(), theta.numpy() / float(first.scale())
+    inside = (bits > 0) & (np.abs(steps) <= np.maximum(2.0 ** (bits - 1.0) - 1, 1))
+    np.testing.assert_array_equal(gradient.numpy(), inside.astype(np.float32))
+    assert 0 < inside.sum() < (bits > 0).sum()
+    # LSQ (eq. 3): the rounding error where it is inside, and the last step beyond; the scale's gradient is scaled down.
+    error = np.where(inside, first.integers(theta.numpy()) - steps, first.integers(theta.numpy()))
+    expected = (error * (bits > 0)).sum() * float(first.scale()) / np.sqrt(theta.numpy().size * 7)
+    assert float(of_scale) == pytest.approx(expected, rel=1e-3)
