@@ -147,6 +147,19 @@ def test_what_acts_is_what_is_trained(tmp_path: Path) -> None:
             assert (np.abs(acted - trained_on) < 1e-5).mean() > 0.97
 
 
+def test_before_a_bayesian_policy_has_noise_all_its_weights_are_deployed(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", config_of("td3", SVD(kl_begin=1.0, kl_end=1.0)))
+    network, _ = agents.load_policy(run)
+    assert all((layer.get_weights()[0] != 0).all() for layer in network.layers if layer.weights)
+    assert run.metrics()[-1]["sparsity"] == 0.0
+
+
+def test_a_bayesian_policy_is_evaluated_as_it_is_deployed(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", config_of("td3", METHODS["svd"]))
+    network, _ = agents.load_policy(run)
+    assert any((layer.get_weights()[0] == 0).any() for layer in network.layers if layer.weights)
+
+
 def test_it_begins_with_what_another_run_has_learnt(tmp_path: Path) -> None:
     source = trained(tmp_path / "source", config_of("sac, normalised", None))
     config = config_of("sac, normalised", QAT(delay=0.9))

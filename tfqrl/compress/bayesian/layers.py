@@ -26,6 +26,8 @@ from tfqrl.compress.bayesian.probability import distributions, layers, util
 # Optimisers step by their rate, whatever the gradient's size. log sigma^2 has a way of 10 before it, the means one of
 # 0.1, and both the same optimiser: so the variable is log sigma^2 over this.
 RATE = 20.0
+# Before it begins there is none, beside weights of any size.
+NO_NOISE = -30.0
 # Of a layer's first noise beside the mean square of its weights: a deviation of 5 %.
 FIRST_LOG_ALPHA = -6.0
 
@@ -163,8 +165,8 @@ class VariationalConv2D(keras.layers.Conv2D, _Variational):
         """Create the variables."""
         super().build(input_shape)
         self.theta = self.kernel
-        shape = self.kernel.shape
-        self.scaled_log_variance = self.add_weight("kernel_scaled_log_variance", shape, initializer="zeros")
+        start = keras.initializers.Constant(NO_NOISE / RATE)
+        self.scaled_log_variance = self.add_weight("kernel_scaled_log_variance", self.kernel.shape, initializer=start)
         self._create(*self._makings)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -181,6 +183,7 @@ def _posterior(
     """Independent normals, as `kernel_posterior_fn` of TFP's layers."""
     create = {"shape": shape, "dtype": dtype, "trainable": trainable}
     theta = add_variable(name=f"{name}_theta", initializer="glorot_uniform", **create)
-    scaled = add_variable(name=f"{name}_scaled_log_variance", initializer="zeros", **create)
+    start = keras.initializers.Constant(NO_NOISE / RATE)
+    scaled = add_variable(name=f"{name}_scaled_log_variance", initializer=start, **create)
     sigma = util.DeferredTensor(scaled, lambda x: tf.exp(np.float32(0.5 * RATE) * x))
     return distributions.Independent(distributions.Normal(theta, sigma), reinterpreted_batch_ndims=2)
