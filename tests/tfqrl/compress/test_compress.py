@@ -76,7 +76,10 @@ COMBINATIONS += [
 ]
 
 
-@pytest.mark.parametrize(("case", "method"), COMBINATIONS)
+@pytest.mark.parametrize(
+    ("case", "method"),
+    [pytest.param(*each, marks=[pytest.mark.long] if "frames" in each[0] else []) for each in COMBINATIONS],
+)
 def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_path: Path) -> None:
     config = config_of(case, METHODS[method])
     run = trained(tmp_path / "run", config)

@@ -58,6 +58,7 @@ def test_inputs_that_do_not_matter_are_pruned(compress: Any, least: float) -> No
     assert float(tf.reduce_mean((deployed(x) - y) ** 2)) < 1.1 * NOISE**2
 
 
+@pytest.mark.long
 def test_lenet_300_100_loses_most_of_its_first_layer_and_no_accuracy() -> None:
     # Digits of a kind: ten prototypes of strokes in the middle of 28 x 28 pixels, moved about and noisy.
     rng = np.random.default_rng(2)
