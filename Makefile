@@ -52,6 +52,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/conversion.py --json results/conversion.json
 	$(BIN)/python benchmarks/template.py --json results/template.json
 	$(BIN)/python benchmarks/training_speed.py --json results/training_speed.json
+	$(BIN)/python benchmarks/bayesian_noise.py --json results/bayesian_noise.json
 	$(BIN)/python benchmarks/compression_cost.py --json results/compression_cost.json
 
 sb3: $(VENV)/test $(VENV)/bench

@@ -23,9 +23,7 @@ from tfqrl.compress.bayesian.variational import (
     log_uniform,
     mean_bits,
     settle,
-    sparsity,
     variational,
-    variational_layers,
 )
 from tfqrl.compress.bits import check_bits
 
@@ -84,13 +82,9 @@ class QABP(Variational):
             calibrate(network, observation)
 
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
-        """The part of all weights that is gone, bits of one that is left, and how the training stands."""
-        return {
-            "sparsity": sparsity(network),
-            "mean_bits": mean_bits(network),
-            "kl_weight": float(variational_layers(network)[0].kl_weight),
-            "on_grid": float(is_on_grid(network)),
-        }
+        """Those of all of them, bits of a weight that is left, and whether it computes on its grids yet, 0 or 1."""
+        more = {"mean_bits": mean_bits(network), "on_grid": float(is_on_grid(network))}
+        return super().metrics(network) | more
 
     def _quantizer(self, switch: Switch, layer: Layer) -> Quantizer:
         return Uniform(switch, layer, self.max_bits, self.beta)

@@ -19,7 +19,7 @@ import tyro
 from converters.emulation import Output, Widths
 from converters.quantizers import Fixed, Switch
 from tfqrl.compress.bayesian.kl import PRUNED
-from tfqrl.compress.bayesian.variational import Variational, log_uniform, sparsity, variational, variational_layers
+from tfqrl.compress.bayesian.variational import Variational, log_uniform, variational
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
@@ -40,10 +40,6 @@ class SVD(Variational):
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
         self.weigh(network, progress, transitions)
-
-    def metrics(self, network: keras.Sequential) -> dict[str, float]:
-        """The part of all weights that is mostly noise, and what the divergence is worth."""
-        return {"sparsity": sparsity(network), "kl_weight": float(variational_layers(network)[0].kl_weight)}
 
 
 class Sparse(Fixed):

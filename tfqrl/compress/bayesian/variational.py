@@ -81,6 +81,10 @@ class Variational:
             layer.weighed_at.assign(progress)
         return True
 
+    def metrics(self, network: keras.Sequential) -> dict[str, float]:
+        """The part of all weights that is gone, and what the divergence is worth."""
+        return {"sparsity": sparsity(network), "kl_weight": float(variational_layers(network)[0].kl_weight)}
+
 
 def variational(
     network: keras.Sequential,

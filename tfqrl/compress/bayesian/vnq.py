@@ -22,7 +22,6 @@ from tfqrl.compress.bayesian.kl import PRUNED, REFERENCE, bounded, codebook_kl
 from tfqrl.compress.bayesian.variational import (
     Variational,
     settle,
-    sparsity,
     variational,
     variational_layers,
 )
@@ -83,12 +82,8 @@ class VNQ(Variational):
             calibrate(network, observation)
 
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
-        """The part of all weights that is 0."""
-        return {
-            "sparsity": sparsity(network),
-            "kl_weight": float(variational_layers(network)[0].kl_weight),
-            "on_grid": float(is_on_grid(network)),
-        }
+        """Those of all of them, and whether weights are on their values yet, 0 or 1."""
+        return super().metrics(network) | {"on_grid": float(is_on_grid(network))}
 
 
 def _divergence(layer: Layer) -> tf.Tensor:

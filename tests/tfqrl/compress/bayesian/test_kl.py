@@ -19,7 +19,10 @@ def expected_log_abs(theta: float, sigma: float, spike: float = 0.0) -> float:
     """E log|w - spike| for w ~ N(theta, sigma^2)."""
     at = (spike - theta) / sigma
     ends = sorted({-12.0, 12.0, min(max(at, -12.0), 12.0)})
-    density = lambda e: math.log(abs(theta + sigma * e - spike) or 1e-300) * stats.norm.pdf(e)  # noqa: E731
+
+    def density(e: float) -> float:
+        return math.log(abs(theta + sigma * e - spike) or 1e-300) * stats.norm.pdf(e)
+
     return sum(integrate.quad(density, a, b, limit=400)[0] for a, b in itertools.pairwise(ends))
 
 
