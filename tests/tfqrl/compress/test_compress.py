@@ -160,7 +160,10 @@ def test_before_a_bayesian_policy_has_noise_all_its_weights_are_deployed(tmp_pat
 def test_a_bayesian_policy_is_evaluated_as_it_is_deployed(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", config_of("td3", METHODS["svd"]))
     network, _ = agents.load_policy(run)
-    assert any((layer.get_weights()[0] == 0).any() for layer in network.layers if layer.weights)
+    deployed, _ = strip(network)
+    assert any((layer.get_weights()[0] == 0).any() for layer in deployed.layers if layer.weights)
+    observation = np.linspace(-1, 1, 20, dtype=np.float32)[:, None]
+    np.testing.assert_array_equal(network(observation), deployed(observation))
 
 
 def test_it_begins_with_what_another_run_has_learnt(tmp_path: Path) -> None:
