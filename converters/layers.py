@@ -111,6 +111,9 @@ def quantise_layer(
     if not dense:
         # LiteRT 2.3 has 2-bit convolutions, whose results are wrong (tests/converters/test_quantise.py).
         bits = max(bits, 4)
+    if activations is not None and bits == 4 and kernel.shape[-2] % 2:
+        # XNNPACK does not take these, and the kernels that are left round twice.
+        bits = 8
     scale = np.atleast_1d(grid.scale)
     name = graph.name(operator.inputs[1])
     operator.inputs = np.array(operator.inputs, np.int32)

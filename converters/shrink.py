@@ -49,7 +49,7 @@ class Shrunk:
 
 
 def shrink(
-    network: keras.Sequential, outputs: Mapping[str, Sequence[Steps]] = MappingProxyType({})
+    network: keras.Sequential, outputs: Mapping[str, Sequence[Steps]] = MappingProxyType({}), *, even: bool = False
 ) -> tuple[keras.Sequential, tuple[Shrunk, ...]]:
     """The same function with fewer neurons, to float rounding.
 
@@ -62,6 +62,7 @@ def shrink(
       network: as in `converters.convert`.
       outputs: the grids of what layers give, by layer name, where those were trained: behind the activation and, if
         there are more, behind what follows it.
+      even: leave a dead neuron where a layer would otherwise be left with an odd number of them.
 
     Returns:
       The network, and what became of each Dense and Conv2D layer, in order. The network itself and nothing, if
@@ -72,7 +73,8 @@ def shrink(
         return network, ()
     cuts = [_Cut(index, layer) for index, layer in enumerate(network.layers) if _is_plain(layer)]
     while any(
-        _cut_between(network, before, after, outputs.get(before.layer.name, ())) for before, after in pairwise(cuts)
+        _cut_between(network, before, after, outputs.get(before.layer.name, ()), even)
+        for before, after in pairwise(cuts)
     ):
         pass
     if all(cut.units == cut.layer.kernel.shape[-1] for cut in cuts):
@@ -131,7 +133,7 @@ def _is_plain(layer: keras.layers.Layer) -> bool:
     return type(layer) is keras.layers.Dense
 
 
-def _cut_between(network: keras.Sequential, before: _Cut, after: _Cut, grids: Sequence[Steps]) -> bool:
+def _cut_between(network: keras.Sequential, before: _Cut, after: _Cut, grids: Sequence[Steps], even: bool) -> bool:
     """Take out what is dead between two layers; returns whether anything was."""
     between = network.layers[before.index + 1 : after.index]
     activations = [layer.activation for layer in (before.layer, *between) if hasattr(layer, "activation")]
@@ -153,6 +155,8 @@ def _cut_between(network: keras.Sequential, before: _Cut, after: _Cut, grids: Se
     dead = unread | (constant & np.isfinite(value) & ((value == 0) | (not pads)))
     if dead.all():
         dead[0] = False
+    if even and (~dead).sum() % 2 and dead.any():
+        dead[dead.argmax()] = False
     if not dead.any():
         return False
     after.bias = after.bias + np.where(dead & ~unread, value, 0.0) @ read.sum(axis=0, dtype=np.float64)

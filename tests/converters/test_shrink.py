@@ -68,6 +68,18 @@ def test_a_dead_layer_keeps_one_neuron() -> None:
     assert shrink(smaller)[0] is smaller
 
 
+def test_a_dead_neuron_is_left_where_an_even_number_is_wanted() -> None:
+    kernel = np.ones((3, 6))
+    kernel[:, :3] = 0
+    network = mlp((kernel, np.ones(6)), (np.ones((6, 2)), np.zeros(2)))
+    smaller, shrunk = shrink(network, even=True)
+    assert shrunk[0].kept_outputs == (0, 3, 4, 5)
+    np.testing.assert_array_equal(smaller(np.eye(3)), network(np.eye(3)))
+    assert shrink(smaller, even=True) == (smaller, ())
+    network = mlp((np.ones((3, 4)), np.ones(4)), (np.zeros((4, 5)), np.ones(5)), (np.ones((5, 2)), np.zeros(2)))
+    assert [s.units_after for s in shrink(network, even=True)[1]] == [2, 2, 2]
+
+
 def test_a_network_in_which_nothing_is_dead_is_returned_as_it_is() -> None:
     network = mlp((np.ones((3, 4)), np.zeros(4)), (np.ones((4, 2)), np.zeros(2)))
     assert shrink(network) == (network, ())
