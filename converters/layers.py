@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.flatbuffer import WITH_WEIGHTS, Graph, Operators, Types, pack
 from converters.recipe import Recipe
-from converters.weights import Grid, GridError, nearest_grid
+from converters.weights import Grid, GridError, fits_bits, nearest_grid
 from edge.artifact import FloatArray
 
 _TYPES = {8: Types.INT8, 4: Types.INT4, 2: Types.INT2}
@@ -107,7 +107,8 @@ def quantise_layer(
             f"The grid of the layer {layer} has a scale for each output, and this recipe one for a layer. Convert with "
             "a recipe whose per_channel is true."
         )
-    bits = grid.bits if recipe.weight_bits < 8 else 8
+    # As many as the widest weight needs, and no fewer than the recipe says.
+    bits = max(recipe.weight_bits, next(bits for bits in (2, 4, 8) if fits_bits(grid.integers, bits)))
     if not dense:
         # LiteRT 2.3 has 2-bit convolutions, whose results are wrong (tests/converters/test_quantise.py).
         bits = max(bits, 4)

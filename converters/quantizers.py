@@ -100,6 +100,10 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
         """What values of 2 to 8 bits become, in steps; the same as when it is called."""
         return np.clip(np.rint(values / self.scale().numpy()), self.low, self.high).astype(np.int8)
 
+    def acting(self, values: Array) -> Array:
+        """What acts in training in place of values, as long as it is off."""
+        return values
+
     def deployed(self, values: Array) -> Array:
         """What is deployed of values as long as it is off."""
         return values

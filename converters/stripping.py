@@ -142,8 +142,8 @@ def _computed(layer: keras.layers.Layer, on: bool, in_training: bool) -> Compute
         layer = layer.layer
     dueling = isinstance(layer, DuelingOutput)
     if config is None or not on:
-        if config is not None and config.kernel is not None and not in_training:
-            kernel = config.kernel.deployed(kernel)
+        if config is not None and config.kernel is not None:
+            kernel = config.kernel.acting(kernel) if in_training else config.kernel.deployed(kernel)
         if dueling:
             return Computed(layer, q_kernel(kernel).numpy(), q_bias(bias).numpy(), streams=(kernel, bias))
         return Computed(layer, kernel, bias)

@@ -58,12 +58,10 @@ class Grid:
             raise GridError(
                 f"Weights are packed at 8, 4 or 2 bits, not {self.bits}: give the next that is wide enough."
             )
-        # TFLite's 8-bit weights leave -128 out.
-        lowest, highest = (-127, 127) if self.bits == 8 else (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
-        if self.integers.size and not lowest <= self.integers.min() <= self.integers.max() <= highest:
+        if not fits_bits(self.integers, self.bits):
             raise GridError(
                 f"Integers from {self.integers.min()} to {self.integers.max()} do not fit {self.bits} bits, "
-                f"{lowest} to {highest}."
+                f"{_lowest(self.bits)} to {2 ** (self.bits - 1) - 1}."
             )
         if self.scale.shape not in ((), self.integers.shape[-1:]):
             raise GridError(
@@ -97,6 +95,16 @@ class Grid:
                 "that they were trained with, and float32 weights made as integer * scale."
             )
         return grid
+
+
+def fits_bits(integers: IntArray, bits: int) -> bool:
+    """Whether weights of 2, 4 or 8 bits can be these."""
+    return not integers.size or bool(_lowest(bits) <= integers.min() and integers.max() < 2 ** (bits - 1))
+
+
+def _lowest(bits: int) -> int:
+    # TFLite's 8-bit weights leave -128 out.
+    return -127 if bits == 8 else -(2 ** (bits - 1))
 
 
 def nearest_grid(kernel: FloatArray, bits: int, *, per_channel: bool) -> Grid:

@@ -49,8 +49,12 @@ METHODS = {
     "cluster": Clustering(clusters=5, delay=0.6),
     # Everything becomes noise, at once.
     "svd": SVD(kl_weight=1e5, kl_begin=0.0, kl_end=0.01),
+    "svd-neurons": SVD(neurons=True, protected=("output",), kl_weight=1e5, kl_begin=0.0, kl_end=0.01),
     "vnq": VNQ(),
     "qabp": QABP(kl_weight=1e5, kl_begin=0.0, kl_end=0.01, fine_tune=0.4),
+    "qabp-drawn": QABP(
+        bits_per_weight=1.0, one_step=True, draw_targets=True, draw_acting=True, kl_over=50, kl_begin=0.0
+    ),
 }
 
 
@@ -69,9 +73,10 @@ COMBINATIONS += [
     ("td3", "svd"),
     ("ppo", "svd"),
     ("dqn", "svd"),
+    ("td3", "svd-neurons"),
     ("td3", "vnq"),
     ("td3", "qabp"),
-    ("sac, normalised", "qabp"),
+    ("sac, normalised", "qabp-drawn"),
     ("ppo, frames", "qabp"),
 ]
 
@@ -82,6 +87,9 @@ COMBINATIONS += [
 )
 def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_path: Path) -> None:
     config = config_of(case, METHODS[method])
+    if method == "svd-neurons":
+        # Noise of all weights of a neuron at once has a longer way to go.
+        config = dataclasses.replace(config, policy_learning_rate=1e-2)
     run = trained(tmp_path / "run", config)
     network, spec = agents.load_policy(run)
     deployed, grids = strip(network)
@@ -92,10 +100,17 @@ def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_p
         assert [record["clustered"] for record in run.metrics() if "clustered" in record][-1] == 1.0
         return
     zero = sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels)
-    if method in ("svd", "vnq", "qabp"):
+    if method in ("svd", "svd-neurons", "vnq", "qabp"):
         # A weight that has bits may be 0, too.
         assert 0.05 < run.metrics()[-1]["sparsity"] <= zero + 1e-6
-    if method == "svd":
+    if method == "svd-neurons":
+        *hidden, output = kernels
+        assert output.all()
+        for kernel in hidden:
+            gone = (kernel == 0).all(axis=1)
+            assert kernel[~gone].all()
+        assert any((kernel == 0).all(axis=1).any() for kernel in hidden)
+    if method.startswith("svd"):
         assert grids is None
         return
     if method.startswith("prune"):
@@ -122,7 +137,7 @@ def test_what_was_trained_is_restored_and_deployed(case: str, method: str, tmp_p
     assert (np.abs(found - expected) <= step * 1.01).mean() > 0.99
 
 
-@pytest.mark.parametrize(("case", "method"), [("td3", "prune-qat"), ("dqn", "cluster"), ("td3", "qabp")])
+@pytest.mark.parametrize(("case", "method"), [("td3", "prune-qat"), ("dqn", "cluster"), ("td3", "qabp-drawn")])
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(case: str, method: str, tmp_path: Path) -> None:
     config = config_of(case, METHODS[method])
     config = type(config)(**{**vars(config), "save_replay": True})
@@ -253,6 +268,9 @@ def agents_run(path: Path, config: Any) -> Any:
         (lambda: SVD(kl_weight=0.0), "--kl-weight must be above 0"),
         (lambda: SVD(sparsity=1.0), "--sparsity must lie between 0 and 1; it was given 1.0"),
         (lambda: QABP(max_bits=1), "--max-bits must lie in 2..8; it was given 1"),
+        (lambda: QABP(bits_per_weight=4.0), "--bits-per-weight must lie between 0 and --max-bits 4; it was given 4.0"),
+        (lambda: QABP(bits_per_weight=1.0, sparsity=0.9), "--bits-per-weight and --sparsity exclude each other"),
+        (lambda: SVD(kl_over=0), "--kl-over must be at least 1; it was given 0"),
         (lambda: QABP(fine_tune=0.6), "--fine-tune must be at least 0 and leave something"),
         (lambda: SVD(kl_begin=0.6), "--kl-begin and --kl-end must lie in 0..1, in this order"),
     ],

@@ -4,14 +4,19 @@ With `training=True`, what a layer gives before its activation is drawn from the
 (Kingma et al. 2015, arXiv 1506.02557): mean x theta, variance x^2 sigma^2, a number of noise for each output and
 example. Otherwise it computes with the means. Biases have no noise.
 
+With `neurons`, noise is not that of single weights: what a layer reads is multiplied, value by value, by
+z ~ N(1, alpha), a number of noise for each input and example (Louizos et al. 2017, arXiv 1705.08665, with weights that
+have no noise of their own). An input that is mostly noise goes with all its weights, and then the neuron that gives it.
+
 The divergence from the prior is not added in a call, and so cannot be counted twice: `network.losses` has it once,
 scaled by the layer's `kl_weight`, which the compressor sets.
 """
 
 from __future__ import annotations
 
+import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,9 +24,10 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from tfqrl.compress.bayesian.kl import log_alpha
+from tfqrl.compress.bayesian.kl import bounded, log_alpha
 from tfqrl.compress.bayesian.noise import noise
 from tfqrl.compress.bayesian.probability import distributions, layers, util
+from tfqrl.compress.bayesian.variational import Posterior
 
 # Optimisers step by their rate, whatever the gradient's size. log sigma^2 has a way of 10 before it, the means one of
 # 0.1, and both the same optimiser: so the variable is log sigma^2 over this.
@@ -32,61 +38,95 @@ NO_NOISE = -30.0
 FIRST_LOG_ALPHA = -6.0
 
 Layer: TypeAlias = "VariationalDense | VariationalConv2D"
-Divergence = Callable[[Any], tf.Tensor]
+AddVariable: TypeAlias = Callable[..., tf.Variable]
 
 
 class _Variational:
     """What dense layers and convolutions have in common.
 
     Attributes:
+      posterior: what it was told of its weights.
+      protected: whether it is one of those.
       kernel: theta; while a wrapper puts something else in its place, that.
       theta: variable of the kernel's shape.
-      scaled_log_variance: variable of the same shape, log sigma^2 over RATE.
-      least_log_alpha: least noise beside a weight's signal, in training.
+      scaled_log_variance: variable, log sigma^2 over RATE: of the kernel's shape; with `neurons`, log alpha over RATE,
+        of that shape with one output.
       kl_weight: variable, (): by what the divergence is multiplied in `losses`.
       noisy: variable, (): 1 as long as training draws, or 0.
       weighed_at: variable, (): the part of the training at which `kl_weight` was set.
     """
 
+    posterior: Posterior
     theta: tf.Variable
     scaled_log_variance: tf.Variable
 
-    def _create(self, divergence: Divergence, seed: int, least_log_alpha: float) -> None:
-        self.least_log_alpha = least_log_alpha
+    def _create(self) -> None:
+        self.protected = self.name in self.posterior.protected
         self.kl_weight = self.add_weight("kl_weight", (), initializer="zeros", trainable=False)
         self.noisy = self.add_weight("noisy", (), initializer="zeros", trainable=False)
         self.weighed_at = self.add_weight("weighed_at", (), initializer="zeros", trainable=False)
         self._draws = self.add_weight("draws", (), dtype=tf.int32, initializer="zeros", trainable=False)
-        self._stream = zlib.crc32(f"{self.name} {seed}".encode())
-        self.add_loss(lambda: self.kl_weight * divergence(self))
+        self._stream = zlib.crc32(f"{self.name} {self.posterior.seed}".encode())
+        if not self.protected:
+            self.add_loss(lambda: self.kl_weight * self.posterior.divergence(self))
 
     @property
     def log_variance(self) -> tf.Tensor:
-        """Of the variances sigma^2."""
+        """Of the variances sigma^2; with `neurons`, of z."""
         return RATE * self.scaled_log_variance
 
     def set_log_variance(self, values: npt.ArrayLike) -> None:
-        """Go on from these, of the kernel's shape."""
+        """Go on from these, of the variable's shape."""
         self.scaled_log_variance.assign(np.asarray(values, np.float32) / RATE)
 
     def begin(self) -> None:
         """Draw from now on, with little noise at first."""
-        theta = self.theta.numpy()
-        self.set_log_variance(np.full(theta.shape, np.log(np.mean(theta**2) + 1e-12) + FIRST_LOG_ALPHA))
+        first = 0.0 if self.posterior.neurons else np.log(np.mean(self.theta.numpy() ** 2) + 1e-12)
+        if not self.protected:
+            self.set_log_variance(np.full(self.scaled_log_variance.shape, first + FIRST_LOG_ALPHA))
         self.noisy.assign(1.0)
 
     def log_alpha(self) -> tf.Tensor:
-        """The logarithm of noise over signal, sigma^2 / theta^2, as it is drawn: between bounds."""
-        return log_alpha(self.theta, self.log_variance, low=self.least_log_alpha)
+        """The logarithm of noise over signal, sigma^2 / theta^2, as it is drawn: between bounds.
+
+        Of the kernel's shape; with `neurons`, of that with one output.
+        """
+        least = self.posterior.least_log_alpha
+        if self.protected:
+            return tf.fill(self.scaled_log_variance.shape, least)
+        if self.posterior.neurons:
+            return bounded(self.log_variance, least, 8.0)
+        return log_alpha(self.theta, self.log_variance, low=least)
 
     def variance(self) -> tf.Tensor:
         """What is drawn has of each weight, of the kernel's shape."""
         return tf.exp(self.log_alpha()) * self.theta**2
 
-    def _drawn(self, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+    def sample(self) -> npt.NDArray[Any]:
+        """A kernel that is drawn whole, the same until the next call that draws; theta, where there is no noise."""
+        rng = np.random.default_rng((self._stream, int(self._draws.numpy())))
+        theta, deviation = self.theta.numpy(), np.exp(0.5 * self.log_alpha().numpy())
+        factor = 1.0 + float(self.noisy.numpy()) * deviation * rng.standard_normal(deviation.shape)
+        return np.asarray(theta * factor, np.float32)
+
+    def _computed(self, inputs: tf.Tensor, training: bool | None, product: Callable[..., tf.Tensor]) -> tf.Tensor:
+        """`product` of inputs and kernel, drawn where it is to be."""
+        draws = training is True or self.posterior.always
+        # When Keras builds a network, batches have no size yet.
+        if not draws or inputs.shape[0] is None:
+            return product(inputs, self.kernel)
         self._draws.assign_add(1)
+        if self.posterior.neurons:
+            deviation = tf.squeeze(tf.exp(0.5 * self.log_alpha()), -1)
+            # One number for each channel of a frame.
+            shape = [size if axis in (0, len(inputs.shape) - 1) else 1 for axis, size in enumerate(inputs.shape)]
+            return product(inputs * (1.0 + self.noisy * deviation * self._noise(shape)), self.kernel)
+        mean, variance = product(inputs, self.kernel), product(inputs**2, self.variance())
         # The root of 0 has no gradient.
-        return mean + self.noisy * tf.sqrt(variance + 1e-12) * noise(mean.shape, self._stream, self._draws)
+        return mean + self.noisy * tf.sqrt(variance + 1e-12) * self._noise(mean.shape)
+
+    def _noise(self, shape: Sequence[int]) -> tf.Tensor:
+        return noise(shape, self._stream, self._draws)
 
 
 class VariationalDense(layers.DenseLocalReparameterization, _Variational):
@@ -94,20 +134,22 @@ class VariationalDense(layers.DenseLocalReparameterization, _Variational):
 
     deployed_as = keras.layers.Dense
 
-    def __init__(
-        self, units: int, divergence: Divergence, seed: int = 0, least_log_alpha: float = -8.0, **options: Any
-    ) -> None:
-        """A layer of `units` outputs, whose posterior diverges by `divergence(layer)`, (), from its prior."""
+    def __init__(self, units: int, posterior: Posterior, **options: Any) -> None:
+        """A layer of `units` outputs."""
         normal = layers.default_mean_field_normal_fn
-        super().__init__(units, kernel_posterior_fn=_posterior, kernel_prior_fn=None,
+        weights = functools.partial(
+            _posterior_of_neurons if posterior.neurons else _posterior,
+            noise_is_learnt=options.get("name") not in posterior.protected,
+        )
+        super().__init__(units, kernel_posterior_fn=weights, kernel_prior_fn=None,
                          bias_posterior_fn=normal(is_singular=True, loc_initializer="zeros"),
                          bias_posterior_tensor_fn=lambda posterior: self.bias, **options)  # fmt: skip
-        self._makings = divergence, seed, least_log_alpha
+        self.posterior = posterior
 
     @classmethod
-    def standing_for(cls, options: dict[str, Any], *makings: Any) -> VariationalDense:
+    def standing_for(cls, options: dict[str, Any], posterior: Posterior) -> VariationalDense:
         """One like Keras' layer with these options, whose weights are still to come."""
-        return cls(options["units"], *makings, activation=options["activation"], name=options["name"])
+        return cls(options["units"], posterior, activation=options["activation"], name=options["name"])
 
     def build(self, input_shape: tf.TensorShape) -> None:
         """Create the variables."""
@@ -117,16 +159,15 @@ class VariationalDense(layers.DenseLocalReparameterization, _Variational):
         self.theta = self.kernel = self.kernel_posterior.distribution.loc
         self.bias = self.bias_posterior.distribution.loc
         self.scaled_log_variance = self.kernel_posterior.distribution.scale.pretransformed_input
-        self._create(*self._makings)
+        self._create()
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """(batch, inputs) -> (batch, units)."""
-        self._samples = training is True
+        self._training = training
         return super().call(inputs)
 
     def _apply_variational_kernel(self, inputs: tf.Tensor) -> tf.Tensor:
-        mean = tf.matmul(inputs, self.kernel)
-        return self._drawn(mean, tf.matmul(inputs**2, self.variance())) if self._samples else mean
+        return self._computed(inputs, self._training, tf.matmul)
 
     def add_variable(self, *words: Any, **options: Any) -> tf.Variable:
         """What TFP's layers call by the name that Keras gave up."""
@@ -142,48 +183,56 @@ class VariationalConv2D(keras.layers.Conv2D, _Variational):
 
     deployed_as = keras.layers.Conv2D
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: tuple[int, int],
-        divergence: Divergence,
-        seed: int = 0,
-        least_log_alpha: float = -8.0,
-        **options: Any,
-    ) -> None:
-        """A layer as Keras' own, whose posterior diverges by `divergence(layer)`, (), from its prior."""
+    def __init__(self, filters: int, kernel_size: tuple[int, int], posterior: Posterior, **options: Any) -> None:
+        """A layer as Keras' own."""
         super().__init__(filters, kernel_size, **options)
-        self._makings = divergence, seed, least_log_alpha
+        self.posterior = posterior
 
     @classmethod
-    def standing_for(cls, options: dict[str, Any], *makings: Any) -> VariationalConv2D:
+    def standing_for(cls, options: dict[str, Any], posterior: Posterior) -> VariationalConv2D:
         """One like Keras' layer with these options, whose weights are still to come."""
         size = options["filters"], options["kernel_size"]
-        return cls(*size, *makings, **{k: v for k, v in options.items() if k not in ("filters", "kernel_size")})
+        return cls(*size, posterior, **{k: v for k, v in options.items() if k not in ("filters", "kernel_size")})
 
     def build(self, input_shape: tf.TensorShape) -> None:
         """Create the variables."""
         super().build(input_shape)
         self.theta = self.kernel
         start = keras.initializers.Constant(NO_NOISE / RATE)
-        self.scaled_log_variance = self.add_weight("kernel_scaled_log_variance", self.kernel.shape, initializer=start)
-        self._create(*self._makings)
+        shape = (1, 1, self.kernel.shape[2], 1) if self.posterior.neurons else self.kernel.shape
+        self.scaled_log_variance = self.add_weight(
+            "kernel_scaled_log_variance", shape, initializer=start, trainable=self.name not in self.posterior.protected
+        )
+        self._create()
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """(batch, height, width, channels) -> (batch, *, *, filters)."""
-        result = self.convolution_op(inputs, self.kernel)
-        if training is True:
-            result = self._drawn(result, self.convolution_op(inputs**2, self.variance()))
+        result = self._computed(inputs, training, self.convolution_op)
         return self.activation(tf.nn.bias_add(result, self.bias))
 
 
 def _posterior(
-    dtype: tf.DType, shape: list[int], name: str, trainable: bool, add_variable: Callable[..., tf.Variable]
+    dtype: tf.DType, shape: list[int], name: str, _: bool, add_variable: AddVariable, *, noise_is_learnt: bool
 ) -> distributions.Distribution:
     """Independent normals, as `kernel_posterior_fn` of TFP's layers."""
-    create = {"shape": shape, "dtype": dtype, "trainable": trainable}
-    theta = add_variable(name=f"{name}_theta", initializer="glorot_uniform", **create)
-    start = keras.initializers.Constant(NO_NOISE / RATE)
-    scaled = add_variable(name=f"{name}_scaled_log_variance", initializer=start, **create)
+    theta = add_variable(f"{name}_theta", shape, dtype, initializer="glorot_uniform")
+    scaled = _scaled_log_variance(name, shape, add_variable, noise_is_learnt)
     sigma = util.DeferredTensor(scaled, lambda x: tf.exp(np.float32(0.5 * RATE) * x))
     return distributions.Independent(distributions.Normal(theta, sigma), reinterpreted_batch_ndims=2)
+
+
+def _posterior_of_neurons(
+    dtype: tf.DType, shape: list[int], name: str, _: bool, add_variable: AddVariable, *, noise_is_learnt: bool
+) -> distributions.Distribution:
+    """The same, where the noise of a weight is that of its input beside its size."""
+    theta = add_variable(f"{name}_theta", shape, dtype, initializer="glorot_uniform")
+    scaled = _scaled_log_variance(name, [shape[0], 1], add_variable, noise_is_learnt)
+    sigma = util.DeferredTensor(
+        scaled, lambda x: tf.exp(np.float32(0.5 * RATE) * x) * tf.abs(theta), shape=tf.TensorShape(shape)
+    )
+    return distributions.Independent(distributions.Normal(theta, sigma), reinterpreted_batch_ndims=2)
+
+
+def _scaled_log_variance(name: str, shape: list[int], add_variable: AddVariable, learnt: bool) -> tf.Variable:
+    start = keras.initializers.Constant(NO_NOISE / RATE)
+    return add_variable(f"{name}_scaled_log_variance", shape, initializer=start, trainable=learnt)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 import tyro
@@ -19,24 +20,28 @@ from converters.quantizers import Quantizer, Switch, is_on_grid
 from edge.errors import UsageError
 from tfqrl.compress.bayesian.uvnq import Uniform, threshold
 from tfqrl.compress.bayesian.variational import (
-    Variational,
-    log_uniform,
+    Dropout,
+    bits,
     mean_bits,
     settle,
     variational,
 )
 from tfqrl.compress.bits import check_bits
+from tfqrl.options import optional
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
 
 
 @dataclass(frozen=True)
-class QABP(Variational):
+class QABP(Dropout):
     """Quantisation-aware Bayesian policy.
 
     Attributes:
       max_bits: of a weight, 2 to 8.
+      bits_per_weight: of all weights in the mean, those that are gone too; a controller then reaches this instead of
+        `sparsity`.
+      one_step: one step for all layers; otherwise each has its own.
       beta: standard deviations of a layer's weights that its grid covers, each way.
       activation_bits: of what hidden layers give, 2 to 8.
       observation_bits: of what the policy reads, 2 to 8.
@@ -46,6 +51,8 @@ class QABP(Variational):
 
     method: tyro.conf.Suppress[Literal["qabp"]] = "qabp"
     max_bits: int = 4
+    bits_per_weight: Annotated[float | None, optional("BITS")] = None
+    one_step: bool = False
     beta: float = 1.5
     activation_bits: int = 8
     observation_bits: int = 8
@@ -56,6 +63,13 @@ class QABP(Variational):
         """Refuse values out of range."""
         super().__post_init__()
         check_bits(self, "max_bits", "activation_bits", "observation_bits", "output_bits")
+        if self.bits_per_weight is not None and not 0 < self.bits_per_weight < self.max_bits:
+            raise UsageError(
+                f"--bits-per-weight must lie between 0 and --max-bits {self.max_bits}; it was given "
+                f"{self.bits_per_weight}."
+            )
+        if self.bits_per_weight is not None and self.sparsity is not None:
+            raise UsageError("--bits-per-weight and --sparsity exclude each other: both say what is to be left.")
         if not 0 < self.beta < math.inf:
             raise UsageError(f"--beta must be above 0 and finite; it was given {self.beta}.")
         if not 0 <= self.fine_tune < 1 - self.kl_end:
@@ -69,7 +83,25 @@ class QABP(Variational):
         widths = Widths(self.max_bits, self.activation_bits, self.observation_bits, self.output_bits)
         # Training draws at least what the finest grid will lose.
         least = math.log(threshold(self.beta)) - self.max_bits * math.log(4.0)
-        return variational(network, widths, output, log_uniform, self._quantizer, seed, least)
+        posterior = self.posterior(seed, least)
+        grids: list[Uniform] = []
+
+        def quantizer(switch: Switch, layer: Layer) -> Quantizer:
+            grids.append(Uniform(switch, layer, self.max_bits, self.beta, grids if self.one_step else None))
+            return grids[-1]
+
+        return variational(network, widths, output, posterior, quantizer)
+
+    @property
+    def wished(self) -> float | None:
+        """See `Variational.wished`."""
+        return self.sparsity if self.bits_per_weight is None else 1.0 - self.bits_per_weight / self.max_bits
+
+    def gone(self, network: keras.Sequential) -> float:
+        """See `Variational.gone`."""
+        if self.bits_per_weight is None:
+            return super().gone(network)
+        return 1.0 - float(np.concatenate([each.ravel() for each in bits(network)]).mean()) / self.max_bits
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
@@ -85,6 +117,3 @@ class QABP(Variational):
         """Those of all of them, bits of a weight that is left, and whether it computes on its grids yet, 0 or 1."""
         more = {"mean_bits": mean_bits(network), "on_grid": float(is_on_grid(network))}
         return super().metrics(network) | more
-
-    def _quantizer(self, switch: Switch, layer: Layer) -> Quantizer:
-        return Uniform(switch, layer, self.max_bits, self.beta)

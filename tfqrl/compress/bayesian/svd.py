@@ -19,7 +19,7 @@ import tyro
 from converters.emulation import Output, Widths
 from converters.quantizers import Fixed, Switch
 from tfqrl.compress.bayesian.kl import PRUNED
-from tfqrl.compress.bayesian.variational import Variational, log_uniform, variational
+from tfqrl.compress.bayesian.variational import Dropout, variational
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
@@ -28,14 +28,14 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class SVD(Variational):
+class SVD(Dropout):
     """Sparse variational dropout."""
 
     method: tyro.conf.Suppress[Literal["svd"]] = "svd"
 
     def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
-        return variational(network, Widths(), output, log_uniform, Sparse, seed)
+        return variational(network, Widths(), output, self.posterior(seed), Sparse)
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
@@ -55,7 +55,12 @@ class Sparse(Fixed):
 
     def bits(self) -> npt.NDArray[np.int8]:
         """32 of each weight that is left."""
-        return np.where(self._layer.log_alpha().numpy() < PRUNED, 32, 0).astype(np.int8)
+        left = (self._layer.log_alpha().numpy() < PRUNED) | self._layer.protected
+        return np.broadcast_to(np.where(left, 32, 0).astype(np.int8), self._layer.theta.shape)
+
+    def acting(self, values: Array) -> Array:
+        """See `Posterior.acts`."""
+        return self._layer.sample() if self._layer.posterior.acts else values
 
     def deployed(self, values: Array) -> Array:
         """The kernel without the weights that are noise."""

@@ -14,6 +14,7 @@ has i bits. Above T it is less than half a step, and has none.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,14 +65,22 @@ class Uniform(Learned):
     bits stay; weights and step are learnt.
     """
 
-    def __init__(self, switch: Switch, layer: Layer, max_bits: int, beta: float) -> None:
+    def __init__(
+        self, switch: Switch, layer: Layer, max_bits: int, beta: float, sharing: Sequence[Uniform] | None = None
+    ) -> None:
+        """The grid of `layer`; `sharing`: those of all layers, in order, if one step is that of all."""
         high = 2 ** (max_bits - 1) - 1
         super().__init__(switch, -high, high)
         self._layer, self._max_bits, self._beta = layer, max_bits, beta
+        self._sharing: Sequence[Uniform] = [self] if sharing is None else sharing
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
         """Create what is learnt, and the bits of each weight once they stay."""
-        made = super().build(tensor_shape, name, layer)
+        if self._sharing[0] is self:
+            made = super().build(tensor_shape, name, layer)
+        else:
+            self.log_scale, self._gradient_scale = self._sharing[0].log_scale, self._sharing[0]._gradient_scale
+            made = {}
         self._bits = layer.add_weight(f"{name}_bits", tensor_shape, initializer="zeros", trainable=False)
         return made
 
@@ -87,27 +96,32 @@ class Uniform(Learned):
 
     def fit(self, rows: Array) -> None:
         """Let each weight keep the bits that it needs now."""
-        bits = self.bits()
-        self.set_scale(self._step(bits))
-        self._bits.assign(bits)
+        self.set_scale(self._step())
+        self._bits.assign(self.bits())
 
     def bits(self) -> npt.NDArray[np.int8]:
         """Of each weight, 0 to `max_bits`."""
         if self.switch.variable.numpy() > 0:
             return self._bits.numpy().astype(np.int8)
-        return bits_of(self._layer.log_alpha().numpy(), self._max_bits, self._beta)
+        if self._layer.protected:
+            return np.full(self._layer.theta.shape, self._max_bits, np.int8)
+        bits = bits_of(self._layer.log_alpha().numpy(), self._max_bits, self._beta)
+        return np.broadcast_to(bits, self._layer.theta.shape)
 
     def integers(self, values: Array) -> npt.NDArray[np.int8]:
         """What the kernel becomes, in steps."""
         return integers_of(values, float(self.scale().numpy()), self.bits())
 
+    def acting(self, values: Array) -> Array:
+        """See `Posterior.acts`."""
+        return self._layer.sample() if self._layer.posterior.acts else values
+
     def deployed(self, values: Array) -> Array:
         """The kernel on the grid that it would have now."""
-        bits = self.bits()
-        step = self._step(bits)
-        return np.float32(step) * integers_of(values, step, bits).astype(np.float32)
+        step = self._step()
+        return np.float32(step) * integers_of(values, step, self.bits()).astype(np.float32)
 
-    def _step(self, bits: npt.NDArray[np.int8]) -> float:
-        left = self._layer.theta.numpy()[bits > 0]
+    def _step(self) -> float:
+        left = np.concatenate([grid._layer.theta.numpy()[grid.bits() > 0] for grid in self._sharing])
         # A layer of which nothing is left has any step.
         return float(2.0 * self._beta * np.sqrt(np.mean(left**2)) / 2**self._max_bits) if left.any() else 1.0

@@ -13,7 +13,7 @@ import tf_keras as keras
 
 from converters.emulation import Output, Widths, emulated
 from converters.quantizers import Quantizer, Switch, config_of
-from edge.errors import UsageError
+from edge.errors import UnknownNameError, UsageError
 from tfqrl.compress.bayesian.kl import log_uniform_kl
 from tfqrl.options import optional
 
@@ -27,27 +27,58 @@ FURTHEST = 12.0
 
 
 @dataclass(frozen=True)
+class Posterior:
+    """What a network's layers are told of their weights.
+
+    Attributes:
+      divergence: of a layer from its prior, ().
+      seed: of what is drawn.
+      least_log_alpha: least noise beside a weight's signal, in training.
+      neurons: whether noise is that of whole neurons.
+      protected: names of layers that have the least noise for ever, and no divergence.
+      always: draw in every call, and not only with `training=True`.
+      acts: let what acts in training be drawn, too.
+    """
+
+    divergence: Callable[[Any], tf.Tensor]
+    seed: int = 0
+    least_log_alpha: float = -8.0
+    neurons: bool = False
+    protected: tuple[str, ...] = ()
+    always: bool = False
+    acts: bool = False
+
+
+@dataclass(frozen=True)
 class Variational:
     """Options of a policy whose weights are normal.
 
     Attributes:
       kl_weight: how much the divergence from the prior counts in the policy's loss, over the number of transitions that
         were learnt from; 1 is the evidence lower bound.
+      kl_over: over this number instead.
       sparsity: part of the weights that is to go; a controller then makes the divergence count for more or less than
         `kl_weight` until so many are gone (default: as many as go).
       kl_begin: part of the training after which the divergence begins to count.
       kl_end: part of the training from which on it counts fully, and `sparsity` is to be reached.
+      draw_targets: draw policies also where targets of the critic are computed, and not their means.
+      draw_acting: let what acts in training be drawn, too, anew after each call of updates.
     """
 
     kl_weight: float = 1.0
+    kl_over: Annotated[int | None, optional("TRANSITIONS")] = None
     sparsity: Annotated[float | None, optional("FRACTION")] = None
     kl_begin: float = 0.1
     kl_end: float = 0.5
+    draw_targets: bool = False
+    draw_acting: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         if not 0 < self.kl_weight < float("inf"):
             raise UsageError(f"--kl-weight must be above 0 and finite; it was given {self.kl_weight}.")
+        if self.kl_over is not None and self.kl_over < 1:
+            raise UsageError(f"--kl-over must be at least 1; it was given {self.kl_over}.")
         if self.sparsity is not None and not 0 < self.sparsity < 1:
             raise UsageError(f"--sparsity must lie between 0 and 1; it was given {self.sparsity}.")
         if not 0 <= self.kl_begin <= self.kl_end <= 1:
@@ -55,6 +86,15 @@ class Variational:
                 "--kl-begin and --kl-end must lie in 0..1, in this order; they were given "
                 f"{self.kl_begin} and {self.kl_end}."
             )
+
+    @property
+    def wished(self) -> float | None:
+        """What `gone` is to be in the end; None if that is left to the divergence."""
+        return self.sparsity
+
+    def gone(self, network: keras.Sequential) -> float:
+        """How much of the network is gone, 0..1."""
+        return sparsity(network)
 
     def weigh(self, network: keras.Sequential, progress: float, transitions: int) -> bool:
         """Let the divergence count for what it should at this part of the training, 0..1; whether it counts yet."""
@@ -66,14 +106,14 @@ class Variational:
             for layer in layers:
                 layer.begin()
                 layer.weighed_at.assign(progress)
-        base = self.kl_weight / max(1, transitions)
-        if self.sparsity is None:
+        base = self.kl_weight / (self.kl_over or max(1, transitions))
+        if self.wished is None:
             weight = base * min(1.0, ramp)
         else:
             before = float(layers[0].kl_weight.numpy()) or base * math.exp(-FURTHEST / 2)
             # As magnitude pruning does it: fast at first, when what goes is not missed (Zhu & Gupta 2017).
-            wished = self.sparsity * (1.0 - (1.0 - min(1.0, ramp)) ** 3)
-            step = GAIN * (progress - float(layers[0].weighed_at.numpy())) * (wished - sparsity(network))
+            wished = self.wished * (1.0 - (1.0 - min(1.0, ramp)) ** 3)
+            step = GAIN * (progress - float(layers[0].weighed_at.numpy())) * (wished - self.gone(network))
             moved = math.log(before / base) + min(max(step, -1.0), 1.0)
             weight = base * math.exp(min(max(moved, -FURTHEST), FURTHEST))
         for layer in layers:
@@ -86,14 +126,31 @@ class Variational:
         return {"sparsity": sparsity(network), "kl_weight": float(variational_layers(network)[0].kl_weight)}
 
 
+@dataclass(frozen=True)
+class Dropout(Variational):
+    """Options of variational dropout: the prior is log-uniform.
+
+    Attributes:
+      neurons: noise is that of whole neurons, or filters of convolutions, which go as a whole; the converter takes them
+        out.
+      protected: layers that lose no weight, by name.
+    """
+
+    neurons: bool = False
+    protected: tuple[str, ...] = ()
+
+    def posterior(self, seed: int, least_log_alpha: float = -8.0) -> Posterior:
+        """What layers are told."""
+        draws = self.draw_targets, self.draw_acting
+        return Posterior(log_uniform, seed, least_log_alpha, self.neurons, self.protected, *draws)
+
+
 def variational(
     network: keras.Sequential,
     widths: Widths,
     output: Output,
-    divergence: Callable[[Any], tf.Tensor],
+    posterior: Posterior,
     quantizer: Callable[[Switch, Layer], Quantizer],
-    seed: int,
-    least_log_alpha: float = -8.0,
 ) -> keras.Sequential:
     """A network of the same layers, whose kernels are the means of normal weights with hardly any noise.
 
@@ -101,14 +158,17 @@ def variational(
       network: as `emulated` takes it.
       widths: bits of what is no kernel, once it is switched on.
       output: what its last layer gives.
-      divergence: of a layer from its prior, ().
+      posterior: what its layers are told.
       quantizer: of a layer's kernel.
-      seed: of what is drawn.
-      least_log_alpha: least noise beside a weight's signal, in training.
 
     Raises:
       UsageError: it has layers of another kind.
+      UnknownNameError: it has no layer that is to be protected.
     """
+    names = [layer.name for layer in network.layers if layer.weights]
+    for name in posterior.protected:
+        if name not in names:
+            raise UnknownNameError("layer", name, names)
     # Only those who have such layers wait for TFP.
     from tfqrl.compress.bayesian.layers import VariationalConv2D, VariationalDense
 
@@ -121,7 +181,7 @@ def variational(
                 f"The layer {options['name']} ({kind.__name__}) cannot have normal weights: leave out --dueling, or "
                 "compress by qat or prune."
             )
-        layer = kinds[kind].standing_for(options, divergence, seed, least_log_alpha)
+        layer = kinds[kind].standing_for(options, posterior)
         return layer, quantizer(switch, layer)
 
     return emulated(network, widths, output, weighted)

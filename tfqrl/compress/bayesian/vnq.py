@@ -20,6 +20,7 @@ from converters.emulation import Output, Widths, calibrate
 from converters.quantizers import Quantizer, Switch, is_on_grid
 from tfqrl.compress.bayesian.kl import PRUNED, REFERENCE, bounded, codebook_kl
 from tfqrl.compress.bayesian.variational import (
+    Posterior,
     Variational,
     settle,
     variational,
@@ -65,8 +66,9 @@ class VNQ(Variational):
 
     def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
+        posterior = Posterior(_divergence, seed, always=self.draw_targets, acts=self.draw_acting)
         widths = Widths(2, self.activation_bits, self.observation_bits, self.output_bits)
-        return variational(network, widths, output, _divergence, Codebook, seed)
+        return variational(network, widths, output, posterior, Codebook)
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
@@ -139,6 +141,10 @@ class Codebook(Quantizer):
         """What the kernel becomes, in steps of a."""
         steps = np.clip(np.rint(values / float(self.scale())), -1, 1)
         return np.where(self._layer.log_alpha().numpy() < PRUNED, steps, 0).astype(np.int8)
+
+    def acting(self, values: Array) -> Array:
+        """See `Posterior.acts`."""
+        return self._layer.sample() if self._layer.posterior.acts else values
 
     def bits(self) -> npt.NDArray[np.int8]:
         """Two of each weight that is not 0."""

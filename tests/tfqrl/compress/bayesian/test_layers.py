@@ -10,17 +10,18 @@ import tf_keras as keras
 
 from tfqrl.compress.bayesian.layers import RATE, VariationalConv2D, VariationalDense
 from tfqrl.compress.bayesian.noise import noise
-from tfqrl.compress.bayesian.variational import log_uniform
+from tfqrl.compress.bayesian.variational import Posterior, log_uniform
 
 DRAWS = 4000
+WEIGHTS, NEURONS = Posterior(log_uniform), Posterior(log_uniform, neurons=True)
 
 
-def dense() -> keras.Sequential:
-    return keras.Sequential([keras.Input((5,)), VariationalDense(3, log_uniform, name="dense")])
+def dense(posterior: Posterior = WEIGHTS) -> keras.Sequential:
+    return keras.Sequential([keras.Input((5,)), VariationalDense(3, posterior, name="dense")])
 
 
-def convolution() -> keras.Sequential:
-    return keras.Sequential([keras.Input((4, 4, 2)), VariationalConv2D(3, (3, 3), log_uniform, name="conv")])
+def convolution(posterior: Posterior = WEIGHTS) -> keras.Sequential:
+    return keras.Sequential([keras.Input((4, 4, 2)), VariationalConv2D(3, (3, 3), posterior, name="conv")])
 
 
 def shaken(network: keras.Sequential) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -53,6 +54,65 @@ def test_what_is_drawn_has_mean_and_variance_of_drawn_weights(made: keras.Sequen
 
 
 @pytest.mark.parametrize("made", [dense, convolution])
+def test_noise_of_neurons_is_that_of_all_their_weights_at_once(made: keras.Sequential) -> None:
+    network = made(NEURONS)
+    (layer,) = network.layers
+    rng = np.random.default_rng(0)
+    layer.theta.assign(rng.normal(size=layer.theta.shape))
+    layer.begin()
+    alpha = rng.uniform(0.05, 0.5, layer.scaled_log_variance.shape)
+    layer.set_log_variance(np.log(alpha))
+    x = np.float32(rng.normal(size=(2, *network.input_shape[1:])))
+    drawn = np.stack([network(x, training=True).numpy() for _ in range(DRAWS)])
+    apply = tf.matmul if made is dense else lambda a, w: tf.nn.conv2d(a, w, 1, "VALID")
+    z = 1 + np.sqrt(alpha) * rng.normal(size=(DRAWS, *alpha.shape))
+    true = np.stack([apply(x, np.float32(layer.theta * each)).numpy() for each in z])
+    error = true.std(axis=0) / np.sqrt(DRAWS)
+    assert (np.abs(drawn.mean(axis=0) - true.mean(axis=0)) < 6 * error).all()
+    np.testing.assert_allclose(drawn.std(axis=0), true.std(axis=0), rtol=0.08)
+    # What an example's outputs read in common shakes them together.
+    flat, expected = drawn[:, 0].reshape(DRAWS, -1), true[:, 0].reshape(DRAWS, -1)
+    np.testing.assert_allclose(np.corrcoef(flat.T), np.corrcoef(expected.T), atol=0.1)
+
+
+@pytest.mark.parametrize("posterior", [WEIGHTS, NEURONS])
+def test_a_kernel_that_is_drawn_whole_has_the_noise_of_its_weights(posterior: Posterior) -> None:
+    network = dense(posterior)
+    (layer,) = network.layers
+    theta = layer.theta.numpy()
+    np.testing.assert_array_equal(layer.sample(), theta)
+    layer.begin()
+    alpha = np.random.default_rng(0).uniform(0.05, 0.5, layer.scaled_log_variance.shape)
+    layer.set_log_variance(np.log(alpha) if posterior.neurons else np.log(alpha * theta**2))
+    np.testing.assert_array_equal(layer.sample(), layer.sample())
+    samples = []
+    for _ in range(DRAWS):
+        layer._draws.assign_add(1)
+        samples.append(layer.sample())
+    np.testing.assert_allclose(np.mean(samples, axis=0), theta, atol=0.05)
+    expected = np.broadcast_to(np.sqrt(alpha), theta.shape) * np.abs(theta)
+    np.testing.assert_allclose(np.std(samples, axis=0), expected, rtol=0.08)
+
+
+def test_a_protected_layer_keeps_the_least_noise_and_does_not_diverge() -> None:
+    network = dense(Posterior(log_uniform, least_log_alpha=-4.0, protected=("dense",)))
+    (layer,) = network.layers
+    layer.begin()
+    layer.set_log_variance(np.zeros((5, 3)))
+    layer.kl_weight.assign(1.0)
+    assert not network.losses
+    np.testing.assert_allclose(layer.variance(), np.exp(-4.0) * layer.theta**2, rtol=1e-5)
+
+
+def test_policies_of_targets_are_drawn_where_that_is_wished() -> None:
+    x = tf.ones((4, 5))
+    for always in (False, True):
+        network = dense(Posterior(log_uniform, always=always))
+        network.layers[0].begin()
+        assert (np.ptp(network(x), axis=0) > 0).any() == always
+
+
+@pytest.mark.parametrize("made", [dense, convolution])
 def test_without_training_it_computes_with_the_means(made: keras.Sequential) -> None:
     network = made()
     theta, _, bias = shaken(network)
@@ -77,7 +137,7 @@ def test_noise_begins_small_beside_the_weights_whatever_their_size() -> None:
 
 
 def test_a_weight_has_at_least_the_least_noise() -> None:
-    layer = VariationalDense(1, log_uniform, least_log_alpha=-2.0)
+    layer = VariationalDense(1, Posterior(log_uniform, least_log_alpha=-2.0))
     network = keras.Sequential([keras.Input((1,)), layer])
     layer.theta.assign([[3.0]])
     layer.set_log_variance([[-30.0]])

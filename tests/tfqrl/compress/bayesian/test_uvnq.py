@@ -1,6 +1,7 @@
 """The bits that noise leaves a weight, and the grid that they are on."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.emulation import Widths
-from converters.quantizers import config_of, switch_of
+from converters.quantizers import Switch, config_of, switch_of
+from edge.errors import UnknownNameError
+from tfqrl.compress import QABP
 from tfqrl.compress.bayesian.uvnq import Uniform, bits_of, integers_of, threshold
-from tfqrl.compress.bayesian.variational import log_uniform, variational
+from tfqrl.compress.bayesian.variational import Posterior, log_uniform, variational
 
 
 def test_the_published_constants() -> None:
@@ -58,19 +61,60 @@ def test_bits_suffice_where_noise_is_as_large_as_the_error_of_the_step(max_bits:
     assert (np.abs(theta[bits == 0]) < 0.34 * step).all()
 
 
-@pytest.fixture
-def network() -> keras.Sequential:
+def made(posterior: Posterior = Posterior(log_uniform), *, one_step: bool = False) -> keras.Sequential:  # noqa: B008
     plain = keras.Sequential(
         [keras.Input((6,)), keras.layers.Dense(5, "relu", name="a"), keras.layers.Dense(2, name="b")]
     )
-    made = variational(
-        plain, Widths(), "clipped", log_uniform, lambda switch, layer: Uniform(switch, layer, max_bits=4, beta=1.5), 0
-    )
+    grids: list[Uniform] = []
+
+    def quantizer(switch: Switch, layer: Any) -> Uniform:
+        grids.append(Uniform(switch, layer, 4, 1.5, grids if one_step else None))
+        return grids[-1]
+
+    made = variational(plain, Widths(), "clipped", posterior, quantizer)
     rng = np.random.default_rng(0)
     for layer in (made.layers[1].layer, made.layers[2].layer):
         # So that each number of bits is there.
         layer.set_log_variance(np.log(layer.theta.numpy() ** 2) + rng.uniform(-8, 2, layer.theta.shape))
     return made
+
+
+@pytest.fixture
+def network() -> keras.Sequential:
+    return made()
+
+
+def test_one_step_is_that_of_all_weights_that_are_left() -> None:
+    network = made(one_step=True)
+    first, last = (config_of(network.layers[i]).kernel for i in (1, 2))
+    theta = [network.layers[i].layer.theta.numpy() for i in (1, 2)]
+    left = np.concatenate([values[grid.bits() > 0] for values, grid in zip(theta, (first, last))])
+    first.fit(theta[0])
+    last.fit(theta[1])
+    for grid in (first, last):
+        assert float(grid.scale()) == pytest.approx(2 * 1.5 * np.sqrt(np.mean(left**2)) / 16, rel=1e-5)
+    first.set_scale(0.3)
+    assert float(last.scale()) == pytest.approx(0.3)
+    separate = made()
+    assert len(network.trainable_variables) == len(separate.trainable_variables) - 1
+
+
+def test_bits_that_are_wished_are_counted_over_all_weights(network: keras.Sequential) -> None:
+    bits = np.concatenate([config_of(network.layers[i]).kernel.bits().ravel() for i in (1, 2)])
+    options = QABP(bits_per_weight=1.0)
+    assert options.wished == 0.75
+    assert options.gone(network) == pytest.approx(1 - bits.mean() / 4)
+    assert QABP(sparsity=0.9).wished == 0.9
+    assert QABP(sparsity=0.9).gone(network) == pytest.approx((bits == 0).mean())
+
+
+def test_a_protected_layer_has_all_bits() -> None:
+    network = made(Posterior(log_uniform, protected=("b",)))
+    first, last = (config_of(network.layers[i]).kernel for i in (1, 2))
+    assert (first.bits() < 4).any()
+    assert (last.bits() == 4).all()
+    with pytest.raises(UnknownNameError, match="c"):
+        made(Posterior(log_uniform, protected=("c",)))
 
 
 def test_what_is_computed_on_the_grid_is_what_numpy_makes_of_it(network: keras.Sequential) -> None:
