@@ -4,6 +4,7 @@ config.json       algorithm, configuration and versions; reproduces the run
 checkpoint.npz    everything needed to go on, replaced atomically
 metrics.jsonl     one line an iteration
 events.*          the same for TensorBoard
+best/             a run of its own, which cannot be gone on with: the policy that was evaluated best
 """
 
 from __future__ import annotations
@@ -101,6 +102,16 @@ class Run:
             raise RunError(f"{self.path} has no checkpoint yet. Train it further with --resume.") from error
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise RunError(f"The checkpoint of {self.path} cannot be read: {error}.") from error
+
+    @property
+    def best(self) -> Run:
+        """The policy of this run that was evaluated best; there may be none yet."""
+        return dataclasses.replace(self, path=self.path / "best")
+
+    def save_best(self, state: State) -> None:
+        """Let `best` be the policy of this checkpoint."""
+        self.best._write_config()
+        self.best.save_checkpoint(state)
 
     def has_checkpoint(self) -> bool:
         """Whether there is something to go on from."""

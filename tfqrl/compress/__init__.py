@@ -66,6 +66,10 @@ class Compressor(Protocol):
         """
         ...
 
+    def complete(self, network: keras.Sequential, progress: float) -> bool:
+        """Whether what would be deployed at this part of the training, 0..1, is as compressed as it will be."""
+        ...
+
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """How far the compression is, for the run's metrics."""
         ...

@@ -53,6 +53,10 @@ class Clustering(Delayed):
             for wrapper in _wrappers(network):
                 wrapper.begin()
 
+    def complete(self, network: keras.Sequential, progress: float) -> bool:
+        """See `Compressor.complete`."""
+        return all(wrapper.on for wrapper in _wrappers(network))
+
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """Whether the weights are clustered yet, 0 or 1."""
         return {"clustered": float(all(wrapper.on for wrapper in _wrappers(network)))}

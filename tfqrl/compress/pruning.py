@@ -74,6 +74,10 @@ class Pruning:
         """See `Compressor.advance`."""
         update_masks(network, progress, neurons=self.neurons)
 
+    def complete(self, network: keras.Sequential, progress: float) -> bool:
+        """See `Compressor.complete`."""
+        return progress >= self.prune_end
+
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """The part of all prunable weights that is zero."""
         return {"sparsity": sparsity(network)}

@@ -57,6 +57,10 @@ class QAT(Delayed):
         if self.begins(progress) and not is_on_grid(network):
             calibrate(network, observation)
 
+    def complete(self, network: keras.Sequential, progress: float) -> bool:
+        """See `Compressor.complete`."""
+        return is_on_grid(network)
+
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """Whether the policy computes on its grids yet, 0 or 1."""
         return {"on_grid": float(is_on_grid(network))}

@@ -40,6 +40,10 @@ class SparseQAT(Pruning, QAT):
         Pruning.advance(self, network, observation, progress, transitions)
         QAT.advance(self, network, observation, progress, transitions)
 
+    def complete(self, network: keras.Sequential, progress: float) -> bool:
+        """See `Compressor.complete`."""
+        return Pruning.complete(self, network, progress) and QAT.complete(self, network, progress)
+
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """Those of both."""
         return Pruning.metrics(self, network) | QAT.metrics(self, network)

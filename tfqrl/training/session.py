@@ -220,14 +220,20 @@ class Session:
         return self.steps // every > last_steps // every
 
     def _evaluate(self) -> dict[str, float]:
-        network, spec = restore_policy(self._agent_type, self.config, self._state())
+        state = self._state()
+        network, spec = restore_policy(self._agent_type, self.config, state)
         act = DeployedPolicy(network, spec).act
         episodes = self.config.evaluation_episodes
         played = evaluate.play(
             act, self.config.env, first_seed=MONITORING_SEED, episodes=episodes, keep_observations=False
         )
+        compressor, value = self.config.compress, played.returns.mean()
+        if compressor is None or compressor.complete(self.agent.policy, self.steps / self.config.steps):
+            best = self._run.best
+            if not best.has_checkpoint() or value > best.load_checkpoint()["evaluation_return"]:
+                self._run.save_best(state | {"evaluation_return": value})
         return {
-            "evaluation_return": float(played.returns.mean()),
+            "evaluation_return": float(value),
             "evaluation_return_std": float(played.returns.std(ddof=1)) if episodes > 1 else 0.0,
         }
 

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import toy_envs  # noqa: F401  (registers the toys)
 from training import assert_same_training, curve, train, trained, trained_in_two
 
 from edge.errors import UserError
-from tfqrl import agents
+from tfqrl import agents, evaluate
 from tfqrl.agents.a2c import A2C, A2CConfig
 from tfqrl.agents.ppo import PPO, PPOConfig
+from tfqrl.compress import QAT
 from tfqrl.runs import Run, RunError
 
 SMALL = PPOConfig(
@@ -64,6 +66,7 @@ KILLED = """
 import os, signal, sys
 from training import train
 from tfqrl.agents.ppo import PPO
+from tfqrl.compress import QAT
 from tfqrl.runs import Run, RunError
 
 update, calls = PPO.update, 0
@@ -134,6 +137,32 @@ def test_evaluation_during_training_does_not_change_the_training(tmp_path: Path)
     assert shown == [set(), {"evaluation_return", "evaluation_return_std"}] * 2
     without = [{k: v for k, v in record.items() if not k.startswith("evaluation")} for record in curve(evaluated)]
     assert without == curve(plain)
+
+
+def test_the_policy_that_was_evaluated_best_is_kept(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, evaluate_every=256, evaluation_episodes=2)
+    returns = iter([1.0, 3.0, 3.0, 2.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "play", lambda *_, **__: SimpleNamespace(returns=np.full(2, next(returns))))
+        run = trained(tmp_path / "run", config)
+    best = run.best.load_checkpoint()
+    assert (best["steps"], best["evaluation_return"]) == (512, 3.0)
+    network, _ = agents.load_policy(Run.open(run.path / "best"))
+    for i, array in enumerate(network.get_weights()):
+        np.testing.assert_array_equal(array, best[f"policy/{i}"])
+    with pytest.raises(RunError, match="cannot be gone on with"):
+        agents.get("ppo").train(run.best.reconfigured(dataclasses.replace(config, steps=2048)))
+
+
+def test_of_compressed_policies_the_best_is_one_that_is_complete(tmp_path: Path) -> None:
+    # Returns fall, and the first evaluations are of a policy that is not on its grid yet.
+    config = dataclasses.replace(SMALL, evaluate_every=256, evaluation_episodes=2, compress=QAT(delay=0.5))
+    returns = iter([4.0, 3.0, 2.0, 1.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "play", lambda *_, **__: SimpleNamespace(returns=np.full(2, next(returns))))
+        run = trained(tmp_path / "run", config)
+    first = next(record["steps"] for record in run.metrics() if record["on_grid"] == 1.0)
+    assert run.best.load_checkpoint()["steps"] == first > 256
 
 
 def test_a_training_that_diverges_says_where_and_keeps_its_checkpoint(tmp_path: Path) -> None:

@@ -113,6 +113,10 @@ class QABP(Dropout):
             settle(network)
             calibrate(network, observation)
 
+    def complete(self, network: keras.Sequential, progress: float) -> bool:
+        """See `Compressor.complete`."""
+        return is_on_grid(network)
+
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """Those of all of them, bits of a weight that is left, and whether it computes on its grids yet, 0 or 1."""
         more = {"mean_bits": mean_bits(network), "on_grid": float(is_on_grid(network))}

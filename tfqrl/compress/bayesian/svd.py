@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+# The controller keeps to the sparsity that is wished within about so much.
+NEARLY = 0.01
+
 
 @dataclass(frozen=True)
 class SVD(Dropout):
@@ -40,6 +43,11 @@ class SVD(Dropout):
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:
         """See `Compressor.advance`."""
         self.weigh(network, progress, transitions)
+
+    def complete(self, network: keras.Sequential, progress: float) -> bool:
+        """See `Compressor.complete`."""
+        enough = self.wished is None or self.gone(network) >= self.wished - NEARLY
+        return progress >= self.kl_end and enough
 
 
 class Sparse(Fixed):

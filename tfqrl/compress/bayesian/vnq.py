@@ -83,6 +83,10 @@ class VNQ(Variational):
             settle(network)
             calibrate(network, observation)
 
+    def complete(self, network: keras.Sequential, progress: float) -> bool:
+        """See `Compressor.complete`."""
+        return is_on_grid(network)
+
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """Those of all of them, and whether weights are on their values yet, 0 or 1."""
         return super().metrics(network) | {"on_grid": float(is_on_grid(network))}
