@@ -86,11 +86,12 @@ def plain(network: keras.Sequential) -> keras.Sequential:
 
 
 def deployable(network: keras.Sequential) -> keras.Sequential:
-    """A copy of `network`, dueling, compressed or neither, of Keras' own layers in float32: what is deployed of it now.
+    """What is deployed now of a network, dueling, compressed or neither: of Keras' own layers, in float32.
 
     One that computes on grids is given back as it is: the converter takes the grids from it.
     """
-    return network if is_on_grid(network) else plain(network)
+    wrapped = any(isinstance(layer, (keras.layers.Wrapper, DuelingOutput)) for layer in network.layers)
+    return plain(network) if wrapped and not is_on_grid(network) else network
 
 
 def strip(network: keras.Sequential) -> tuple[keras.Sequential, Trained | None]:

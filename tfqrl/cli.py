@@ -22,6 +22,7 @@ from tfqrl import (
     evaluate_command,
     hil_command,
     import_command,
+    inspect_command,
     sign_command,
     study_command,
     train_command,
@@ -30,8 +31,8 @@ from tfqrl import (
 from tfqrl.options import parse
 from tfqrl.signals import Interrupted
 
-USAGE = """usage: tfqrl {train,distill,zoo,import,convert,evaluate,study,deploy,
-                     sign,sign-key,demo,hil-serve,hil-keys} ...
+USAGE = """usage: tfqrl {train,distill,zoo,import,convert,evaluate,inspect,study,
+                     deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
 
 Train control policies with deep reinforcement learning and convert them for small computers.
 
@@ -41,6 +42,7 @@ Train control policies with deep reinforcement learning and convert them for sma
   tfqrl import sb3 MODEL.zip --out RUN         make a run of a policy that was trained elsewhere
   tfqrl convert RUN --out POLICY.tflite        convert it and compare it with the original
   tfqrl evaluate A [B]                         play the same episodes with two policies: are they equivalent?
+  tfqrl inspect RUN                            show what compression has left of its weights, layer by layer
   tfqrl study STUDY.yaml --out FOLDER          train and convert a grid of policies: what does compression cost?
   tfqrl deploy POLICY.tflite HOST              bring it to a device by ssh and verify it there
   tfqrl sign POLICY.tflite --key KEY           sign it, for devices that ask for that
@@ -58,6 +60,7 @@ examples:
   tfqrl convert runs/pendulum --recipe int8 --out policy.tflite
   tfqrl convert runs/pendulum --recipe all --out recipes/
   tfqrl evaluate runs/pendulum policy.tflite --episodes 100 --margin 2%
+  tfqrl inspect runs/pendulum-4
   tfqrl study studies/quarl-smoke.yaml --out results/quarl-smoke
   tfqrl deploy policy.tflite pi@raspberrypi --bench
   tfqrl hil-serve --env InvertedDoublePendulum-v5 --bind tcp://192.168.1.20:5757
@@ -92,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "zoo": zoo_command.main,
         "convert": convert_command.main,
         "evaluate": evaluate_command.main,
+        "inspect": inspect_command.main,
         "study": study_command.main,
         "import": import_command.main,
         "deploy": deploy_command.main,

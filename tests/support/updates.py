@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from tfqrl.replay import Transitions
-from tfqrl.training.restoring import deployed_network
+from tfqrl.training.restoring import policy_network
 
 BATCH = 8
 
@@ -100,7 +100,7 @@ def assert_explores_around_what_is_deployed(agent_type: Any, config: Any, spec: 
     old = agent.explore(observation, 0, np.random.default_rng(1))
     agent.refresh()
     explored = agent.explore(observation, 0, np.random.default_rng(1))
-    deployed = deployed_network(agent_type, config, spec, values(agent.variables["policy"]))(observation).numpy()
+    deployed = policy_network(agent_type, config, spec, values(agent.variables["policy"]))(observation).numpy()
     assert explored.dtype == np.float32
     assert np.abs(explored).max() == 1.0
     inside = np.abs(deployed) < 0.5

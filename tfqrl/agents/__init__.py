@@ -9,6 +9,7 @@ from typing import Any
 
 import tf_keras as keras
 
+from converters.stripping import deployable
 from edge.artifact import PolicySpec
 from edge.errors import UnknownNameError, UsageError
 from edge.records import from_plain
@@ -33,7 +34,7 @@ class Algorithm:
     Attributes:
       config: its configuration, a frozen dataclass with the field env, and with steps and seed if it can be trained.
       train: trains a run to its configured steps, from its checkpoint if it has one; None if it came from elsewhere.
-      restore_policy: the trained network and spec, from (config, checkpoint).
+      restore_policy: the trained network, with the wrappers of a compressor, and spec, from (config, checkpoint).
       check: raises UsageError where it cannot be trained as (config, spec) say.
     """
 
@@ -112,10 +113,20 @@ def config_of(run: Run) -> Any:
 
 
 def load_policy(run: Run) -> tuple[keras.Model, PolicySpec]:
-    """The network of a run, as of its last checkpoint, and the spec of the policy.
+    """What is deployed of a run, as of its last checkpoint, and the spec of the policy.
 
     Raises:
       RunError: the run has no checkpoint, or one that does not fit its configuration.
+    """
+    network, spec = load_trained(run)
+    return deployable(network), spec
+
+
+def load_trained(run: Run) -> tuple[keras.Model, PolicySpec]:
+    """The same with the wrappers of its compressor, which know more of the weights than is deployed.
+
+    Raises:
+      RunError: see `load_policy`.
     """
     config = config_of(run)
     try:

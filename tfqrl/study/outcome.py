@@ -12,6 +12,7 @@ from edge.conditions import Conditions
 from edge.errors import UserError
 from edge.files import write_atomically
 from edge.records import from_plain, to_json
+from tfqrl.compress.report import LayerReport
 
 SCHEMA_VERSION = 1
 
@@ -83,6 +84,9 @@ class Outcome:
       returns: of the policy as it was trained.
       policies: converted.
       weights: of the layers as they were trained.
+      layers: what compression has left of them.
+      curve: evaluations during training: steps and mean return.
+      deployed_steps: of the training, after which the policy was taken.
     """
 
     schema_version: int
@@ -103,6 +107,9 @@ class Outcome:
     returns: tuple[float, ...]
     policies: tuple[Policy, ...]
     weights: tuple[Weights, ...]
+    layers: tuple[LayerReport, ...]
+    curve: tuple[tuple[int, float], ...]
+    deployed_steps: int
 
     def save(self, path: Path) -> None:
         """Write it.

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -78,6 +78,7 @@ class Study:
       methods: by name; the first one is the baseline, which the others are compared with.
       seeds: of trainings.
       episodes: that each policy plays, the same ones for all.
+      keep: which policy of a training counts: its last, or the one that was evaluated best while it was trained.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Study:
     methods: dict[str, Method]
     seeds: tuple[int, ...] = (0,)
     episodes: int = 100
+    keep: Literal["last", "best"] = "last"
 
     @property
     def baseline(self) -> str:
@@ -103,6 +105,7 @@ class Cell:
       recipes: what its policy is converted to.
       episodes: how many each policy plays.
       begins_with: the cell whose policy it goes on from, or learns from.
+      keep: see `Study`.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Cell:
     recipes: tuple[str, ...]
     episodes: int
     begins_with: str | None
+    keep: Literal["last", "best"]
 
     def configuration(self, runs: Path) -> tuple[str, Any]:
         """Algorithm and configuration of its training, where `runs` has the folders of all cells.
@@ -121,9 +125,14 @@ class Cell:
           UserError: its options are wrong.
         """
         algorithm, config = _configuration(self.train, self.begins_with is not None)
-        origin = None if self.begins_with is None else str(runs / self.begins_with)
+        origin = None if self.begins_with is None else str(kept(runs / self.begins_with, self.keep))
         field = "teacher" if algorithm == "distill" else "init_from"
         return algorithm, dataclasses.replace(config, seed=self.seed, **({field: origin} if origin else {}))
+
+
+def kept(run: Path, keep: Literal["last", "best"]) -> Path:
+    """The run with the policy of a training that counts."""
+    return run / "best" if keep == "best" else run
 
 
 @functools.cache
@@ -215,6 +224,8 @@ def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fracti
             try:
                 algorithm, config = cell.configuration(Path("runs"))
                 agents.get(algorithm).check(config, envs.spec_of(config.env, config.env_module))
+                if cell.keep == "best" and not config.evaluate_every:
+                    raise UsageError("a study that keeps the best policies needs --evaluate-every.")
             except UserError as error:
                 raise UsageError(f"The method {cell.method} of the task {cell.task}: {error}") from error
         tell((i + 1) / len(cells))
@@ -243,6 +254,7 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
         recipes=chosen.recipes,
         episodes=study.episodes,
         begins_with=name(study.baseline) if continues else None,
+        keep=study.keep,
     )
 
 

@@ -7,18 +7,19 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from edge import report
-from edge.stats import Estimate
 from tfqrl.page import html_table, page, svg_grid
+from tfqrl.study import weight_sections as sections
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.tables import KEPT, Findings, Row
+from tfqrl.study.words import COLORS, interval, looks_of, number, percent, with_interval
 
-HEADER = ("task", "method", "recipe", "seeds", "return", "relative error", "95 % interval", "model", "zeros", "act p50")
-COLORS = ("#c8501e", "#2c6e91", "#5a8f3c", "#8a5a9e", "#b08a1e", "#4a4f57", "#c04a7a", "#3a9a94")
-MARKERS = "osD^v<>P"
+HEADER = (
+    *("task", "method", "recipe", "seeds", "return", "relative error", "95 % interval", "model", "zeros", "bits"),
+    "act p50",
+)
 
 
 def text(found: Findings, failures: dict[str, str]) -> str:
@@ -41,6 +42,7 @@ def cells(row: Row) -> list[str]:
         "-" if row.error is None else interval(row.error),
         "-" if row.model_bytes is None else report.size(row.model_bytes),
         f"{row.sparsity:.0%}",
+        f"{row.bits_per_weight:.3g}",
         "-" if row.act_us is None else f"{row.act_us.value:.2f} us",
     ]
 
@@ -64,29 +66,6 @@ def sentences(found: Findings) -> list[str]:
     return lines
 
 
-def number(value: float | None) -> str:
-    """A return for people."""
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def interval(estimate: Estimate) -> str:
-    """The interval of a relative error."""
-    return f"[{percent(estimate.low)}, {percent(estimate.high)}]"
-
-
-def with_interval(estimate: Estimate) -> str:
-    """A relative error with its interval."""
-    return f"{percent(estimate.value)} {interval(estimate)}"
-
-
-def percent(value: float) -> str:
-    """With its sign, but for what is no different from zero."""
-    text = f"{value:+.1%}"
-    return "0.0%" if text in ("+0.0%", "-0.0%") else text
-
-
 def study_page(found: Findings, outcomes: Sequence[Outcome], missing: int) -> str:
     """The report as HTML that needs nothing from outside."""
     episodes = len(outcomes[0].returns)
@@ -100,13 +79,17 @@ def study_page(found: Findings, outcomes: Sequence[Outcome], missing: int) -> st
         *_conversion(found),
         *_qat(found),
         *_others(found),
-        *_weights(found, outcomes),
+        *sections.distributions(found, outcomes),
+        *sections.return_by_bits(found),
+        *sections.noise(outcomes),
+        *sections.curves(found, outcomes),
         *_pareto(found),
         "<h2>Everything</h2>",
         html_table(HEADER, [cells(row) for row in found.rows]),
         '<p class="note">Relative error: what the mean return is below that of the baseline as it was trained, '
         f"{html.escape(found.baseline)}, over the same seeds and episodes. Its 95 % interval is over seeds; "
-        "with one seed it is over episodes, and says nothing of other trainings.</p>",
+        "with one seed it is over episodes, and says nothing of other trainings. Bits: of a weight, in the mean over "
+        "all, of which those that are gone have none.</p>",
         "<h2>Conditions</h2>",
         *_conditions(outcomes, found),
     ]
@@ -202,45 +185,13 @@ def _others(found: Findings) -> list[str]:
     return ["<h2>Other methods</h2>", html_table(HEADER, [cells(row) for row in rows])]
 
 
-def _weights(found: Findings, outcomes: Sequence[Outcome]) -> list[str]:
-    """Distributions of the baseline's weights, and what 8 bits cost."""
-    shown = {outcome.task: outcome for outcome in reversed(outcomes) if outcome.method == found.baseline}
-    shown = dict(sorted(shown.items(), key=lambda item: item[1].algorithm))
-    if not shown:
-        return []
-
-    def draw(axes: Axes, outcome: Outcome) -> None:
-        for color, weights in zip(COLORS, outcome.weights):
-            density = np.array(weights.counts) / max(1, sum(weights.counts)) / max(np.diff(weights.edges)[0], 1e-12)
-            axes.stairs(density, weights.edges, color=color, label=f"{weights.layer} ±{weights.deviation:.2g}")
-        error = [row.error for row in found.rows if (row.task, row.method, row.recipe) == (*key(outcome), "int8")]
-        after = f", int8 {percent(error[0].value)}" if error and error[0] else ""
-        axes.set_title(f"{outcome.task}{after}", fontsize=9)
-        axes.set_yscale("log")
-        axes.set_xlabel("weight")
-        axes.legend(frameon=False, fontsize=6)
-
-    def key(outcome: Outcome) -> tuple[str, str]:
-        return outcome.task, outcome.method
-
-    return [
-        "<h2>Weights by algorithm</h2>",
-        svg_grid([partial(draw, outcome=outcome) for outcome in shown.values()]),
-        '<p class="note">Density of each layer\'s kernel, of the first seed; ± is its standard deviation, the '
-        "figure above each the relative error of int8 after training.</p>",
-    ]
-
-
 def _pareto(found: Findings) -> list[str]:
     """Return against size, latency and energy."""
     rows = [row for row in found.rows if row.error is not None and row.model_bytes is not None]
     if not rows:
         return []
     methods = list(dict.fromkeys(f"{row.method}, {row.recipe}" for row in rows))
-    looks = {
-        method: {"s": 14, "color": COLORS[i % len(COLORS)], "marker": MARKERS[i // len(COLORS) % len(MARKERS)]}
-        for i, method in enumerate(methods)
-    }
+    looks = looks_of(methods)
 
     def draw(axes: Axes, label: str, cost: Callable[[Row], float | None]) -> None:
         for method, look in looks.items():
@@ -250,7 +201,7 @@ def _pareto(found: Findings) -> list[str]:
                 if f"{row.method}, {row.recipe}" == method and row.error and (x := cost(row)) is not None
             ]
             if points:
-                axes.scatter(*zip(*points), **look)
+                axes.scatter(*zip(*points), s=14, **look)
         costs = [x for row in rows if (x := cost(row))]
         if costs and max(costs) > 10 * min(costs):
             axes.set_xscale("log")
@@ -259,7 +210,7 @@ def _pareto(found: Findings) -> list[str]:
 
     def legend(axes: Axes) -> None:
         for method, look in looks.items():
-            axes.scatter([], [], label=method, **look)
+            axes.scatter([], [], label=method, s=14, **look)
         axes.legend(frameon=False, fontsize=7, ncols=2, loc="center")
         axes.set_axis_off()
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converters import recipe as recipes
 from edge.conditions import Conditions
 from edge.energy import Energy
 from edge.stats import Estimate, mean_estimate
+from tfqrl.compress.report import FLOAT_BITS
 from tfqrl.study.estimates import RelativeError, mean_relative_error, relative_error
 from tfqrl.study.latency import TaskLatency
 from tfqrl.study.outcome import Outcome
@@ -30,6 +32,7 @@ class Row:
       compression: the method of `tfqrl train --compress`; None without.
       bits: of the weights, where those were trained on a grid; None elsewhere.
       sparsity: part of the weights that is zero, mean over the seeds.
+      bits_per_weight: mean over all weights, those that are gone too, and over the seeds.
       seeds: of how many trainings.
       mean_return: over all episodes.
       error: relative, to the baseline as it was trained; None where there is none with the same seed, or it returns 0.
@@ -47,6 +50,7 @@ class Row:
     compression: str | None
     bits: int | None
     sparsity: float
+    bits_per_weight: float
     seeds: int
     mean_return: float | None
     error: Estimate | None
@@ -165,6 +169,7 @@ def _row(
         compression=compress.get("method"),
         bits=compress.get("weight_bits"),
         sparsity=float(np.mean([_sparsity(outcome) for outcome in group])),
+        bits_per_weight=float(np.mean([_bits_per_weight(outcome, recipe) for outcome in group])),
         seeds=len(made),
         mean_return=float(np.mean([returns.mean() for _, returns in made])) if made else None,
         error=None if error is None else error.estimate,
@@ -180,6 +185,13 @@ def _row(
 def _sparsity(outcome: Outcome) -> float:
     sizes = [np.prod(weights.shape) for weights in outcome.weights]
     return float(np.average([weights.zeros for weights in outcome.weights], weights=sizes))
+
+
+def _bits_per_weight(outcome: Outcome, recipe: str) -> float:
+    """Of what was trained in float, the recipe's bits of each weight that is left."""
+    width = recipes.get(recipe).weight_bits
+    bits = sum(layer.left * width if layer.max_bits == FLOAT_BITS else layer.total_bits for layer in outcome.layers)
+    return bits / sum(layer.weights for layer in outcome.layers)
 
 
 def _mean_return(group: Sequence[Outcome]) -> Estimate:

@@ -19,12 +19,13 @@ from converters.stripping import plain
 from edge.conditions import Conditions
 from edge.errors import UserError
 from tfqrl import agents, envs
+from tfqrl.compress.report import report
 from tfqrl.convert import Original, original
 from tfqrl.options import EVALUATION_SEED, Margin
 from tfqrl.runs import Run
 from tfqrl.signals import Interrupted
 from tfqrl.study.outcome import SCHEMA_VERSION, Outcome, Policy, Weights
-from tfqrl.study.plan import Cell
+from tfqrl.study.plan import Cell, kept
 
 BINS = 60
 
@@ -64,9 +65,11 @@ def work(cell: Cell, out: Path, *after: str | None) -> str | None:
 
 def _work(cell: Cell, out: Path) -> None:
     runs = out / "runs"
-    origin = None if cell.begins_with is None else _origin(cell.begins_with, runs)
+    origin = None if cell.begins_with is None else _origin(cell, runs)
     run = _trained(cell, runs)
-    policy = original(run, episodes=cell.episodes, margin=Margin(0.02, True), env=None, observations=None)
+    # Of a compressor that did not get as far as it was to, there is no best.
+    deployed = run.best if cell.keep == "best" and run.best.has_checkpoint() else run
+    policy = original(deployed, episodes=cell.episodes, margin=Margin(0.02, True), env=None, observations=None)
     assert policy.float_returns is not None
     assert policy.env is not None
     Outcome(
@@ -88,16 +91,25 @@ def _work(cell: Cell, out: Path) -> None:
         returns=tuple(policy.float_returns.tolist()),
         policies=tuple(_converted(policy, name, runs / cell.name) for name in cell.recipes),
         weights=_weights(policy.network),
+        layers=report(agents.load_trained(deployed)[0]),
+        curve=tuple(
+            (int(record["steps"]), record["evaluation_return"])
+            for record in run.metrics()
+            if "evaluation_return" in record
+        ),
+        deployed_steps=int(deployed.load_checkpoint()["steps"]),
     ).save(out / "cells" / f"{cell.name}.json")
 
 
-def _origin(name: str, runs: Path) -> Run:
+def _origin(cell: Cell, runs: Path) -> Run:
     """The run that a cell begins with."""
-    if not (runs / name / "checkpoint.npz").exists():
+    path = kept(runs / str(cell.begins_with), cell.keep)
+    if not (path / "checkpoint.npz").exists():
         raise UserError(
-            f"{runs / name} is not there any more, which it begins with. Remove cells/{name}.json, to train that anew."
+            f"{path} is not there any more, which it begins with. Remove cells/{cell.begins_with}.json, to train that "
+            "anew."
         )
-    return Run.open(runs / name)
+    return Run.open(path)
 
 
 def _trained(cell: Cell, runs: Path) -> Run:

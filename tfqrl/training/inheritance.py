@@ -9,7 +9,7 @@ import numpy as np
 import tf_keras as keras
 
 from converters.export import DeployedPolicy
-from converters.stripping import own_variables, set_own_weights
+from converters.stripping import deployable, own_variables, set_own_weights
 from edge.errors import UsageError
 from edge.records import from_plain
 from tfqrl import evaluate
@@ -66,7 +66,8 @@ def inherit(source: Run, algorithm: str, config: TrainingConfig, agent: Any, mom
     if normalized:
         moments.restore(nested(state, "moments"))
     elif normalizing:
-        policy = DeployedPolicy(*restore_policy(type(agent), theirs, state))
+        network, spec = restore_policy(type(agent), theirs, state)
+        policy = DeployedPolicy(deployable(network), spec)
         played = evaluate.play(policy.act, config.env, first_seed=CALIBRATION_SEED, episodes=EPISODES)
         moments.update(np.concatenate(played.observations))
         for network in _networks(agent):

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from converters.stripping import deployable
 from edge.artifact import PolicySpec
 from tfqrl.envs import spec_of
 from tfqrl.normalization import RunningMoments
@@ -32,12 +31,15 @@ def assign_variables(variables: Mapping[str, Sequence[tf.Variable]], state: Stat
 
 
 def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Sequential, PolicySpec]:
-    """The trained policy network of a checkpoint, and its spec with the normaliser that it was trained with."""
+    """What acts without exploring, of a checkpoint, and its spec with the normaliser that it was trained with.
+
+    It has the wrappers of a compressor; what is deployed of it, `converters.stripping.deployable` makes.
+    """
     spec = spec_of(config.env, config.env_module)
     weights = nested(state, "policy")
     # What is deployed is not trained further: it computes in float32.
     config = replace(config, precision="float32")
-    network = deployed_network(agent_type, config, spec, [weights[str(i)] for i in range(len(weights))])
+    network = policy_network(agent_type, config, spec, [weights[str(i)] for i in range(len(weights))])
     if not normalizes(config, spec):
         return network, spec
     moments = RunningMoments(spec.observation.shape)
@@ -45,7 +47,7 @@ def restore_policy(agent_type: Any, config: Any, state: State) -> tuple[keras.Se
     return network, replace(spec, normalizer=moments.normalizer(config.observation_clip))
 
 
-def deployed_network(agent_type: Any, config: Any, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
+def policy_network(agent_type: Any, config: Any, spec: PolicySpec, weights: Sequence[Array]) -> keras.Sequential:
     """The network that acts without exploring, of an agent whose network has these weights.
 
     Raises:
@@ -53,7 +55,7 @@ def deployed_network(agent_type: Any, config: Any, spec: PolicySpec, weights: Se
     """
     network = agent_type.network(config, spec)
     network.set_weights(weights)
-    return deployable(agent_type.deployed(config, spec, network))
+    return agent_type.deployed(config, spec, network)
 
 
 def normalizes(config: TrainingConfig, spec: PolicySpec) -> bool:

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from converters.export import DeployedPolicy
+from converters.stripping import deployable
 from edge.artifact import PolicySpec
 from edge.errors import UserError
 from tfqrl import evaluate
@@ -222,7 +223,7 @@ class Session:
     def _evaluate(self) -> dict[str, float]:
         state = self._state()
         network, spec = restore_policy(self._agent_type, self.config, state)
-        act = DeployedPolicy(network, spec).act
+        act = DeployedPolicy(deployable(network), spec).act
         episodes = self.config.evaluation_episodes
         played = evaluate.play(
             act, self.config.env, first_seed=MONITORING_SEED, episodes=episodes, keep_observations=False

@@ -21,7 +21,7 @@ from updates import (
 from tfqrl import envs
 from tfqrl.agents.dqn import DQN, METRICS, DQNConfig
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
-from tfqrl.training.restoring import deployed_network
+from tfqrl.training.restoring import policy_network
 
 SPEC = envs.spec_of("toys/Choose-v0")
 FRAMES = frames(40, 36, 2)
@@ -173,7 +173,7 @@ def test_what_is_deployed_has_the_values_of_what_acts(dueling: bool) -> None:
     kernel.assign(10 * kernel)  # so that it is not the biases that decide
     agent.refresh()
     observation = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    deployed = deployed_network(DQN, config, SPEC, values(agent.variables["policy"]))(observation).numpy()
+    deployed = policy_network(DQN, config, SPEC, values(agent.variables["policy"]))(observation).numpy()
     np.testing.assert_allclose(deployed, agent.policy(observation), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(deployed, agent.acting(observation), rtol=1e-5, atol=1e-5)
     explored = agent.explore(observation, config.steps, np.random.default_rng(1))
@@ -187,7 +187,7 @@ def test_frames_are_learnt_from_acted_on_and_deployed_at_one_scale() -> None:
     seen, then = (np.float32(stacks[0] / 255) for stacks in (batch.observation, batch.next_observation))
     q_tm1, q_t = agent.policy(seen).numpy(), agent.target(then).numpy()
     target = batch.reward[0] + batch.discount[0] * q_t.max(axis=1)
-    deployed = deployed_network(DQN, config, FRAMES, values(agent.variables["policy"]))(seen).numpy()
+    deployed = policy_network(DQN, config, FRAMES, values(agent.variables["policy"]))(seen).numpy()
     np.testing.assert_allclose(deployed, q_tm1, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(agent.acting(batch.observation[0]), q_tm1, rtol=1e-4, atol=1e-5)
     errors = agent._update(*fields(batch), ONES)[3]

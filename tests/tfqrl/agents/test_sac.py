@@ -21,7 +21,7 @@ from edge.errors import UsageError
 from tfqrl import envs
 from tfqrl.agents.sac import METRICS, SAC, SACConfig
 from tfqrl.replay import Transitions
-from tfqrl.training.restoring import deployed_network
+from tfqrl.training.restoring import policy_network
 
 SPEC = envs.spec_of("toys/Count-v0")
 CONFIG = SACConfig(env="", hidden=(6, 5), tau=0.1, initial_temperature=0.3, seed=1)
@@ -168,7 +168,7 @@ def test_what_is_deployed_is_the_tanh_of_the_means_around_which_it_explores() ->
     agent.policy.variables[-2].assign(agent.policy.variables[-2] * np.float32([1, 1, 0, 0]))
     agent.refresh()
     observation = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    network = deployed_network(SAC, CONFIG, SPEC, values(agent.variables["policy"]))
+    network = policy_network(SAC, CONFIG, SPEC, values(agent.variables["policy"]))
     deployed = network(observation).numpy()
     assert deployed.shape == (50, 2)
     np.testing.assert_allclose(deployed, agent.distribution.mode(agent.acting(observation)), atol=1e-6)

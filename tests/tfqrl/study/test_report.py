@@ -8,6 +8,7 @@ import pytest
 from browser import screenshot
 
 from edge.conditions import Conditions
+from tfqrl.compress.report import LayerReport
 from tfqrl.study import report
 from tfqrl.study.outcome import SCHEMA_VERSION, Outcome, Policy, Weights
 from tfqrl.study.plan import Method, Study, Task
@@ -26,11 +27,14 @@ STUDY = Study(
     seeds=(0, 1),
     episodes=2,
 )
+LAYER = LayerReport("hidden_0", (2, 3), 3, 96, 32, 100.0, 6)
 WEIGHTS = Weights("hidden_0", (2, 3), 0.5, -1.0, 1.0, 0.4, (-1.0, 0.0, 1.0), (2, 4))
 
 
 def outcome(task: str, method: str, seed: int, returns: dict[str, float], compress: dict[str, Any] | None) -> Outcome:
     """Policies whose episodes all return the same but for one either way."""
+    name = (compress or {}).get("method")
+    layer = replace(LAYER, log_alpha=(1,) * 16, left=2, max_bits=4, total_bits=6) if name == "qabp" else LAYER
     return Outcome(
         schema_version=SCHEMA_VERSION,
         cell=f"{task}-{method}-s{seed}",
@@ -50,6 +54,9 @@ def outcome(task: str, method: str, seed: int, returns: dict[str, float], compre
         returns=(99.0, 101.0),
         policies=tuple(Policy(r, "0" * 64, 2000, 1000, 500, None, (v - 1, v + 1)) for r, v in returns.items()),
         weights=(WEIGHTS, replace(WEIGHTS, layer="output", shape=(6,), zeros=0.0)),
+        layers=(layer, replace(layer, layer="output", shape=(6, 1))),
+        curve=((5, 90.0), (10, 100.0 + seed)),
+        deployed_steps=10,
     )
 
 
@@ -77,6 +84,8 @@ def test_each_method_and_recipe_of_a_task_is_a_row_over_its_seeds() -> None:
     row = rows["sac-There-v0", "float", "int8"]
     assert (row.seeds, row.bits, row.sparsity) == (2, None, 0.25)
     assert row.mean_return == pytest.approx(89.1)
+    # Half of the weights are left, of 8 bits each once they are converted.
+    assert (row.bits_per_weight, rows["sac-There-v0", "float", "float32"].bits_per_weight) == (4.0, 16.0)
     assert row.error is not None
     assert row.error.value == pytest.approx(0.109)
 
@@ -87,6 +96,18 @@ def test_means_are_over_tasks_and_the_fewest_bits_are_those_that_keep_97_percent
     assert means["float", "int8"].error.value == pytest.approx((0.01 + 0.109) / 2)
     assert means["float", "int8"].tasks == 2
     assert result.lowest_bits == {"ppo-Here-v0": 4, "sac-There-v0": 8}
+
+
+def test_what_bayesian_policies_leave_is_drawn_against_return() -> None:
+    some = [*outcomes(), *(outcome("ppo-Here-v0", "qabp", s, {"int8x4": 99.0}, {"method": "qabp"}) for s in (0, 1))]
+    result = findings(STUDY, some, {}, [])
+    (row,) = (row for row in result.rows if row.method == "qabp")
+    assert row.bits_per_weight == 1.0
+    page = report.study_page(result, some, 0)
+    for part in ("Return against bits", "Noise of weights", "Learning curves"):
+        assert part in page
+    # Of each task return by bits and a legend; noise of one policy.
+    assert page.count("<svg") == report.study_page(found(), outcomes(), 0).count("<svg") + 3 + 1
 
 
 def test_a_recipe_that_failed_on_one_task_has_no_mean_and_a_student_is_no_qat() -> None:
@@ -108,7 +129,7 @@ def test_a_policy_that_could_not_be_made_is_in_the_table_and_says_why() -> None:
     some = outcomes()
     some[0] = replace(some[0], policies=(Policy("int8", failure="It has no bias."),))
     result = findings(STUDY, some[:1], {}, [])
-    assert report.cells(result.rows[0])[3:9] == ["0", "-", "-", "-", "-", "25%"]
+    assert report.cells(result.rows[0])[3:10] == ["0", "-", "-", "-", "-", "25%", "4"]
     assert "It has no bias." in report.text(result, {"other": "It was stopped."})
     assert "other: It was stopped." in report.text(result, {"other": "It was stopped."})
 
@@ -120,8 +141,8 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     assert (tmp_path / "page.png").stat().st_size > 10_000
     for part in ("Made &lt;up&gt;", "20 trainings; 3 are missing", "sac-There-v0: 8 bits are the fewest", "+10.9%"):
         assert part in text, part
-    # Two tasks, their bits and their weights, and three ways to pay with a legend.
-    assert text.count("<svg") == 8
+    # Two tasks, their bits, their weights and their curves, and three ways to pay with a legend.
+    assert text.count("<svg") == 10
     for outside in ("http://", "https://"):
         links = [line for line in text.splitlines() if f'href="{outside}' in line or f'src="{outside}' in line]
         assert links == []
