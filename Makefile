@@ -28,10 +28,10 @@ demo: $(VENV)/train
 	$(BIN)/tfqrl demo --out demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
 
 test-long: $(VENV)/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 smoke-study: $(VENV)/test
 	rm -rf build/quarl-smoke

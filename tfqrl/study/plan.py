@@ -28,11 +28,13 @@ class Method:
       train: options of `tfqrl train`.
       distill: instead, options of `tfqrl distill`, whose teacher is the baseline's policy.
       recipes: of `tfqrl convert`.
+      keep: which policy of a training counts: its last, or the one that was evaluated best while it was trained.
     """
 
     train: str = ""
     distill: str | None = None
     recipes: tuple[str, ...] = ("float32",)
+    keep: Literal["last", "best"] = "last"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,6 @@ class Study:
       methods: by name; the first one is the baseline, which the others are compared with.
       seeds: of trainings.
       episodes: that each policy plays, the same ones for all.
-      keep: which policy of a training counts: its last, or the one that was evaluated best while it was trained.
     """
 
     title: str
@@ -86,7 +87,6 @@ class Study:
     methods: dict[str, Method]
     seeds: tuple[int, ...] = (0,)
     episodes: int = 100
-    keep: Literal["last", "best"] = "last"
 
     @property
     def baseline(self) -> str:
@@ -105,7 +105,7 @@ class Cell:
       recipes: what its policy is converted to.
       episodes: how many each policy plays.
       begins_with: the cell whose policy it goes on from, or learns from.
-      keep: see `Study`.
+      keep: see `Method`.
     """
 
     name: str
@@ -125,14 +125,9 @@ class Cell:
           UserError: its options are wrong.
         """
         algorithm, config = _configuration(self.train, self.begins_with is not None)
-        origin = None if self.begins_with is None else str(kept(runs / self.begins_with, self.keep))
+        origin = None if self.begins_with is None else str(runs / self.begins_with)
         field = "teacher" if algorithm == "distill" else "init_from"
         return algorithm, dataclasses.replace(config, seed=self.seed, **({field: origin} if origin else {}))
-
-
-def kept(run: Path, keep: Literal["last", "best"]) -> Path:
-    """The run with the policy of a training that counts."""
-    return run / "best" if keep == "best" else run
 
 
 @functools.cache
@@ -171,6 +166,8 @@ def _check(study: Study, path: Path) -> None:
         raise UsageError(
             f"The first method, {study.baseline}, is the teacher of others: it cannot be distilled itself."
         )
+    if study.methods[study.baseline].keep == "best":
+        raise UsageError(f"The first method, {study.baseline}, is what others go on from: it keeps its last policy.")
     for name, method in study.methods.items():
         if method.train and method.distill is not None:
             raise UsageError(f"The method {name} has both `train` and `distill`: give one of them.")
@@ -225,7 +222,7 @@ def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fracti
                 algorithm, config = cell.configuration(Path("runs"))
                 agents.get(algorithm).check(config, envs.spec_of(config.env, config.env_module))
                 if cell.keep == "best" and not config.evaluate_every:
-                    raise UsageError("a study that keeps the best policies needs --evaluate-every.")
+                    raise UsageError("to keep the best policy, it has to be evaluated: add --evaluate-every.")
             except UserError as error:
                 raise UsageError(f"The method {cell.method} of the task {cell.task}: {error}") from error
         tell((i + 1) / len(cells))
@@ -254,7 +251,7 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
         recipes=chosen.recipes,
         episodes=study.episodes,
         begins_with=name(study.baseline) if continues else None,
-        keep=study.keep,
+        keep=chosen.keep,
     )
 
 

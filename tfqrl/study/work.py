@@ -25,7 +25,7 @@ from tfqrl.options import EVALUATION_SEED, Margin
 from tfqrl.runs import Run
 from tfqrl.signals import Interrupted
 from tfqrl.study.outcome import SCHEMA_VERSION, Outcome, Policy, Weights
-from tfqrl.study.plan import Cell, kept
+from tfqrl.study.plan import Cell
 
 BINS = 60
 
@@ -65,7 +65,7 @@ def work(cell: Cell, out: Path, *after: str | None) -> str | None:
 
 def _work(cell: Cell, out: Path) -> None:
     runs = out / "runs"
-    origin = None if cell.begins_with is None else _origin(cell, runs)
+    origin = None if cell.begins_with is None else _origin(cell.begins_with, runs)
     run = _trained(cell, runs)
     # Of a compressor that did not get as far as it was to, there is no best.
     deployed = run.best if cell.keep == "best" and run.best.has_checkpoint() else run
@@ -101,15 +101,13 @@ def _work(cell: Cell, out: Path) -> None:
     ).save(out / "cells" / f"{cell.name}.json")
 
 
-def _origin(cell: Cell, runs: Path) -> Run:
+def _origin(name: str, runs: Path) -> Run:
     """The run that a cell begins with."""
-    path = kept(runs / str(cell.begins_with), cell.keep)
-    if not (path / "checkpoint.npz").exists():
+    if not (runs / name / "checkpoint.npz").exists():
         raise UserError(
-            f"{path} is not there any more, which it begins with. Remove cells/{cell.begins_with}.json, to train that "
-            "anew."
+            f"{runs / name} is not there any more, which it begins with. Remove cells/{name}.json, to train that anew."
         )
-    return Run.open(path)
+    return Run.open(runs / name)
 
 
 def _trained(cell: Cell, runs: Path) -> Run:

@@ -15,7 +15,7 @@ from converters.export import DeployedPolicy
 from converters.quantizers import is_on_grid
 from converters.stripping import strip
 from converters.tflite import output_step
-from edge.errors import UnknownNameError, UsageError
+from edge.errors import UnknownNameError, UsageError, UserError
 from tfqrl import agents, evaluate
 from tfqrl.compress import QABP, QAT, SVD, VNQ, Clustering, Pruning, SparseQAT
 from tfqrl.training.session import Session
@@ -170,6 +170,24 @@ def test_before_a_bayesian_policy_has_noise_all_its_weights_are_deployed(tmp_pat
     network, _ = agents.load_policy(run)
     assert all((layer.get_weights()[0] != 0).all() for layer in network.layers if layer.weights)
     assert run.metrics()[-1]["sparsity"] == 0.0
+
+
+def test_noise_that_is_not_a_number_ends_the_training_and_is_named(tmp_path: Path) -> None:
+    config = config_of("td3", METHODS["qabp"])
+    agent_type = type(_agent(config))
+    update = agent_type.update
+
+    def break_and_update(agent: Any, *arguments: Any) -> Any:
+        noise = next(variable for variable in agent.variables["policy"] if "log_variance" in variable.name)
+        noise.assign(tf.fill(noise.shape, float("nan")))
+        return update(agent, *arguments)
+
+    run = agents_run(tmp_path / "run", config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_type, "update", break_and_update)
+        with pytest.raises(UserError, match=r"diverged at .* the first tensor with NaN or infinity is"):
+            agents.get("td3").train(run)
+    assert not run.has_checkpoint()
 
 
 def test_a_bayesian_policy_is_evaluated_as_it_is_deployed(tmp_path: Path) -> None:

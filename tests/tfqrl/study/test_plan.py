@@ -83,6 +83,8 @@ def test_a_distilled_cell_has_the_baselines_policy_as_its_teacher_and_none_of_th
         ({"methods": {}}, "has no methods"),
         ({"methods": {"float": {"distill": ""}}}, "it cannot be distilled itself"),
         ({"methods": {"float": {}, "both": {"train": "--hidden 8", "distill": "--hidden 8"}}}, "give one of them"),
+        ({"methods": {"float": {"keep": "best"}}}, "float, is what others go on from: it keeps its last policy"),
+        ({"methods": {"float": {"keep": "first"}}}, "'first'"),
         ({"methods": {"float": {"recipes": ["int9"]}}}, "'int9'.*'int8'"),
         ({"tasks": STUDY["tasks"][:1] * 2}, "two tasks called ppo-CartPole-v1"),
         ({"tasks": [STUDY["tasks"][0] | {"methods": ["qat-4"]}]}, "lacks float"),
@@ -119,7 +121,15 @@ def test_a_training_that_would_be_refused_is_refused_before_any_begins(
         plan.check_cells(plan.cells(study))
 
 
-@pytest.mark.parametrize("name", ["quarl-smoke", "quarl", "quarl-full"])
+def test_what_is_to_be_the_best_has_to_be_evaluated(tmp_path: Path) -> None:
+    methods = STUDY["methods"] | {"best": {"keep": "best"}}
+    study = plan.load(written(tmp_path, methods=methods))
+    assert [cell.keep for cell in plan.cells(study)] == ["last"] * 4 + ["best"] * 2 + ["last", "last", "best"]
+    with pytest.raises(UsageError, match=r"method best of the task ppo-CartPole-v1: .*add --evaluate-every"):
+        plan.check_cells(plan.cells(study))
+
+
+@pytest.mark.parametrize("name", ["quarl-smoke", "quarl", "quarl-full", "qabp", "qabp-full"])
 def test_the_shipped_studies_load(name: str) -> None:
     study = plan.load(Path(__file__).parents[3] / "studies" / f"{name}.yaml")
     cells = plan.cells(study)

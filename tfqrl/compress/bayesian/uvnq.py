@@ -44,7 +44,8 @@ def bits_of(log_alpha: Array, max_bits: int, beta: float) -> npt.NDArray[np.int8
       beta: standard deviations that the grid covers, each way.
     """
     needed = np.ceil((math.log(threshold(beta)) - log_alpha) / math.log(4.0))
-    return np.clip(needed, 0, max_bits).astype(np.int8)
+    # A training that has diverged is ended by its session, with a sentence.
+    return np.nan_to_num(np.clip(needed, 0, max_bits), nan=max_bits).astype(np.int8)
 
 
 def integers_of(theta: Array, scale: float, bits: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
