@@ -129,8 +129,9 @@ def _bits(layer: keras.layers.Layer, kernel: Array) -> Array:
             for _, mask, _ in getattr(layer, "pruning_vars", ()):
                 left = mask.numpy() != 0
             layer = layer.layer
-    elif len(symbols := np.unique(kernel)) <= min(MOST_SYMBOLS, kernel.size // 2):
-        width = max(1, math.ceil(math.log2(len(symbols))))
+    elif len(symbols := np.unique(kernel[left])) <= min(MOST_SYMBOLS, left.sum() // 2):
+        # The same few values over and over: an index into them does.
+        width = max(1, math.ceil(math.log2(max(1, len(symbols)))))
     return np.where(left, width, 0)
 
 

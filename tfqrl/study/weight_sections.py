@@ -135,7 +135,7 @@ def curves(found: Findings, outcomes: Sequence[Outcome]) -> list[str]:
     def draw(axes: Axes, task: str) -> None:
         of_task = [o for o in outcomes if o.task == task and len(o.curve) > 1]
         # What goes on from the baseline begins where that ended.
-        ends = max((o.curve[-1][0] for o in of_task if o.method == found.baseline), default=0)
+        ends = max((o.deployed_steps for o in outcomes if (o.task, o.method) == (task, found.baseline)), default=0)
         for color, method in zip(COLORS * 4, dict.fromkeys(o.method for o in of_task)):
             group = [o for o in of_task if o.method == method]
             begin = ends if any(o.begins_with for o in group) else 0
