@@ -15,6 +15,7 @@ scaled by the layer's `kl_weight`, which the compressor sets.
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -53,6 +54,7 @@ class _Variational:
         of that shape with one output.
       kl_weight: variable, (): by what the divergence is multiplied in `losses`.
       noisy: variable, (): 1 as long as training draws, or 0.
+      least_log_variance: variable, (): less noise than this no weight has.
       weighed_at: variable, (): the part of the training at which `kl_weight` was set.
     """
 
@@ -64,6 +66,9 @@ class _Variational:
         self.protected = self.name in self.posterior.protected
         self.kl_weight = self.add_weight("kl_weight", (), initializer="zeros", trainable=False)
         self.noisy = self.add_weight("noisy", (), initializer="zeros", trainable=False)
+        self.least_log_variance = self.add_weight(
+            "least_log_variance", (), initializer=keras.initializers.Constant(NO_NOISE), trainable=False
+        )
         self.weighed_at = self.add_weight("weighed_at", (), initializer="zeros", trainable=False)
         self._draws = self.add_weight("draws", (), dtype=tf.int32, initializer="zeros", trainable=False)
         self._stream = zlib.crc32(f"{self.name} {self.posterior.seed}".encode())
@@ -91,12 +96,10 @@ class _Variational:
 
         Of the kernel's shape; with `neurons`, of that with one output.
         """
-        least = self.posterior.least_log_alpha
-        if self.protected:
-            return tf.fill(self.scaled_log_variance.shape, least)
         if self.posterior.neurons:
-            return bounded(self.log_variance, least, 8.0)
-        return log_alpha(self.theta, self.log_variance, low=least)
+            return bounded(NO_NOISE if self.protected else self.log_variance, -8.0, 8.0)
+        variance = self.least_log_variance if self.protected else self.log_variance
+        return log_alpha(self.theta, bounded(variance, self.least_log_variance, math.inf))
 
     def variance(self) -> tf.Tensor:
         """What is drawn has of each weight, of the kernel's shape."""

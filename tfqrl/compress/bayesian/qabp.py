@@ -6,7 +6,6 @@ quantiser (`uvnq`) says how many bits are lost in so much noise, and that a weig
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,19 +17,24 @@ import tyro
 from converters.emulation import Output, Widths, calibrate
 from converters.quantizers import Quantizer, Switch, is_on_grid
 from edge.errors import UsageError
-from tfqrl.compress.bayesian.uvnq import Uniform, threshold
+from tfqrl.compress.bayesian.uvnq import Uniform
 from tfqrl.compress.bayesian.variational import (
     Dropout,
     bits,
     mean_bits,
     settle,
     variational,
+    variational_layers,
 )
 from tfqrl.compress.bits import check_bits
 from tfqrl.options import optional
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
+
+
+# How often in a training steps are fitted to weights: it takes some tens of milliseconds.
+FITS = 200
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,6 @@ class QABP(Dropout):
       bits_per_weight: of all weights in the mean, those that are gone too; a controller then reaches this instead of
         `sparsity`.
       one_step: one step for all layers; otherwise each has its own.
-      beta: standard deviations of a layer's weights that its grid covers, each way.
       activation_bits: of what hidden layers give, 2 to 8.
       observation_bits: of what the policy reads, 2 to 8.
       output_bits: of continuous actions, 2 to 8.
@@ -53,7 +56,6 @@ class QABP(Dropout):
     max_bits: int = 4
     bits_per_weight: Annotated[float | None, optional("BITS")] = None
     one_step: bool = False
-    beta: float = 1.5
     activation_bits: int = 8
     observation_bits: int = 8
     output_bits: int = 8
@@ -70,8 +72,6 @@ class QABP(Dropout):
             )
         if self.bits_per_weight is not None and self.sparsity is not None:
             raise UsageError("--bits-per-weight and --sparsity exclude each other: both say what is to be left.")
-        if not 0 < self.beta < math.inf:
-            raise UsageError(f"--beta must be above 0 and finite; it was given {self.beta}.")
         if not 0 <= self.fine_tune < 1 - self.kl_end:
             raise UsageError(
                 f"--fine-tune must be at least 0 and leave something of the training behind --kl-end {self.kl_end}; it "
@@ -81,16 +81,13 @@ class QABP(Dropout):
     def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
         widths = Widths(self.max_bits, self.activation_bits, self.observation_bits, self.output_bits)
-        # Training draws at least what the finest grid will lose.
-        least = math.log(threshold(self.beta)) - self.max_bits * math.log(4.0)
-        posterior = self.posterior(seed, least)
         grids: list[Uniform] = []
 
         def quantizer(switch: Switch, layer: Layer) -> Quantizer:
-            grids.append(Uniform(switch, layer, self.max_bits, self.beta, grids if self.one_step else None))
+            grids.append(Uniform(switch, layer, self.max_bits, grids if self.one_step else None))
             return grids[-1]
 
-        return variational(network, widths, output, posterior, quantizer)
+        return variational(network, widths, output, self.posterior(seed), quantizer)
 
     @property
     def wished(self) -> float | None:
@@ -108,7 +105,10 @@ class QABP(Dropout):
         if is_on_grid(network):
             return
         if progress < 1 - self.fine_tune:
-            self.weigh(network, progress, transitions)
+            before = variational_layers(network)[0].weighed_at.numpy()
+            if self.weigh(network, progress, transitions) and int(progress * FITS) > int(before * FITS):
+                for layer in variational_layers(network):
+                    layer.grid.follow()
         else:
             settle(network)
             calibrate(network, observation)

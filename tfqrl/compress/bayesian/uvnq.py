@@ -1,14 +1,15 @@
 """The uniform grid of a layer whose weights' noise is known: how many bits of each are not lost in it.
 
 After UVNQ (Gil et al. 2022, "Quantization-Aware Pruning Criterion for Industrial Applications"), derived here anew
-because the paper's formulas are not public. A grid of N bits over beta standard deviations each way has steps of
-2 beta std / 2^N, and so an error of variance (2 beta std)^2 / 12 / 4^N. Beside a signal of std^2 that is a ratio of
+because the paper's formulas are not public; docs/algorithms/qabp.md says where it is different and why. Rounding to
+steps is an error of variance step^2 / 12. A number with a sign and i - 1 binary digits is in error by some
+T / 4^i of its square, T = 3 / 4 (by 4 / 3 where its digits are 100..., by 1 / 3 where they are 111...). So a weight
+whose noise beside its signal is alpha loses nothing in i bits, where
 
-    alpha_N = T / 4^N,   T = 4 beta^2 / 12.
+    T / 4^i < alpha <= T / 4^(i - 1),
 
-All weights of a layer are on that one grid. A weight that can do with more noise than alpha_N is a small one, for the
-same step is a larger part of it: with alpha up to T / 4^(i - 1) it is within the 2^i smallest values of the grid, and
-has i bits. Above T it is less than half a step, and has none.
+and needs none at all where alpha > T. The digits that go are the last ones: all weights of a layer lie on one grid of
+N bits, and those with fewer on its even steps, or on every fourth.
 """
 
 from __future__ import annotations
@@ -23,57 +24,66 @@ import tensorflow as tf
 import tf_keras as keras
 
 from converters.quantizers import Learned, Switch
+from converters.weights import best_scale
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
 
 Array = npt.NDArray[Any]
 
-
-def threshold(beta: float) -> float:
-    """T: the ratio of noise to signal, alpha, above which a weight needs no bits."""
-    return 4.0 * beta**2 / 12.0
+# The ratio of noise to signal, alpha, above which a weight needs no bits.
+T = 0.75
 
 
-def bits_of(log_alpha: Array, max_bits: int, beta: float) -> npt.NDArray[np.int8]:
+def bits_of(log_alpha: Array, max_bits: int) -> npt.NDArray[np.int8]:
     """The bits that weights need, 0 to `max_bits`: none where alpha >= T, and i where T / 4^i <= alpha < T / 4^(i - 1).
 
     Args:
       log_alpha: of weights, any shape.
       max_bits: what weights with less noise get, too.
-      beta: standard deviations that the grid covers, each way.
     """
-    needed = np.ceil((math.log(threshold(beta)) - log_alpha) / math.log(4.0))
+    needed = np.ceil((math.log(T) - log_alpha) / math.log(4.0))
     # A training that has diverged is ended by its session, with a sentence.
     return np.nan_to_num(np.clip(needed, 0, max_bits), nan=max_bits).astype(np.int8)
 
 
-def integers_of(theta: Array, scale: float, bits: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """The nearest that weights of so many bits can be, in steps of `scale`: as far as 2^(bits - 1) - 1 either way.
+def integers_of(theta: Array, scale: float, bits: npt.NDArray[np.int8], max_bits: int) -> npt.NDArray[np.int8]:
+    """What weights of so many bits become, in steps of `scale`: a sign and the first bits - 1 of their digits.
 
-    One bit is a sign: of one step, and never 0.
+    Args:
+      theta: weights, any shape.
+      scale: of a step.
+      bits: of each. One bit is taken for two.
+      max_bits: of the grid, which goes to 2^(max_bits - 1) - 1 steps either way.
     """
-    furthest = np.maximum(2.0 ** (bits - 1.0) - 1.0, 1.0)
-    steps = np.clip(np.rint(theta / scale), -furthest, furthest)
-    steps = np.where(bits == 1, np.where(theta < 0, -1.0, 1.0), steps)
-    return np.where(bits > 0, steps, 0.0).astype(np.int8)
+    return np.asarray(_steps(np.asarray(theta / np.float32(scale), np.float32), bits, max_bits, np)).astype(np.int8)
+
+
+def _steps(size: Any, bits: Any, max_bits: int, library: Any) -> Any:
+    """`size`, in steps, rounded; `library` is numpy or what TensorFlow has of it."""
+    magnitude, high = abs(size), 2.0 ** (max_bits - 1) - 1.0
+    # Digits in front of the point, by comparisons: two logarithms need not agree at powers of two.
+    digits = sum(library.where(magnitude >= 2.0**power, 1.0, 0.0) for power in range(max_bits - 1))
+    coarse = 2.0 ** library.maximum(digits - library.maximum(1.0 * bits - 1.0, 1.0), 0.0)
+    last = library.floor(high / coarse) * coarse
+    rounded = library.minimum(library.round(magnitude / coarse) * coarse, last)
+    return library.where(bits > 0, library.sign(size) * rounded, 0.0)
 
 
 class Uniform(Learned):
     """The uniform grid of one layer, on which each weight has the bits that its noise leaves it.
 
-    As long as it is off, bits and step follow the noise, and what is deployed is what they come to. From `fit` on, the
-    bits stay; weights and step are learnt.
+    As long as it is off, bits follow the noise, and the step follows the weights when `follow` is called. From `fit`
+    on, the bits stay; weights and step are learnt.
     """
 
-    def __init__(
-        self, switch: Switch, layer: Layer, max_bits: int, beta: float, sharing: Sequence[Uniform] | None = None
-    ) -> None:
+    def __init__(self, switch: Switch, layer: Layer, max_bits: int, sharing: Sequence[Uniform] | None = None) -> None:
         """The grid of `layer`; `sharing`: those of all layers, in order, if one step is that of all."""
         high = 2 ** (max_bits - 1) - 1
         super().__init__(switch, -high, high)
-        self._layer, self._max_bits, self._beta = layer, max_bits, beta
+        self._layer, self._max_bits = layer, max_bits
         self._sharing: Sequence[Uniform] = [self] if sharing is None else sharing
+        layer.grid = self
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
         """Create what is learnt, and the bits of each weight once they stay."""
@@ -87,17 +97,22 @@ class Uniform(Learned):
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: Any, **kwargs: Any) -> tf.Tensor:
         """What is computed with in place of the kernel: see `integers_of`."""
-        scale, bits = self.scale(), self._bits
-        furthest = tf.maximum(2.0 ** (bits - 1.0) - 1.0, 1.0)
-        # Rounding has the gradient 1, also that to a sign; what is beyond the last step has none.
-        inside = tf.clip_by_value(inputs / scale, -furthest, furthest)
-        steps = tf.where(bits == 1.0, tf.where(inputs < 0.0, -1.0, 1.0), tf.round(inside))
-        steps = inside + tf.stop_gradient(steps - inside)
-        return self.switch.select(tf.where(bits > 0.0, steps * scale, 0.0), inputs)
+        scale, size = self.scale(), inputs / self.scale()
+        # Rounding has the gradient 1; what is beyond the last step has none.
+        inside = tf.clip_by_value(size, float(self.low), float(self.high))
+        steps = inside + tf.stop_gradient(_steps(size, self._bits, self._max_bits, tf) - inside)
+        return self.switch.select(tf.where(self._bits > 0.0, steps * scale, 0.0), inputs)
+
+    def follow(self) -> None:
+        """Let the step be that which loses least of the weights that are left, and training draw what it loses."""
+        left = np.concatenate([grid._layer.theta.numpy()[grid.bits() > 0] for grid in self._sharing])
+        if left.any():  # where nothing is left, any step will do
+            self.set_scale(best_scale(left[:, None], self.low, self.high, per_channel=False))
+        self._layer.least_log_variance.assign(2.0 * tf.math.log(self.scale()) - math.log(12.0))
 
     def fit(self, rows: Array) -> None:
         """Let each weight keep the bits that it needs now."""
-        self.set_scale(self._step())
+        self.follow()
         self._bits.assign(self.bits())
 
     def bits(self) -> npt.NDArray[np.int8]:
@@ -106,23 +121,18 @@ class Uniform(Learned):
             return self._bits.numpy().astype(np.int8)
         if self._layer.protected:
             return np.full(self._layer.theta.shape, self._max_bits, np.int8)
-        bits = bits_of(self._layer.log_alpha().numpy(), self._max_bits, self._beta)
-        return np.broadcast_to(bits, self._layer.theta.shape)
+        return np.broadcast_to(bits_of(self._layer.log_alpha().numpy(), self._max_bits), self._layer.theta.shape)
 
     def integers(self, values: Array) -> npt.NDArray[np.int8]:
         """What the kernel becomes, in steps."""
-        return integers_of(values, float(self.scale().numpy()), self.bits())
+        return integers_of(values, float(self.scale().numpy()), self.bits(), self._max_bits)
 
     def acting(self, values: Array) -> Array:
         """See `Posterior.acts`."""
         return self._layer.sample() if self._layer.posterior.acts else values
 
     def deployed(self, values: Array) -> Array:
-        """The kernel on the grid that it would have now."""
-        step = self._step()
-        return np.float32(step) * integers_of(values, step, self.bits()).astype(np.float32)
-
-    def _step(self) -> float:
-        left = np.concatenate([grid._layer.theta.numpy()[grid.bits() > 0] for grid in self._sharing])
-        # A layer of which nothing is left has any step.
-        return float(2.0 * self._beta * np.sqrt(np.mean(left**2)) / 2**self._max_bits) if left.any() else 1.0
+        """The kernel on the grid, once training draws; it is not deployed on one before."""
+        if not self._layer.noisy.numpy():
+            return values
+        return self.scale().numpy() * self.integers(values).astype(np.float32)

@@ -33,7 +33,6 @@ class Posterior:
     Attributes:
       divergence: of a layer from its prior, ().
       seed: of what is drawn.
-      least_log_alpha: least noise beside a weight's signal, in training.
       neurons: whether noise is that of whole neurons.
       protected: names of layers that have the least noise for ever, and no divergence.
       always: draw in every call, and not only with `training=True`.
@@ -42,7 +41,6 @@ class Posterior:
 
     divergence: Callable[[Any], tf.Tensor]
     seed: int = 0
-    least_log_alpha: float = -8.0
     neurons: bool = False
     protected: tuple[str, ...] = ()
     always: bool = False
@@ -139,10 +137,9 @@ class Dropout(Variational):
     neurons: bool = False
     protected: tuple[str, ...] = ()
 
-    def posterior(self, seed: int, least_log_alpha: float = -8.0) -> Posterior:
+    def posterior(self, seed: int) -> Posterior:
         """What layers are told."""
-        draws = self.draw_targets, self.draw_acting
-        return Posterior(log_uniform, seed, least_log_alpha, self.neurons, self.protected, *draws)
+        return Posterior(log_uniform, seed, self.neurons, self.protected, self.draw_targets, self.draw_acting)
 
 
 def variational(

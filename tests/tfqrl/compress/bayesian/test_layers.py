@@ -95,13 +95,14 @@ def test_a_kernel_that_is_drawn_whole_has_the_noise_of_its_weights(posterior: Po
 
 
 def test_a_protected_layer_keeps_the_least_noise_and_does_not_diverge() -> None:
-    network = dense(Posterior(log_uniform, least_log_alpha=-4.0, protected=("dense",)))
+    network = dense(Posterior(log_uniform, protected=("dense",)))
     (layer,) = network.layers
     layer.begin()
     layer.set_log_variance(np.zeros((5, 3)))
     layer.kl_weight.assign(1.0)
+    layer.least_log_variance.assign(-4.0)
     assert not network.losses
-    np.testing.assert_allclose(layer.variance(), np.exp(-4.0) * layer.theta**2, rtol=1e-5)
+    np.testing.assert_allclose(layer.variance(), np.full((5, 3), np.exp(-4.0)), rtol=1e-2)
 
 
 def test_policies_of_targets_are_drawn_where_that_is_wished() -> None:
@@ -137,11 +138,12 @@ def test_noise_begins_small_beside_the_weights_whatever_their_size() -> None:
 
 
 def test_a_weight_has_at_least_the_least_noise() -> None:
-    layer = VariationalDense(1, Posterior(log_uniform, least_log_alpha=-2.0))
+    layer = VariationalDense(1, WEIGHTS)
     network = keras.Sequential([keras.Input((1,)), layer])
     layer.theta.assign([[3.0]])
     layer.set_log_variance([[-30.0]])
-    assert float(layer.variance()[0, 0]) == pytest.approx(9 * np.exp(-2), rel=1e-5)
+    layer.least_log_variance.assign(-2.0)
+    assert float(layer.variance()[0, 0]) == pytest.approx(np.exp(-2), rel=1e-5)
     layer.kl_weight.assign(1.0)
     with tf.GradientTape() as tape:
         (loss,) = network.losses
