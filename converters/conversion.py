@@ -133,7 +133,11 @@ def convert(
         if logits and computed(as_trained)[-1].streams is not None:
             notes += ("The logits of a dueling network that was trained on grids are the advantages alone.",)
     # 4-bit layers that read an odd number of values are stored at 8 (`converters.layers`).
-    network, shrunk = shrink(network, {} if trained is None else trained.outputs, even=chosen.weight_bits < 8)
+    network, shrunk = shrink(
+        network,
+        {} if trained is None else trained.outputs,
+        even=chosen.weight_bits < 8 and chosen.activations == "int8",
+    )
     if shrunk:
         notes += (summary(shrunk),)
         grids |= {layer.layer: cut_grid(grids[layer.layer], layer) for layer in shrunk if layer.layer in grids}

@@ -56,10 +56,11 @@ def main(words: list[str]) -> int:
     whole = total(layers)
     print(table(HEADER, [_row(layer) for layer in (*layers, whole)]))
     print(
-        f"\nleft: weights that are not gone; bits: of one of those, in the mean; coded: by an ideal coder.\n"
+        "\nleft: weights that are not gone; bits: of one of those, in the mean; total: their bits; coded: by an ideal "
+        "coder, which\nhas to say where they lie, too.\n"
         f"{whole.left / whole.weights:.1%} of the weights are left, of {whole.mean_bits:.2f} bits each: "
-        f"{whole.total_bits / whole.weights:.3f} bits a weight, "
-        + (f"1/{32 * whole.weights / whole.total_bits:.0f} of float32." if whole.total_bits else "nothing of float32.")
+        f"{whole.total_bits / whole.weights:.3f} bits a weight, {whole.entropy_bits / whole.weights:.3f} coded, of 32; "
+        f"and {whole.biases} biases of 32."
     )
     if whole.log_alpha is not None:
         print(f"\nlog alpha, of noise over signal, from {LOG_ALPHA_BINS[0]:g} to {LOG_ALPHA_BINS[-1]:g}:")

@@ -113,6 +113,11 @@ class Run:
         self.best._write_config()
         self.best.save_checkpoint(state)
 
+    def forget_best_after(self, steps: int) -> None:
+        """Forget it if it is of a part of the training that a resumed run will go through again."""
+        if self.best.has_checkpoint() and int(self.best.load_checkpoint()["steps"]) > steps:
+            (self.best.path / "checkpoint.npz").unlink()
+
     def has_checkpoint(self) -> bool:
         """Whether there is something to go on from."""
         return (self.path / "checkpoint.npz").exists()

@@ -25,12 +25,13 @@ LOG_ALPHA_BINS = tuple(float(edge) for edge in range(-8, 9))
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What is left of a layer's kernel. Biases, one for each output, are not counted.
+    """What is left of a layer's kernel; its biases are counted by themselves.
 
     Attributes:
       layer: its name.
       shape: of the kernel.
       left: weights that are not gone: those that a mask or their noise has left, if there is such; those other than 0.
+      biases: of neurons that are left, of 32 bits each.
       total_bits: of all weights: 32 of a float, the width of its grid of a weight on one, none of what is gone.
       max_bits: of a weight.
       entropy_bits: what an ideal coder would make of the kernel, that knows how often each value is in it.
@@ -41,6 +42,7 @@ class LayerReport:
     layer: str
     shape: tuple[int, ...]
     left: int
+    biases: int
     total_bits: int
     max_bits: int
     entropy_bits: float
@@ -64,9 +66,9 @@ def report(network: keras.Sequential) -> tuple[LayerReport, ...]:
     Args:
       network: as `agents.load_trained` gives it, with the wrappers of a compressor or without.
     """
-    macs = _macs(plain(deployable(network)))
+    costs = _costs(plain(deployable(network)))
     return tuple(
-        _layer(layer, item.kernel, macs[item.layer.name])
+        _layer(layer, item.kernel, *costs[item.layer.name])
         for layer, item in zip(network.layers, computed(network))
         if item.kernel is not None
     )
@@ -79,6 +81,7 @@ def total(layers: Sequence[LayerReport]) -> LayerReport:
         layer="all",
         shape=(sum(layer.weights for layer in layers),),
         left=sum(layer.left for layer in layers),
+        biases=sum(layer.biases for layer in layers),
         total_bits=sum(layer.total_bits for layer in layers),
         max_bits=max(layer.max_bits for layer in layers),
         entropy_bits=sum(layer.entropy_bits for layer in layers),
@@ -93,7 +96,7 @@ def _own(layer: keras.layers.Layer) -> keras.layers.Layer:
     return layer
 
 
-def _layer(layer: keras.layers.Layer, kernel: Array, macs: int) -> LayerReport:
+def _layer(layer: keras.layers.Layer, kernel: Array, biases: int, macs: int) -> LayerReport:
     bits = _bits(layer, kernel)
     own = _own(layer)
     log_alpha = None
@@ -104,6 +107,7 @@ def _layer(layer: keras.layers.Layer, kernel: Array, macs: int) -> LayerReport:
         layer=own.name,
         shape=tuple(kernel.shape),
         left=int((bits > 0).sum()),
+        biases=biases,
         total_bits=int(bits.sum(dtype=np.int64)),
         max_bits=int(bits.max()),
         entropy_bits=_entropy(kernel),
@@ -129,8 +133,8 @@ def _bits(layer: keras.layers.Layer, kernel: Array) -> Array:
             for _, mask, _ in getattr(layer, "pruning_vars", ()):
                 left = mask.numpy() != 0
             layer = layer.layer
-    elif len(symbols := np.unique(kernel[left])) <= min(MOST_SYMBOLS, left.sum() // 2):
-        # The same few values over and over: an index into them does.
+    elif _is_few(symbols := np.unique(kernel[left]), left):
+        # The same values over and over: an index into them does.
         width = max(1, math.ceil(math.log2(max(1, len(symbols)))))
     return np.where(left, width, 0)
 
@@ -138,11 +142,16 @@ def _bits(layer: keras.layers.Layer, kernel: Array) -> Array:
 def _entropy(kernel: Array) -> float:
     """Of the kernel's values; where those are floats of all kinds, of which are zero, and 32 bits for each other."""
     values, counts = np.unique(kernel, return_counts=True)
-    if len(values) > MOST_SYMBOLS:
-        zeros = int((kernel == 0).sum())
-        others = kernel.size - zeros
-        return _bits_of(np.array([zeros, others])) + FLOAT_BITS * others
-    return _bits_of(counts)
+    left = kernel != 0
+    if _is_few(values[values != 0], left):
+        return _bits_of(counts)
+    others = int(left.sum())
+    return _bits_of(np.array([kernel.size - others, others])) + FLOAT_BITS * others
+
+
+def _is_few(symbols: Array, left: Array) -> bool:
+    """Whether the weights that are left have so few values that each is there again and again."""
+    return len(symbols) <= min(MOST_SYMBOLS, int(left.sum()) // 2)
 
 
 def _bits_of(counts: Array) -> float:
@@ -150,11 +159,11 @@ def _bits_of(counts: Array) -> float:
     return float(-(counts[counts > 0] * np.log2(share)).sum())
 
 
-def _macs(network: keras.Sequential) -> dict[str, int]:
+def _costs(network: keras.Sequential) -> dict[str, tuple[int, int]]:
+    """By layer, its biases and the multiplications of an action, once dead neurons are removed."""
     smaller, _ = shrink(network)
-    macs = {}
-    for layer in smaller.layers:
-        if layer.weights:
-            positions = math.prod(layer.output_shape[1:-1])
-            macs[layer.name] = positions * int(np.prod(layer.kernel.shape))
-    return macs
+    return {
+        layer.name: (layer.kernel.shape[-1], math.prod(layer.output_shape[1:-1]) * math.prod(layer.kernel.shape))
+        for layer in smaller.layers
+        if layer.weights
+    }

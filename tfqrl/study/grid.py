@@ -46,7 +46,7 @@ def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
         recipes = tuple(policy.recipe for policy in outcome.policies)
         origin = None if cell.begins_with is None else named[cell.begins_with]
         if (
-            (recipes, len(outcome.returns)) != (cell.recipes, cell.episodes)
+            (recipes, len(outcome.returns), outcome.keep) != (cell.recipes, cell.episodes, cell.keep)
             or _essence(outcome.config) != _wanted(cell)
             or _essence(outcome.origin) != _wanted(origin)
         ):

@@ -14,7 +14,7 @@ from edge.files import write_atomically
 from edge.records import from_plain, to_json
 from tfqrl.compress.report import LayerReport
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class Outcome:
       weights: of the layers as they were trained.
       layers: what compression has left of them.
       curve: evaluations during training: steps and mean return.
-      deployed_steps: of the training, after which the policy was taken.
+      keep: which policy was to be taken: the last, or the best.
+      deployed_steps: of the training, after which it was taken.
+      complete: whether it is as compressed as it was to be.
     """
 
     schema_version: int
@@ -109,7 +111,9 @@ class Outcome:
     weights: tuple[Weights, ...]
     layers: tuple[LayerReport, ...]
     curve: tuple[tuple[int, float], ...]
+    keep: str
     deployed_steps: int
+    complete: bool
 
     def save(self, path: Path) -> None:
         """Write it.

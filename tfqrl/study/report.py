@@ -59,6 +59,11 @@ def sentences(found: Findings) -> list[str]:
         lines.append(f"{task}: {least} {KEPT:.0%} of the return.")
     for row in (row for row in found.rows if row.failure is not None):
         lines.append(f"{row.task}, {row.method}, {row.recipe} was not made: {row.failure}")
+    for row in (row for row in found.rows if row.incomplete > 0):
+        lines.append(
+            f"{row.task}, {row.method}, {row.recipe}: {row.incomplete} of {row.seeds} seeds are not as small as they "
+            "were to be."
+        )
     for row in (row for row in found.rows if row.rejected > 0):
         lines.append(
             f"{row.task}, {row.method}: `tfqrl convert` rejects {row.recipe} of {row.rejected} of {row.seeds} seeds."

@@ -17,7 +17,7 @@ from tfqrl.study.latency import TaskLatency
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Study
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Of the float policy's return.
 KEPT = 0.97
@@ -40,6 +40,7 @@ class Row:
       act_us: median of one action, in microseconds; None if it was not measured.
       energy: of an action; None if it was not looked at.
       rejected: of how many seeds `tfqrl convert` would have rejected it.
+      incomplete: of how many seeds it is not as compressed as it was to be.
       failure: why there is no policy of some seed; None if there are all.
     """
 
@@ -58,6 +59,7 @@ class Row:
     act_us: Estimate | None
     energy: Energy | None
     rejected: int
+    incomplete: int
     failure: str | None
 
     @property
@@ -177,6 +179,7 @@ def _row(
         act_us=timed[key].act_us.p50 if key in timed else None,
         energy=timed[key].energy if key in timed else None,
         rejected=sum(policy.rejection is not None for _, policy in found),
+        incomplete=sum(not outcome.complete for outcome in group),
         failure=failures[0] if failures else None,
     )
     return row, error

@@ -45,10 +45,14 @@ def distributions(found: Findings, outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
+# Methods that take weights away one by one, and bits.
+BAYESIAN = ("svd", "vnq", "qabp")
+
+
 def return_by_bits(found: Findings) -> list[str]:
     """What is left of the return against what is left of the weights, where some method takes weights away."""
     rows = [row for row in found.rows if row.error is not None]
-    if not any(row.compression in ("svd", "vnq", "qabp") for row in rows):
+    if not any(row.compression in BAYESIAN for row in rows):
         return []
     looks = looks_of(list(dict.fromkeys(f"{row.method}, {row.recipe}" for row in rows)))
     tasks = list(dict.fromkeys(row.task for row in rows))

@@ -69,6 +69,8 @@ def _work(cell: Cell, out: Path) -> None:
     run = _trained(cell, runs)
     # Of a compressor that did not get as far as it was to, there is no best.
     deployed = run.best if cell.keep == "best" and run.best.has_checkpoint() else run
+    trained = agents.load_trained(deployed)[0]
+    config, steps = agents.config_of(run), int(deployed.load_checkpoint()["steps"])
     policy = original(deployed, episodes=cell.episodes, margin=Margin(0.02, True), env=None, observations=None)
     assert policy.float_returns is not None
     assert policy.env is not None
@@ -91,13 +93,15 @@ def _work(cell: Cell, out: Path) -> None:
         returns=tuple(policy.float_returns.tolist()),
         policies=tuple(_converted(policy, name, runs / cell.name) for name in cell.recipes),
         weights=_weights(policy.network),
-        layers=report(agents.load_trained(deployed)[0]),
+        layers=report(trained),
         curve=tuple(
             (int(record["steps"]), record["evaluation_return"])
             for record in run.metrics()
             if "evaluation_return" in record
         ),
-        deployed_steps=int(deployed.load_checkpoint()["steps"]),
+        keep=cell.keep,
+        deployed_steps=steps,
+        complete=config.compress is None or config.compress.complete(trained, steps / config.steps),
     ).save(out / "cells" / f"{cell.name}.json")
 
 

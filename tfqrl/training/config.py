@@ -180,6 +180,8 @@ class OnPolicyConfig(TrainingConfig):
         above(self, 0, "learning_rate", "max_gradient_norm")
         at_least(self, 0, "entropy_weight", "value_weight")
         within_unit(self, "gae_lambda")
+        if getattr(self.compress, "draw_targets", False):
+            raise UsageError("--draw-targets is for algorithms whose critics learn from what a policy would do.")
 
 
 def _are_numbers(config: Any) -> None:

@@ -108,6 +108,11 @@ class Session:
         self._run = run
         self._agent_type = agent_type
         self.saved: State = run.load_checkpoint() if run.has_checkpoint() else {}
+        if "evaluation_return" in self.saved:
+            raise RunError(
+                f"{run.path} is the best policy of a training and cannot be gone on with. Go on with "
+                f"{run.path.parent}, or begin anew with --init-from {run.path}."
+            )
         self.env = make_vector(config.env, config.num_envs, seed=config.seed, vec=config.vec, module=config.env_module)
         try:
             agent_type.check(config, self.env.spec)
@@ -135,6 +140,7 @@ class Session:
             raise
         self._reported_steps = self._evaluated_steps = self._checkpoint_steps = self.steps
         run.truncate_metrics(self.steps)
+        run.forget_best_after(self.steps)
 
     def __enter__(self) -> Session:
         with ExitStack() as stack:

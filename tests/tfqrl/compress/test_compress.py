@@ -18,6 +18,7 @@ from converters.tflite import output_step
 from edge.errors import UnknownNameError, UsageError, UserError
 from tfqrl import agents, evaluate
 from tfqrl.compress import QABP, QAT, SVD, VNQ, Clustering, Pruning, SparseQAT
+from tfqrl.compress.bayesian.variational import variational_layers
 from tfqrl.training.session import Session
 
 MATCH, CHOOSE, BLOB = "toys/Match-v0", "toys/Choose-v0", "toys/Blob-v0"
@@ -165,6 +166,28 @@ def test_what_acts_is_what_is_trained(tmp_path: Path) -> None:
             assert (np.abs(acted - trained_on) < 1e-5).mean() > 0.97
 
 
+def test_bayesian_policies_act_by_their_means_unless_they_are_to_be_drawn(tmp_path: Path) -> None:
+    for draws in (False, True):
+        compress = SVD(kl_weight=1e-3, kl_begin=0.0, kl_end=0.01, draw_acting=draws)
+        run = trained(tmp_path / f"{draws}", config_of("td3", compress))
+        with Session(run, agents.config_of(run), type(_agent(agents.config_of(run)))) as session:
+            agent = session.agent
+            observation = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
+            acted, means = agent.acting(observation), agent.policy(observation).numpy()
+            assert np.allclose(acted, means, atol=1e-5) != draws
+            if draws:
+                for layer in variational_layers(agent.policy):
+                    layer.theta.assign(layer.sample())
+                np.testing.assert_allclose(acted, agent.policy(observation), atol=1e-5)
+
+
+def test_the_divergence_is_over_what_was_learnt_from_or_over_what_is_said() -> None:
+    for compress, weight in ((SVD(kl_weight=2.0), 2 / 400), (SVD(kl_weight=2.0, kl_over=50), 2 / 50)):
+        policy = _agent(config_of("td3", compress)).policy
+        compress.advance(policy, tf.zeros((1, 1)), 1.0, 400)
+        assert float(variational_layers(policy)[0].kl_weight) == pytest.approx(weight)
+
+
 def test_before_a_bayesian_policy_has_noise_all_its_weights_are_deployed(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", config_of("td3", SVD(kl_begin=1.0, kl_end=1.0)))
     network, _ = agents.load_policy(run)
@@ -296,6 +319,13 @@ def agents_run(path: Path, config: Any) -> Any:
 def test_options_out_of_range_are_refused(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+def test_drawing_is_refused_where_nothing_would_be_drawn() -> None:
+    with pytest.raises(UsageError, match="--draw-targets is for algorithms whose critics"):
+        config_of("ppo", SVD(draw_targets=True))
+    with pytest.raises(UsageError, match="Policies for frames act by their means"):
+        _agent(config_of("ppo, frames", SVD(draw_acting=True)))
 
 
 def test_layers_that_do_not_exist_are_refused(tmp_path: Path) -> None:

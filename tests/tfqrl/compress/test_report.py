@@ -47,9 +47,18 @@ def test_of_floats_those_that_are_not_zero_have_32_bits() -> None:
     assert layer.log_alpha is None
 
 
+def test_a_small_kernel_of_floats_is_not_coded_by_an_index_whose_table_costs_nothing() -> None:
+    made = keras.Sequential([keras.Input((3,)), Dense(64, name="output")])
+    kernel = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    made.set_weights([kernel, np.zeros(64, np.float32)])
+    (layer,) = report(made)
+    assert (layer.entropy_bits, layer.total_bits) == (192 * 32, 192 * 32)
+
+
 def test_dead_neurons_cost_no_multiplications() -> None:
     first, last = report(network())
     assert (first.macs, last.macs) == (2 * 3, 3 * 2)
+    assert (first.biases, last.biases) == (3, 2)
     whole = total((first, last))
     assert (whole.weights, whole.left, whole.macs) == (16, 13, 12)
 

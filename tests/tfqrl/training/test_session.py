@@ -18,6 +18,7 @@ from tfqrl.agents.a2c import A2C, A2CConfig
 from tfqrl.agents.ppo import PPO, PPOConfig
 from tfqrl.compress import QAT
 from tfqrl.runs import Run, RunError
+from tfqrl.training.session import Session
 
 SMALL = PPOConfig(
     env="Pendulum-v1", steps=1024, num_envs=4, rollout_steps=64, batch_size=64, epochs=2, hidden=(16,), seed=3
@@ -66,7 +67,6 @@ KILLED = """
 import os, signal, sys
 from training import train
 from tfqrl.agents.ppo import PPO
-from tfqrl.compress import QAT
 from tfqrl.runs import Run, RunError
 
 update, calls = PPO.update, 0
@@ -150,8 +150,19 @@ def test_the_policy_that_was_evaluated_best_is_kept(tmp_path: Path) -> None:
     network, _ = agents.load_policy(Run.open(run.path / "best"))
     for i, array in enumerate(network.get_weights()):
         np.testing.assert_array_equal(array, best[f"policy/{i}"])
-    with pytest.raises(RunError, match="cannot be gone on with"):
+    with pytest.raises(RunError, match=r"best policy of a training .* --init-from"):
         agents.get("ppo").train(run.best.reconfigured(dataclasses.replace(config, steps=2048)))
+
+
+def test_the_best_of_what_a_resumed_run_goes_through_again_is_forgotten(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, steps=512)
+    run = trained(tmp_path / "run", config)
+    for steps, kept in ((512, True), (768, False)):
+        state = run.load_checkpoint()
+        run.save_best(state | {"steps": np.array(steps), "evaluation_return": np.array(9.0)})
+        with Session(run, config, PPO):
+            pass
+        assert run.best.has_checkpoint() == kept
 
 
 def test_of_compressed_policies_the_best_is_one_that_is_complete(tmp_path: Path) -> None:

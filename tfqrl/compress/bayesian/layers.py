@@ -123,17 +123,21 @@ class _Variational:
             deviation = tf.squeeze(tf.exp(0.5 * self.log_alpha()), -1)
             # One number for each channel of a frame.
             shape = [size if axis in (0, len(inputs.shape) - 1) else 1 for axis, size in enumerate(inputs.shape)]
-            return product(inputs * (1.0 + self.noisy * deviation * self._noise(shape)), self.kernel)
+            return product(inputs * (1.0 + self.noisy * deviation * self._noise(shape, training)), self.kernel)
         mean, variance = product(inputs, self.kernel), product(inputs**2, self.variance())
         # The root of 0 has no gradient.
-        return mean + self.noisy * tf.sqrt(variance + 1e-12) * self._noise(mean.shape)
+        return mean + self.noisy * tf.sqrt(variance + 1e-12) * self._noise(mean.shape, training)
 
-    def _noise(self, shape: Sequence[int]) -> tf.Tensor:
-        return noise(shape, self._stream, self._draws)
+    def _noise(self, shape: Sequence[int], training: bool | None) -> tf.Tensor:
+        # A target network counts as its policy does, and what is drawn of the two is to have nothing in common.
+        return noise(shape, self._stream if training else self._stream ^ 1, self._draws)
 
 
 class VariationalDense(layers.DenseLocalReparameterization, _Variational):
-    """TFP's dense layer with local reparameterisation; see the module on what is different."""
+    """TFP's dense layer with local reparameterisation; see the module on what is different.
+
+    Its `kernel_posterior` holds the variables; what is drawn has the bounds of `variance` besides.
+    """
 
     deployed_as = keras.layers.Dense
 

@@ -115,7 +115,7 @@ class QABP(Dropout):
 
     def complete(self, network: keras.Sequential, progress: float) -> bool:
         """See `Compressor.complete`."""
-        return is_on_grid(network)
+        return is_on_grid(network) and (self.wished is None or self.reached(network))
 
     def metrics(self, network: keras.Sequential) -> dict[str, float]:
         """Those of all of them, bits of a weight that is left, and whether it computes on its grids yet, 0 or 1."""

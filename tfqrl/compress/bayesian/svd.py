@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-# The controller keeps to the sparsity that is wished within about so much.
-NEARLY = 0.01
-
 
 @dataclass(frozen=True)
 class SVD(Dropout):
@@ -46,8 +43,8 @@ class SVD(Dropout):
 
     def complete(self, network: keras.Sequential, progress: float) -> bool:
         """See `Compressor.complete`."""
-        enough = self.wished is None or self.gone(network) >= self.wished - NEARLY
-        return progress >= self.kl_end and enough
+        # Without a wish, weights go to the end.
+        return progress >= 1 if self.wished is None else progress >= self.kl_end and self.reached(network)
 
 
 class Sparse(Fixed):

@@ -121,7 +121,11 @@ class Uniform(Learned):
             return self._bits.numpy().astype(np.int8)
         if self._layer.protected:
             return np.full(self._layer.theta.shape, self._max_bits, np.int8)
-        return np.broadcast_to(bits_of(self._layer.log_alpha().numpy(), self._max_bits), self._layer.theta.shape)
+        bits = bits_of(self._layer.log_alpha().numpy(), self._max_bits)
+        if self._layer.posterior.neurons:
+            # Noise that weights of all sizes share says of none how many of its digits are lost.
+            bits = np.where(bits > 0, self._max_bits, 0).astype(np.int8)
+        return np.broadcast_to(bits, self._layer.theta.shape)
 
     def integers(self, values: Array) -> npt.NDArray[np.int8]:
         """What the kernel becomes, in steps."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 GAIN = 200.0
 # How far from `kl_weight` it goes, in powers of e; it begins half way below, since what is lost comes back slowly.
 FURTHEST = 12.0
+# How far below what is wished it may end.
+NEARLY = 0.01
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ class Variational:
         """How much of the network is gone, 0..1."""
         return sparsity(network)
 
+    def reached(self, network: keras.Sequential) -> bool:
+        """Whether as much is gone as was wished; the controller keeps to that within about NEARLY."""
+        return self.wished is not None and self.gone(network) >= self.wished - NEARLY
+
     def weigh(self, network: keras.Sequential, progress: float, transitions: int) -> bool:
         """Let the divergence count for what it should at this part of the training, 0..1; whether it counts yet."""
         ramp = (progress - self.kl_begin) / max(self.kl_end - self.kl_begin, 1e-6)
@@ -111,7 +117,9 @@ class Variational:
             before = float(layers[0].kl_weight.numpy()) or base * math.exp(-FURTHEST / 2)
             # As magnitude pruning does it: fast at first, when what goes is not missed (Zhu & Gupta 2017).
             wished = self.wished * (1.0 - (1.0 - min(1.0, ramp)) ** 3)
-            step = GAIN * (progress - float(layers[0].weighed_at.numpy())) * (wished - self.gone(network))
+            # More steps may be asked for when a run is resumed, and then its progress falls.
+            passed = max(progress - float(layers[0].weighed_at.numpy()), 0.0)
+            step = GAIN * passed * (wished - self.gone(network))
             moved = math.log(before / base) + min(max(step, -1.0), 1.0)
             weight = base * math.exp(min(max(moved, -FURTHEST), FURTHEST))
         for layer in layers:
@@ -162,6 +170,8 @@ def variational(
       UsageError: it has layers of another kind.
       UnknownNameError: it has no layer that is to be protected.
     """
+    if (posterior.always or posterior.acts) and any(type(each) is keras.layers.Conv2D for each in network.layers):
+        raise UsageError("Policies for frames act by their means: leave out --draw-acting and --draw-targets.")
     names = [layer.name for layer in network.layers if layer.weights]
     for name in posterior.protected:
         if name not in names:

@@ -151,5 +151,6 @@ class Codebook(Quantizer):
         return self._layer.sample() if self._layer.posterior.acts else values
 
     def bits(self) -> npt.NDArray[np.int8]:
-        """Two of each weight that is not 0."""
-        return (2 * np.abs(self.integers(self._layer.theta.numpy()))).astype(np.int8)
+        """Two of each weight that is not 0 or will not be; 32 until it is on."""
+        width = 2 if self.switch.variable.numpy() > 0 else 32
+        return (width * np.abs(self.integers(self._layer.theta.numpy()))).astype(np.int8)

@@ -1,5 +1,6 @@
 """What variational dropout leaves of networks whose task is known."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import tf_keras as keras
 
 from converters.stripping import deployable, plain
 from tfqrl.compress import QABP, SVD
-from tfqrl.compress.bayesian.variational import bits
+from tfqrl.compress.bayesian.variational import FURTHEST, GAIN, bits, sparsity, variational_layers
 from tfqrl.networks import regularization
 
 Loss = Any
@@ -56,6 +57,41 @@ def test_inputs_that_do_not_matter_are_pruned(compress: Any, least: float) -> No
     assert (first[:2] > 0).any(axis=1).all()
     deployed = deployable(wrapped)
     assert float(tf.reduce_mean((deployed(x) - y) ** 2)) < 1.1 * NOISE**2
+
+
+@pytest.mark.parametrize("compress", [SVD(sparsity=0.3), QABP(sparsity=0.4), QABP(bits_per_weight=1.5)])
+def test_a_controller_reaches_what_is_wished(compress: Any) -> None:
+    # Most of these weights would go by themselves, if the divergence counted fully.
+    rng = np.random.default_rng(1)
+    x = np.float32(rng.normal(size=(1000, 10)))
+    y = np.float32(np.tanh(x[:, :1] - 2 * x[:, 1:2]))
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((10,)), keras.layers.Dense(24, "relu"), keras.layers.Dense(1)])
+    wrapped = fitted(compress, network, x, y, lambda y, found: tf.reduce_mean((y - found) ** 2) / (2 * NOISE**2), 2000)
+    assert compress.gone(wrapped) == pytest.approx(compress.wished, abs=0.05)
+
+
+def test_a_controller_turns_with_what_is_missing_and_with_the_time_that_passes() -> None:
+    network = keras.Sequential([keras.Input((10,)), keras.layers.Dense(24, "relu"), keras.layers.Dense(1)])
+    options = SVD(sparsity=0.8, kl_begin=0.0, kl_end=0.5)
+    wrapped = options.wrap(network, "choices")
+    layer = variational_layers(wrapped)[0]
+
+    def weight(progress: float) -> float:
+        options.weigh(wrapped, progress, 1000)
+        return float(layer.kl_weight.numpy())
+
+    first = weight(0.5)
+    assert first == pytest.approx(math.exp(-FURTHEST / 2) / 1000, rel=1e-5)
+    assert sparsity(wrapped) == 0.0
+    assert weight(0.502) == pytest.approx(first * math.exp(GAIN * 0.002 * 0.8), rel=1e-3)
+    assert weight(0.9) == pytest.approx(first * math.exp(GAIN * 0.002 * 0.8 + 1), rel=1e-3), "by a factor e at the most"
+    before = weight(0.9)
+    assert weight(0.2) == pytest.approx(before), "a resumed run with more steps goes back"
+    # Everything is noise: too much is gone.
+    for each in variational_layers(wrapped):
+        each.set_log_variance(np.full(each.theta.shape, 5.0))
+    assert weight(0.202) < before
 
 
 @pytest.mark.long

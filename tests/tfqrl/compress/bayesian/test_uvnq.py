@@ -97,8 +97,10 @@ def made(posterior: Posterior = Posterior(log_uniform), *, one_step: bool = Fals
     made = variational(plain, Widths(), "clipped", posterior, quantizer)
     rng = np.random.default_rng(0)
     for layer in (made.layers[1].layer, made.layers[2].layer):
+        layer.theta.assign(rng.normal(size=layer.theta.shape))
         # So that each number of bits is there.
-        layer.set_log_variance(np.log(layer.theta.numpy() ** 2) + rng.uniform(-8, 2, layer.theta.shape))
+        if not posterior.neurons:
+            layer.set_log_variance(np.log(layer.theta.numpy() ** 2) + rng.uniform(-8, 2, layer.theta.shape))
     return made
 
 
@@ -116,6 +118,13 @@ def test_one_step_is_that_of_all_layers() -> None:
     assert float(last.scale()) == pytest.approx(0.3)
     separate = made()
     assert len(network.trainable_variables) == len(separate.trainable_variables) - 1
+
+
+def test_with_noise_of_neurons_rows_stay_whole_or_go() -> None:
+    network = made(Posterior(log_uniform, neurons=True))
+    layer, grid = network.layers[1].layer, config_of(network.layers[1]).kernel
+    layer.set_log_variance(np.log([[0.7], [0.8], [1e-4], [0.2], [5.0], [0.01]]))
+    assert grid.bits().tolist() == [[4] * 5, [0] * 5, [4] * 5, [4] * 5, [0] * 5, [4] * 5]
 
 
 def test_bits_that_are_wished_are_counted_over_all_weights(network: keras.Sequential) -> None:

@@ -34,7 +34,7 @@ def test_weights_become_the_nearest_value_or_nothing_where_they_are_noise(networ
     layer.set_log_variance(np.full(THETA.shape, -10.0))
     expected = [[1, 0], [-1, 1], [0, 1]]
     assert found.integers(THETA).tolist() == expected
-    assert found.bits().tolist() == (2 * np.abs(expected)).tolist()
+    assert found.bits().tolist() == (32 * np.abs(expected)).tolist()
     # log alpha of the second is log(20.1) + log(1), above 3.
     variance = np.full(THETA.shape, -10.0)
     variance[1, 0] = math.log(0.4**2 * 20.5)
@@ -42,6 +42,7 @@ def test_weights_become_the_nearest_value_or_nothing_where_they_are_noise(networ
     assert found.integers(THETA).tolist() == [[1, 0], [0, 1], [0, 1]]
     np.testing.assert_array_equal(found(tf.constant(THETA), None, None), THETA)  # it is off
     switch_of(network).variable.assign(1.0)
+    assert found.bits().tolist() == [[2, 0], [0, 2], [0, 2]]
     np.testing.assert_allclose(found(tf.constant(THETA), None, None), 0.3 * found.integers(THETA), rtol=1e-6)
 
 
