@@ -185,17 +185,17 @@ class Session:
         """
         record = {name: float(value) for name, value in metrics.items()}
         if observation is not None:
-            record |= self._compress(observation)
+            self._compress(observation)
             self.agent.refresh()
         self._check_finite(record)
         del self.env.episodes[:-100]
         config, ends = self.config, self._ends
         if config.evaluate_every and (ends or self._passed(self._evaluated_steps, config.evaluate_every)):
             self._evaluated_steps = self._reported_steps = self.steps
-            self._progress.report(self.steps, record | self._returns() | self._evaluate())
+            self._progress.report(self.steps, record | self._compression() | self._returns() | self._evaluate())
         elif ends or self._passed(self._reported_steps, max(1, config.steps // REPORTS)):
             self._reported_steps = self.steps
-            self._progress.report(self.steps, record | self._returns())
+            self._progress.report(self.steps, record | self._compression() | self._returns())
         since_s = time.perf_counter() - self._checkpointed_s
         if since_s > max(config.checkpoint_period_s, self._checkpoint_took_s / CHECKPOINT_SHARE):
             self._save(state())
@@ -244,15 +244,18 @@ class Session:
             "evaluation_return_std": float(played.returns.std(ddof=1)) if episodes > 1 else 0.0,
         }
 
-    def _compress(self, observation: Array) -> dict[str, float]:
+    def _compression(self) -> dict[str, float]:
+        compressor = self.config.compress
+        return {} if compressor is None else compressor.metrics(self.agent.policy)
+
+    def _compress(self, observation: Array) -> None:
         compressor = self.config.compress
         if compressor is None:
-            return {}
+            return
         transitions = min(self.steps, self.config.remembered or self.steps)
         for network in compressed_networks(self.agent).values():
             batch = as_input(tf.constant(observation))
             compressor.advance(network, batch, self.steps / self.config.steps, transitions)
-        return compressor.metrics(self.agent.policy)
 
     def _check_finite(self, record: Mapping[str, float]) -> None:
         bad = [name for name, value in record.items() if not math.isfinite(value)]

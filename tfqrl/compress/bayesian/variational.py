@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 GAIN = 200.0
 # How far from `kl_weight` it goes, in powers of e; it begins half way below, since what is lost comes back slowly.
 FURTHEST = 12.0
+# How often in a training it is looked at how much is gone, which takes milliseconds.
+LOOKS = 1000
 # How far below what is wished it may end.
 NEARLY = 0.01
 
@@ -117,9 +119,11 @@ class Variational:
             before = float(layers[0].kl_weight.numpy()) or base * math.exp(-FURTHEST / 2)
             # As magnitude pruning does it: fast at first, when what goes is not missed (Zhu & Gupta 2017).
             wished = self.wished * (1.0 - (1.0 - min(1.0, ramp)) ** 3)
+            last = float(layers[0].weighed_at.numpy())
+            if int(progress * LOOKS) == int(last * LOOKS) and layers[0].kl_weight.numpy() > 0:
+                return True
             # More steps may be asked for when a run is resumed, and then its progress falls.
-            passed = max(progress - float(layers[0].weighed_at.numpy()), 0.0)
-            step = GAIN * passed * (wished - self.gone(network))
+            step = GAIN * max(progress - last, 0.0) * (wished - self.gone(network))
             moved = math.log(before / base) + min(max(step, -1.0), 1.0)
             weight = base * math.exp(min(max(moved, -FURTHEST), FURTHEST))
         for layer in layers:
