@@ -107,8 +107,10 @@ def quantise_layer(
             f"The grid of the layer {layer} has a scale for each output, and this recipe one for a layer. Convert with "
             "a recipe whose per_channel is true."
         )
-    # As many as the widest weight needs, and no fewer than the recipe says.
-    bits = max(recipe.weight_bits, next(bits for bits in (2, 4, 8) if fits_bits(grid.integers, bits)))
+    bits = grid.bits if recipe.weight_bits < 8 else 8
+    if activations is not None:
+        # As many as the widest weight needs, and no fewer than the recipe says: XNNPACK leaves 2 bits to other kernels.
+        bits = max(recipe.weight_bits, next(bits for bits in (2, 4, 8) if fits_bits(grid.integers, bits)))
     if not dense:
         # LiteRT 2.3 has 2-bit convolutions, whose results are wrong (tests/converters/test_quantise.py).
         bits = max(bits, 4)

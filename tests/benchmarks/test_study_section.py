@@ -5,7 +5,7 @@ import study_section
 from edge.stats import Estimate
 from tfqrl.study.tables import Findings, MeanError, Row
 
-ROW = Row("dqn-A", "dqn", "float", "int8", None, None, 0.0, 3, 50.0, None, 4096.0, None, None, 0, None)
+ROW = Row("dqn-A", "dqn", "float", "int8", None, None, 0.0, 8.0, 3, 50.0, None, 4096.0, None, None, 0, 0, None)
 
 
 def error(value: float) -> Estimate:

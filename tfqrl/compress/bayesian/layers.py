@@ -97,7 +97,8 @@ class _Variational:
         Of the kernel's shape; with `neurons`, of that with one output.
         """
         if self.posterior.neurons:
-            return bounded(NO_NOISE if self.protected else self.log_variance, -8.0, 8.0)
+            # What is protected has none: its variable stays where it began.
+            return bounded(self.log_variance, -8.0, 8.0)
         variance = self.least_log_variance if self.protected else self.log_variance
         return log_alpha(self.theta, bounded(variance, self.least_log_variance, math.inf))
 
