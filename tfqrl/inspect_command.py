@@ -47,6 +47,7 @@ def main(words: list[str]) -> int:
     if command.json is not None:
         check_writable(command.json)
     from edge.bench import bench
+    from edge.conditions import Conditions
     from tfqrl import agents
     from tfqrl.compress.report import LOG_ALPHA_BINS, report, total
     from tfqrl.runs import Run
@@ -69,6 +70,7 @@ def main(words: list[str]) -> int:
             print(f"{layer.layer:{names}}  |{_bars(layer.log_alpha or ())}|")
     plain: dict[str, Any] = {
         "run": str(command.run),
+        "conditions": dataclasses.asdict(Conditions.now()),
         "layers": [dataclasses.asdict(layer) for layer in layers],
         "total": dataclasses.asdict(whole),
     }

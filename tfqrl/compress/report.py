@@ -68,7 +68,7 @@ def report(network: keras.Sequential) -> tuple[LayerReport, ...]:
     """
     costs = _costs(plain(deployable(network)))
     return tuple(
-        _layer(layer, item.kernel, *costs[item.layer.name])
+        _layer(layer, item.layer, item.kernel, *costs[item.layer.name])
         for layer, item in zip(network.layers, computed(network))
         if item.kernel is not None
     )
@@ -90,15 +90,9 @@ def total(layers: Sequence[LayerReport]) -> LayerReport:
     )
 
 
-def _own(layer: keras.layers.Layer) -> keras.layers.Layer:
-    while isinstance(layer, keras.layers.Wrapper):
-        layer = layer.layer
-    return layer
-
-
-def _layer(layer: keras.layers.Layer, kernel: Array, biases: int, macs: int) -> LayerReport:
+def _layer(layer: keras.layers.Layer, own: keras.layers.Layer, kernel: Array, biases: int, macs: int) -> LayerReport:
+    """Of a layer, which is `own` in its wrappers."""
     bits = _bits(layer, kernel)
-    own = _own(layer)
     log_alpha = None
     if hasattr(own, "log_alpha"):
         values = np.broadcast_to(own.log_alpha().numpy(), kernel.shape)

@@ -195,7 +195,7 @@ def _pareto(found: Findings) -> list[str]:
     rows = [row for row in found.rows if row.error is not None and row.model_bytes is not None]
     if not rows:
         return []
-    methods = list(dict.fromkeys(f"{row.method}, {row.recipe}" for row in rows))
+    methods = list(dict.fromkeys(row.label for row in rows))
     looks = looks_of(methods)
 
     def draw(axes: Axes, label: str, cost: Callable[[Row], float | None]) -> None:
@@ -203,7 +203,7 @@ def _pareto(found: Findings) -> list[str]:
             points = [
                 (x, 100 * (1 - row.error.value))
                 for row in rows
-                if f"{row.method}, {row.recipe}" == method and row.error and (x := cost(row)) is not None
+                if row.label == method and row.error and (x := cost(row)) is not None
             ]
             if points:
                 axes.scatter(*zip(*points), s=14, **look)

@@ -63,6 +63,11 @@ class Row:
     failure: str | None
 
     @property
+    def label(self) -> str:
+        """Method and recipe."""
+        return f"{self.method}, {self.recipe}"
+
+    @property
     def is_qat(self) -> bool:
         """Whether it is quantisation-aware training of the task's own algorithm, and not of a student."""
         return self.compression == "qat" and self.algorithm != "distill"

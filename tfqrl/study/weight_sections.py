@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from tfqrl.compress.report import LOG_ALPHA_BINS
 from tfqrl.page import html_table, svg_grid
 from tfqrl.study.outcome import Outcome
-from tfqrl.study.tables import KEPT, Findings, Row
+from tfqrl.study.tables import KEPT, Findings
 from tfqrl.study.words import COLORS, looks_of, number, percent, with_interval
 
 
@@ -54,7 +54,7 @@ def return_by_bits(found: Findings) -> list[str]:
     rows = [row for row in found.rows if row.error is not None]
     if not any(row.compression in BAYESIAN for row in rows):
         return []
-    looks = looks_of(list(dict.fromkeys(f"{row.method}, {row.recipe}" for row in rows)))
+    looks = looks_of(list(dict.fromkeys(row.label for row in rows)))
     tasks = list(dict.fromkeys(row.task for row in rows))
 
     def draw(axes: Axes, task: str) -> None:
@@ -62,7 +62,7 @@ def return_by_bits(found: Findings) -> list[str]:
         for row in (row for row in rows if row.task == task and row.error):
             kept, error = 100 * (1 - row.error.value), row.error
             spread = [[100 * max(0.0, error.high - error.value)], [100 * max(0.0, error.value - error.low)]]
-            axes.errorbar([row.bits_per_weight], [kept], spread, capsize=2, markersize=4, **looks[_name(row)])
+            axes.errorbar([row.bits_per_weight], [kept], spread, capsize=2, markersize=4, **looks[row.label])
         axes.set_title(task, fontsize=9)
         axes.set_xscale("log")
         axes.set_xlabel("bits of a weight, mean over all")
@@ -89,10 +89,6 @@ def return_by_bits(found: Findings) -> list[str]:
         '<p class="note">Bits: of all weights in the mean, none of what is gone; where those that are left lie is not '
         f"counted. The dotted line is {KEPT:.0%} of the return.</p>",
     ]
-
-
-def _name(row: Row) -> str:
-    return f"{row.method}, {row.recipe}"
 
 
 def noise(outcomes: Sequence[Outcome]) -> list[str]:

@@ -39,7 +39,6 @@ NO_NOISE = -30.0
 FIRST_LOG_ALPHA = -6.0
 
 Layer: TypeAlias = "VariationalDense | VariationalConv2D"
-AddVariable: TypeAlias = Callable[..., tf.Variable]
 
 
 class _Variational:
@@ -145,10 +144,8 @@ class VariationalDense(layers.DenseLocalReparameterization, _Variational):
     def __init__(self, units: int, posterior: Posterior, **options: Any) -> None:
         """A layer of `units` outputs."""
         normal = layers.default_mean_field_normal_fn
-        weights = functools.partial(
-            _posterior_of_neurons if posterior.neurons else _posterior,
-            noise_is_learnt=options.get("name") not in posterior.protected,
-        )
+        learnt = options.get("name") not in posterior.protected
+        weights = functools.partial(_posterior, neurons=posterior.neurons, noise_is_learnt=learnt)
         super().__init__(units, kernel_posterior_fn=weights, kernel_prior_fn=None,
                          bias_posterior_fn=normal(is_singular=True, loc_initializer="zeros"),
                          bias_posterior_tensor_fn=lambda posterior: self.bias, **options)  # fmt: skip
@@ -220,27 +217,26 @@ class VariationalConv2D(keras.layers.Conv2D, _Variational):
 
 
 def _posterior(
-    dtype: tf.DType, shape: list[int], name: str, _: bool, add_variable: AddVariable, *, noise_is_learnt: bool
+    dtype: tf.DType,
+    shape: list[int],
+    name: str,
+    _: bool,
+    add_variable: Callable[..., tf.Variable],
+    *,
+    neurons: bool,
+    noise_is_learnt: bool,
 ) -> distributions.Distribution:
-    """Independent normals, as `kernel_posterior_fn` of TFP's layers."""
+    """Independent normals, as `kernel_posterior_fn` of TFP's layers; with `neurons`, the noise is that of an input."""
     theta = add_variable(f"{name}_theta", shape, dtype, initializer="glorot_uniform")
-    scaled = _scaled_log_variance(name, shape, add_variable, noise_is_learnt)
-    sigma = util.DeferredTensor(scaled, lambda x: tf.exp(np.float32(0.5 * RATE) * x))
-    return distributions.Independent(distributions.Normal(theta, sigma), reinterpreted_batch_ndims=2)
-
-
-def _posterior_of_neurons(
-    dtype: tf.DType, shape: list[int], name: str, _: bool, add_variable: AddVariable, *, noise_is_learnt: bool
-) -> distributions.Distribution:
-    """The same, where the noise of a weight is that of its input beside its size."""
-    theta = add_variable(f"{name}_theta", shape, dtype, initializer="glorot_uniform")
-    scaled = _scaled_log_variance(name, [shape[0], 1], add_variable, noise_is_learnt)
-    sigma = util.DeferredTensor(
-        scaled, lambda x: tf.exp(np.float32(0.5 * RATE) * x) * tf.abs(theta), shape=tf.TensorShape(shape)
+    scaled = add_variable(
+        f"{name}_scaled_log_variance",
+        [shape[0], 1] if neurons else shape,
+        initializer=keras.initializers.Constant(NO_NOISE / RATE),
+        trainable=noise_is_learnt,
     )
+
+    def deviation(x: tf.Tensor) -> tf.Tensor:
+        return tf.exp(np.float32(0.5 * RATE) * x) * (tf.abs(theta) if neurons else 1.0)
+
+    sigma = util.DeferredTensor(scaled, deviation, shape=tf.TensorShape(shape))
     return distributions.Independent(distributions.Normal(theta, sigma), reinterpreted_batch_ndims=2)
-
-
-def _scaled_log_variance(name: str, shape: list[int], add_variable: AddVariable, learnt: bool) -> tf.Variable:
-    start = keras.initializers.Constant(NO_NOISE / RATE)
-    return add_variable(f"{name}_scaled_log_variance", shape, initializer=start, trainable=learnt)

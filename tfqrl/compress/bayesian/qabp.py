@@ -105,9 +105,10 @@ class QABP(Dropout):
         if is_on_grid(network):
             return
         if progress < 1 - self.fine_tune:
-            before = variational_layers(network)[0].weighed_at.numpy()
-            if self.weigh(network, progress, transitions) and int(progress * FITS) > int(before * FITS):
-                for layer in variational_layers(network):
+            layers = variational_layers(network)
+            begins, before = not layers[0].noisy.numpy(), layers[0].weighed_at.numpy()
+            if self.weigh(network, progress, transitions) and (begins or int(progress * FITS) > int(before * FITS)):
+                for layer in layers:
                     layer.grid.follow()
         else:
             settle(network)

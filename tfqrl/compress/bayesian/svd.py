@@ -19,7 +19,7 @@ import tyro
 from converters.emulation import Output, Widths
 from converters.quantizers import Fixed, Switch
 from tfqrl.compress.bayesian.kl import PRUNED
-from tfqrl.compress.bayesian.variational import Dropout, variational
+from tfqrl.compress.bayesian.variational import Dropout, OfPosterior, variational
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
@@ -47,7 +47,7 @@ class SVD(Dropout):
         return progress >= 1 if self.wished is None else progress >= self.kl_end and self.reached(network)
 
 
-class Sparse(Fixed):
+class Sparse(OfPosterior, Fixed):
     """No grid: the weights of one layer that are mostly noise are deployed as zeros (Molchanov et al., section 4.4)."""
 
     def __init__(self, switch: Switch, layer: Layer) -> None:
@@ -62,10 +62,6 @@ class Sparse(Fixed):
         """32 of each weight that is left."""
         left = (self._layer.log_alpha().numpy() < PRUNED) | self._layer.protected
         return np.broadcast_to(np.where(left, 32, 0).astype(np.int8), self._layer.theta.shape)
-
-    def acting(self, values: Array) -> Array:
-        """See `Posterior.acts`."""
-        return self._layer.sample() if self._layer.posterior.acts else values
 
     def deployed(self, values: Array) -> Array:
         """The kernel without the weights that are noise."""

@@ -25,6 +25,7 @@ import tf_keras as keras
 
 from converters.quantizers import Learned, Switch
 from converters.weights import best_scale
+from tfqrl.compress.bayesian.variational import OfPosterior
 
 if TYPE_CHECKING:
     from tfqrl.compress.bayesian.layers import Layer
@@ -70,7 +71,7 @@ def _steps(size: Any, bits: Any, max_bits: int, library: Any) -> Any:
     return library.where(bits > 0, library.sign(size) * rounded, 0.0)
 
 
-class Uniform(Learned):
+class Uniform(OfPosterior, Learned):
     """The uniform grid of one layer, on which each weight has the bits that its noise leaves it.
 
     As long as it is off, bits follow the noise, and the step follows the weights when `follow` is called. From `fit`
@@ -130,10 +131,6 @@ class Uniform(Learned):
     def integers(self, values: Array) -> npt.NDArray[np.int8]:
         """What the kernel becomes, in steps."""
         return integers_of(values, float(self.scale().numpy()), self.bits(), self._max_bits)
-
-    def acting(self, values: Array) -> Array:
-        """See `Posterior.acts`."""
-        return self._layer.sample() if self._layer.posterior.acts else values
 
     def deployed(self, values: Array) -> Array:
         """The kernel on the grid, once training draws; it is not deployed on one before."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
@@ -49,6 +50,16 @@ class Posterior:
     protected: tuple[str, ...] = ()
     always: bool = False
     acts: bool = False
+
+
+class OfPosterior:
+    """What quantisers of such layers have in common."""
+
+    _layer: Layer
+
+    def acting(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """See `Quantizer.acting`: what is drawn, if that is to act."""
+        return self._layer.sample() if self._layer.posterior.acts else values
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from converters.emulation import Output, Widths, calibrate
 from converters.quantizers import Quantizer, Switch, is_on_grid
 from tfqrl.compress.bayesian.kl import PRUNED, REFERENCE, bounded, codebook_kl
 from tfqrl.compress.bayesian.variational import (
+    OfPosterior,
     Posterior,
     Variational,
     settle,
@@ -96,7 +97,7 @@ def _divergence(layer: Layer) -> tf.Tensor:
     return layer.codebook.divergence()
 
 
-class Codebook(Quantizer):
+class Codebook(OfPosterior, Quantizer):
     """The values -a, 0 and a of one layer's weights: the nearest, or 0 for what is mostly noise.
 
     Until it is on, the means are deployed: weights that are half way to the values would lose return if rounded.
@@ -145,10 +146,6 @@ class Codebook(Quantizer):
         """What the kernel becomes, in steps of a."""
         steps = np.clip(np.rint(values / float(self.scale())), -1, 1)
         return np.where(self._layer.log_alpha().numpy() < PRUNED, steps, 0).astype(np.int8)
-
-    def acting(self, values: Array) -> Array:
-        """See `Posterior.acts`."""
-        return self._layer.sample() if self._layer.posterior.acts else values
 
     def bits(self) -> npt.NDArray[np.int8]:
         """Two of each weight that is not 0 or will not be; 32 until it is on."""

@@ -97,6 +97,7 @@ def test_a_kernel_that_is_drawn_whole_has_the_noise_of_its_weights(posterior: Po
 def test_a_protected_layer_keeps_the_least_noise_and_does_not_diverge() -> None:
     network = dense(Posterior(log_uniform, protected=("dense",)))
     (layer,) = network.layers
+    layer.theta.assign(np.linspace(-1.0, 0.9, 15).reshape(5, 3))
     layer.begin()
     layer.set_log_variance(np.zeros((5, 3)))
     layer.kl_weight.assign(1.0)

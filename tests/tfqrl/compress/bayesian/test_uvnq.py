@@ -84,7 +84,10 @@ def test_steps_are_those_that_lose_least_of_what_is_left(network: keras.Sequenti
     assert lost(chosen) <= min(lost(chosen * factor) for factor in (0.7, 0.85, 1.15, 1.3))
 
 
-def made(posterior: Posterior = Posterior(log_uniform), *, one_step: bool = False) -> keras.Sequential:  # noqa: B008
+WEIGHTS = Posterior(log_uniform)
+
+
+def made(posterior: Posterior = WEIGHTS, *, one_step: bool = False) -> keras.Sequential:
     plain = keras.Sequential(
         [keras.Input((6,)), keras.layers.Dense(5, "relu", name="a"), keras.layers.Dense(2, name="b")]
     )
@@ -118,6 +121,16 @@ def test_one_step_is_that_of_all_layers() -> None:
     assert float(last.scale()) == pytest.approx(0.3)
     separate = made()
     assert len(network.trainable_variables) == len(separate.trainable_variables) - 1
+
+
+def test_steps_are_fitted_as_soon_as_there_is_noise() -> None:
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(2)])
+    options = QABP(kl_begin=0.0)
+    network = options.wrap(plain, "choices")
+    options.advance(network, tf.zeros((1, 6)), 0.0001, 100)
+    theta, grid = network.layers[1].layer.theta.numpy(), config_of(network.layers[1]).kernel
+    error = grid.deployed(theta) - theta
+    assert 0 < np.sqrt(np.mean(error**2)) < 0.3 * theta.std()
 
 
 def test_with_noise_of_neurons_rows_stay_whole_or_go() -> None:

@@ -1,0 +1,44 @@
+"""One cell, in this process."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_envs  # noqa: F401  (registers the toys)
+
+from tfqrl.runs import Run
+from tfqrl.study import plan, work
+from tfqrl.study.outcome import Outcome
+
+WORDS = ("ddpg", "--env", "toys/Match-v0", "--steps", "200", "--hidden", "8", "--learning-starts", "50")
+CELL = plan.Cell(
+    name="cell",
+    task="ddpg-toys/Match-v0",
+    method="float",
+    seed=0,
+    train=(*WORDS, "--batch-size", "16", "--updates-per-call", "10", "--evaluate-every", "100"),
+    recipes=("float32",),
+    episodes=3,
+    begins_with=None,
+    keep="last",
+)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_the_policy_that_is_to_be_kept_is_converted_and_played(keep: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    cell = dataclasses.replace(CELL, keep=keep)
+    run = work._trained(cell, tmp_path / "runs")
+    state = run.load_checkpoint()
+    # Another policy than the last: it always does the same.
+    silent = {name: np.zeros_like(array) for name, array in state.items() if name.startswith("policy/")}
+    run.save_best(state | silent | {"steps": np.array(100), "evaluation_return": np.array(0.0)})
+    work._work(cell, tmp_path)
+    outcome = Outcome.load(tmp_path / "cells" / "cell.json")
+    assert (outcome.keep, outcome.deployed_steps) == (keep, {"last": 200, "best": 100}[keep])
+    assert (outcome.layers[0].left == 0) == (keep == "best")
+    assert outcome.policies[0].returns == pytest.approx(outcome.returns, abs=1e-3)
+    assert [steps for steps, _ in outcome.curve] == [100, 200]
+    assert outcome.complete
+    assert Run.open(tmp_path / "runs" / "cell").has_checkpoint()
