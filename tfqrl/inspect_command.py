@@ -37,7 +37,7 @@ class InspectCommand:
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    policies: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[POLICY.tflite ...]")] = ()
+    policies: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("[POLICY.tflite ...]")] = ()
     json: Annotated[Path | None, optional("FILE.json")] = None
 
 
