@@ -42,3 +42,17 @@ def test_the_policy_that_is_to_be_kept_is_converted_and_played(keep: str, tmp_pa
     assert [steps for steps, _ in outcome.curve] == [100, 200]
     assert outcome.complete
     assert Run.open(tmp_path / "runs" / "cell").has_checkpoint()
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [("prune-qat", "--sparsity", "0.5"), ("svd", "--sparsity", "0.3"), ("vnq",), ("qabp", "--sparsity", "0.3")],
+    ids=" ".join,
+)
+def test_the_outcome_of_each_compressor_is_written_and_read(compress: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    cell = dataclasses.replace(CELL, train=(*CELL.train, "--compress", *compress))
+    work._work(cell, tmp_path)
+    outcome = Outcome.load(tmp_path / "cells" / "cell.json")
+    assert outcome.config["compress"] is not None
+    assert isinstance(outcome.complete, bool)

@@ -236,7 +236,7 @@ def bits(network: keras.Sequential) -> list[np.ndarray]:
 def sparsity(network: keras.Sequential) -> float:
     """The part of all weights that is gone."""
     counts = [(np.count_nonzero(each == 0), each.size) for each in bits(network)]
-    return sum(gone for gone, _ in counts) / sum(size for _, size in counts)
+    return float(sum(gone for gone, _ in counts) / sum(size for _, size in counts))
 
 
 def mean_bits(network: keras.Sequential) -> float:
