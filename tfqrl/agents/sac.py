@@ -16,6 +16,7 @@ import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
+from tfqrl.exploration import Explorer, SquashedNormal
 from tfqrl.losses import clipped_double_q, soft_policy_loss, soft_value, td_error, temperature_loss
 from tfqrl.networks import (
     HostNetwork,
@@ -118,12 +119,12 @@ class SAC:
         }
         self.acting = HostNetwork(self.policy)
 
-    def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training, (batch, actions) in [-1, 1], for (batch, inputs) normalised observations."""
-        return self.distribution.sample(self.acting(observation), rng)
+    def explorer(self, steps: int) -> Explorer:
+        """What is done in training after so many steps."""
+        return SquashedNormal()
 
     def refresh(self) -> None:
-        """Let `explore` take over the policy's weights."""
+        """Let what acts take over the policy's weights."""
         self.acting.refresh()
 
     def update(self, batch: Transitions) -> dict[str, tf.Tensor]:

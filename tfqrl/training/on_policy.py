@@ -69,7 +69,7 @@ def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
         while session.unfinished:
             for t in range(steps):
                 rollout.observation[t] = observation
-                rollout.action[t] = agent.explore(session.normalize(observation), session.steps, rng)
+                rollout.action[t] = agent.explorer(session.steps)(agent.acting, session.normalize(observation), rng)
                 step = env.step(rollout.action[t])
                 rollout.next_observation[t] = step.next_observation
                 rollout.reward[t] = np.sign(step.reward) if config.clip_reward else step.reward

@@ -1,0 +1,124 @@
+"""Actors and the learner as processes of Ray, and the way between them. An actor's process has no TensorFlow in it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from tfqrl.actorq.actor import Actor, LearnerLostError
+from tfqrl.actorq.messages import Assignment, Experience, Farewell, Hello, Order, Push
+
+if TYPE_CHECKING:
+    from tfqrl.actorq.learner import Learner, Status, Summary
+    from tfqrl.actorq.options import Distribution
+
+# How often, and how long, an actor looks for a learner that has died.
+KNOCK_S = 0.5
+REJOIN_S = 600.0
+
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, LearnerLostError)
+
+
+class RayLink:
+    """An actor's way to a learner that is another process."""
+
+    def __init__(self, learner: Any) -> None:
+        """To this Ray actor, which is a LearnerProcess."""
+        self._learner = learner
+
+    def join(self, hello: Hello) -> Order:
+        """See `actor.Link`."""
+        until_s = time.monotonic() + REJOIN_S
+        while True:
+            try:
+                order: Order = ray.get(self._learner.join.remote(hello))
+            except _LOST as error:
+                if time.monotonic() > until_s:
+                    raise LearnerLostError(f"No learner for {REJOIN_S:g} s.") from error
+                time.sleep(KNOCK_S)
+            else:
+                return order
+
+    def send(self, experience: Experience) -> Any:
+        """See `actor.Link`."""
+        return self._learner.insert.remote(experience)
+
+    def answer(self, sent: Any) -> Order:
+        """See `actor.Link`."""
+        try:
+            order: Order = ray.get(sent)
+        except _LOST as error:
+            raise LearnerLostError from error
+        return order
+
+    def pull(self, push: Push) -> bytes:
+        """See `actor.Link`."""
+        try:
+            return bytes(ray.get(push.flatbuffer))
+        except _LOST as error:
+            raise LearnerLostError from error
+
+
+class ActorProcess:
+    """A process that acts."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+
+    def act(self, learner: Any) -> Farewell:
+        """See `Actor.act`."""
+        return Actor(self._assignment).act(RayLink(learner))
+
+
+class LearnerProcess:
+    """A process that learns. After it has died it is there again, and is to be started again."""
+
+    def __init__(self, path: Path, distribution: Distribution) -> None:
+        self._path, self._distribution = path, distribution
+        self._learner: Learner | None = None
+
+    def start(self) -> Status:
+        """Take up the run; see `Learner`."""
+        from tfqrl.options import import_tensorflow
+
+        import_tensorflow()
+        from tfqrl.actorq.learner import Learner
+
+        self._learner = Learner(self._path, self._distribution, ray.put)
+        return self._learner.status()
+
+    def learn(self) -> None:
+        """See `Learner.learn`."""
+        self._started().learn()
+
+    def stop(self) -> None:
+        """See `Learner.stop`."""
+        self._started().stop()
+
+    def join(self, hello: Hello) -> Order:
+        """See `Learner.join`."""
+        return self._started().join(hello)
+
+    def insert(self, experience: Experience) -> Order:
+        """See `Learner.insert`."""
+        return self._started().insert(experience)
+
+    def leave(self, farewell: Farewell) -> None:
+        """See `Learner.leave`."""
+        self._started().leave(farewell)
+
+    def status(self) -> Status:
+        """See `Learner.status`."""
+        return self._started().status()
+
+    def summary(self) -> Summary:
+        """See `Learner.summary`."""
+        return self._started().summary()
+
+    def _started(self) -> Learner:
+        if self._learner is None:
+            raise LearnerLostError("The learner has just been restarted.")
+        return self._learner
