@@ -65,7 +65,7 @@ def main(words: list[str]) -> int:
     agents.check_trainable(name)
     if name not in ALGORITHMS:
         raise UsageError(
-            f"{name} learns from rollouts of its present policy; actors that run ahead are for {', '.join(ALGORITHMS)}. "
+            f"{name} learns from rollouts of its present policy; ActorQ is for {', '.join(ALGORITHMS)}. "
             f"Train it with: tfqrl train {name}."
         )
     algorithm, program = agents.get(name), f"tfqrl actorq {name}"

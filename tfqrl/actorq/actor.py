@@ -91,7 +91,8 @@ class Actor:
                     if order.stop:
                         link.answer(sent)
                         break
-                    if order.push is not None:
+                    # The answer to a message may name what the one before it has brought already.
+                    if order.push is not None and order.push.updates != self._updates:
                         self._take(link, order.push)
                 except LearnerLostError:
                     # What it had not answered is lost; it counts that, from what it hears of steps.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import ray
 
 from tfqrl.actorq.actor import Actor, LearnerLostError
 from tfqrl.actorq.messages import Assignment, Experience, Farewell, Hello, Order, Push
@@ -19,23 +18,24 @@ if TYPE_CHECKING:
 KNOCK_S = 0.5
 REJOIN_S = 600.0
 
-_LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, LearnerLostError)
-
 
 class RayLink:
     """An actor's way to a learner that is another process."""
 
     def __init__(self, learner: Any) -> None:
         """To this Ray actor, which is a LearnerProcess."""
-        self._learner = learner
+        import ray
+
+        self._get, self._learner = ray.get, learner
+        self._lost = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, LearnerLostError)
 
     def join(self, hello: Hello) -> Order:
         """See `actor.Link`."""
         until_s = time.monotonic() + REJOIN_S
         while True:
             try:
-                order: Order = ray.get(self._learner.join.remote(hello))
-            except _LOST as error:
+                order: Order = self._get(self._learner.join.remote(hello))
+            except self._lost as error:
                 if time.monotonic() > until_s:
                     raise LearnerLostError(f"No learner for {REJOIN_S:g} s.") from error
                 time.sleep(KNOCK_S)
@@ -49,16 +49,16 @@ class RayLink:
     def answer(self, sent: Any) -> Order:
         """See `actor.Link`."""
         try:
-            order: Order = ray.get(sent)
-        except _LOST as error:
+            order: Order = self._get(sent)
+        except self._lost as error:
             raise LearnerLostError from error
         return order
 
     def pull(self, push: Push) -> bytes:
         """See `actor.Link`."""
         try:
-            return bytes(ray.get(push.flatbuffer))
-        except _LOST as error:
+            return bytes(self._get(push.flatbuffer))
+        except self._lost as error:
             raise LearnerLostError from error
 
 
@@ -67,6 +67,12 @@ class ActorProcess:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
+
+    def where(self) -> tuple[str, int]:
+        """Its node, as Ray calls it, and its process there."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def act(self, learner: Any) -> Farewell:
         """See `Actor.act`."""
@@ -85,6 +91,8 @@ class LearnerProcess:
         from tfqrl.options import import_tensorflow
 
         import_tensorflow()
+        import ray
+
         from tfqrl.actorq.learner import Learner
 
         self._learner = Learner(self._path, self._distribution, ray.put)

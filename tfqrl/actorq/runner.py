@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -125,6 +127,7 @@ class Supervisor:
         self._acting: dict[Any, int] = {}
         self._learning: Any = None
         self._began_s = [0.0] * n
+        self._where: list[Any] = [None] * n
         # How often each failed since it had delivered anything, and how much it had delivered then.
         self._fruitless, self._fruits = [0] * n, [-1] * n
         self._restarts, self._restarted_at = 0, -1
@@ -196,6 +199,7 @@ class Supervisor:
 
     def _act(self, i: int) -> None:
         self._began_s[i] = time.monotonic()
+        self._where[i] = self._actors[i].where.remote()
         self._acting[self._actors[i].act.remote(self._learner)] = i
 
     def _look_after(self, i: int) -> None:
@@ -205,9 +209,20 @@ class Supervisor:
         heard = silent_s is not None and silent_s < lived_s
         if (heard and silent_s > self._patience_s) or (not heard and lived_s > max(START_S, self._patience_s)):
             self._silent.add(i)
-            self._ray.kill(self._actors[i], no_restart=False)
+            self._kill(i)
             # Once is enough.
             self._began_s[i] = time.monotonic()
+
+    def _kill(self, i: int) -> None:
+        """Kill an actor's process, also one that does not answer, which `ray.kill` would wait for. Ray restarts it."""
+        try:
+            node, pid = self._ray.get(self._where[i], timeout=START_S)
+            there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+            kill = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(os.kill)
+            self._ray.get(kill.remote(pid, signal.SIGKILL), timeout=START_S)
+        except self._ray.exceptions.RayError:
+            # Its machine is gone, or it was dead already.
+            self._ray.kill(self._actors[i], no_restart=False)
 
     def _actor_ended(self, ref: Any, i: int) -> None:
         try:
@@ -217,7 +232,7 @@ class Supervisor:
             self._silent.discard(i)
             self._replace(i, reason, "was silent" if reason == "silent" else "died")
         except self._ray.exceptions.RayTaskError as error:
-            self._ray.kill(self._actors[i], no_restart=False)
+            self._kill(i)
             self._replace(i, "failed", f"failed: {error.cause}")
         else:
             self._until_heard(lambda: self._learner.leave.remote(farewell))
