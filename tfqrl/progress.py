@@ -46,7 +46,7 @@ class StepsBar:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task(name, total=total_steps, completed=done_steps, status="starting")
-        self._first_steps = done_steps
+        self._first_steps, self._ended = done_steps, False
 
     def __enter__(self) -> StepsBar:
         """Start it."""
@@ -69,8 +69,9 @@ class StepsBar:
         steps_per_s = (last_steps - first_steps) / (last_s - first_s)
         status = f"{steps_per_s:,.0f} steps/s  {status}"
         self._bar.update(self._task, completed=steps, status=status)
-        if not self._console.is_terminal and (now_s - self._logged_s > LOG_PERIOD_S or steps >= self._total_steps):
-            self._logged_s = now_s
+        ends = steps >= self._total_steps and not self._ended
+        if not self._console.is_terminal and (now_s - self._logged_s > LOG_PERIOD_S or ends):
+            self._logged_s, self._ended = now_s, ends or self._ended
             left_s = (self._total_steps - steps) / max(steps_per_s, 1e-9)
             self._console.print(f"{steps:,} of {self._total_steps:,} steps  {status}  {max(left_s, 0):.0f} s left")
         return steps_per_s

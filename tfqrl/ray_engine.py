@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from edge.errors import UserError
@@ -50,7 +50,9 @@ def ray_engine(cores: int | None, address: str | None, extra: str = "study") -> 
                 "docs/studies.md has more."
             ) from error
     try:
-        yield ray
+        # It prints there, and nowhere else, that a process died; what that means, who uses it tells.
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield ray
     finally:
         ray.shutdown()
 

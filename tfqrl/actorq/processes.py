@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,11 @@ class RayLink:
             return bytes(self._get(push.flatbuffer))
         except self._lost as error:
             raise LearnerLostError from error
+
+
+def kill(pid: int) -> None:
+    """Kill a process of this machine, also one that does not answer, which `ray.kill` would wait for."""
+    os.kill(pid, signal.SIGKILL)
 
 
 class ActorProcess:

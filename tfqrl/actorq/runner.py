@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -20,6 +18,7 @@ from tfqrl.actorq.counter import Counter as StepCounter
 from tfqrl.actorq.learner import Status, Summary
 from tfqrl.actorq.messages import Assignment, Hello
 from tfqrl.actorq.options import Distribution
+from tfqrl.actorq.processes import ActorProcess, LearnerProcess, kill
 from tfqrl.progress import StepsBar
 from tfqrl.ray_engine import ONE_THREAD, ray_engine
 from tfqrl.runs import Run
@@ -94,8 +93,6 @@ class Supervisor:
 
     def __init__(self, ray: Any, run: Run, distribution: Distribution) -> None:
         """Begin the processes of `run`; `ray` is the connected module."""
-        from tfqrl.actorq.processes import ActorProcess, LearnerProcess
-
         self._ray = ray
         config = agents.config_of(run)
         n = distribution.actors
@@ -124,10 +121,12 @@ class Supervisor:
             for i in range(n)
         ]
         self._counters = folder
+        self._starting: dict[Any, int] = {}
         self._acting: dict[Any, int] = {}
         self._learning: Any = None
         self._began_s = [0.0] * n
-        self._where: list[Any] = [None] * n
+        # Where each runs: node and process.
+        self._where = [("", 0)] * n
         # How often each failed since it had delivered anything, and how much it had delivered then.
         self._fruitless, self._fruits = [0] * n, [-1] * n
         self._restarts, self._restarted_at = 0, -1
@@ -146,7 +145,7 @@ class Supervisor:
         self.status: Status = self._asked(self._learner.start.remote())
         self._learning = self._learner.learn.remote()
         for i in range(len(self._actors)):
-            self._act(i)
+            self._begin(i)
         self._since_s, self._since_steps = time.monotonic(), self.status.steps
         return self.status
 
@@ -156,7 +155,7 @@ class Supervisor:
         Raises:
           UserError: it cannot go on.
         """
-        going = [ref for ref in (self._learning, *self._acting) if ref is not None]
+        going = [ref for ref in (self._learning, *self._starting, *self._acting) if ref is not None]
         late = self._stopped_s is not None and time.monotonic() > self._stopped_s + STOP_S
         if not going or late:
             return False
@@ -164,6 +163,8 @@ class Supervisor:
         for ref in done:
             if ref == self._learning:
                 self._learner_ended(ref)
+            elif ref in self._starting:
+                self._actor_started(ref, self._starting.pop(ref))
             else:
                 self._actor_ended(ref, self._acting.pop(ref))
         try:
@@ -197,10 +198,21 @@ class Supervisor:
             learners=self._learners,
         )
 
-    def _act(self, i: int) -> None:
+    def _begin(self, i: int) -> None:
         self._began_s[i] = time.monotonic()
-        self._where[i] = self._actors[i].where.remote()
-        self._acting[self._actors[i].act.remote(self._learner)] = i
+        self._starting[self._actors[i].where.remote()] = i
+
+    def _actor_started(self, ref: Any, i: int) -> None:
+        try:
+            self._where[i] = self._ray.get(ref)
+        except self._ray.exceptions.RayActorError:
+            # Ray has not noticed yet that the one before it is dead.
+            if time.monotonic() > self._began_s[i] + START_S:
+                raise UserError(f"Actor {i} could not be started within {START_S:g} s.") from None
+            time.sleep(POLL_S)
+            self._starting[self._actors[i].where.remote()] = i
+        else:
+            self._acting[self._actors[i].act.remote(self._learner)] = i
 
     def _look_after(self, i: int) -> None:
         """Kill an actor that says nothing any more; `_actor_ended` then hears of its end."""
@@ -214,12 +226,12 @@ class Supervisor:
             self._began_s[i] = time.monotonic()
 
     def _kill(self, i: int) -> None:
-        """Kill an actor's process, also one that does not answer, which `ray.kill` would wait for. Ray restarts it."""
+        """Kill an actor's process. Ray restarts it."""
         try:
-            node, pid = self._ray.get(self._where[i], timeout=START_S)
+            node, pid = self._where[i]
             there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-            kill = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(os.kill)
-            self._ray.get(kill.remote(pid, signal.SIGKILL), timeout=START_S)
+            task = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(kill)
+            self._ray.get(task.remote(pid), timeout=START_S)
         except self._ray.exceptions.RayError:
             # Its machine is gone, or it was dead already.
             self._ray.kill(self._actors[i], no_restart=False)
@@ -250,7 +262,7 @@ class Supervisor:
             self._until_heard(lambda: self._learner.join.remote(hello))
             return
         self._lines.append(f"Actor {i} {text}. Another one takes its place.")
-        self._act(i)
+        self._begin(i)
 
     def _learner_ended(self, ref: Any) -> None:
         try:

@@ -102,17 +102,17 @@ def test_actors_and_learners_that_die_or_hang_are_replaced_and_all_steps_account
 ) -> None:
     path = tmp_path / "run"
     going = command(
-        *(*TASK, "--steps", "30000", "--actors", "3", "--samples-per-insert", "1", "--patience-s", "5"),
+        *(*TASK, "--steps", "60000", "--actors", "3", "--samples-per-insert", "1", "--patience-s", "5"),
         *("--checkpoint-period-s", "1", "--out", str(path)),
     )
     until(lambda: steps(path) > 1000)
     os.kill(going.processes("ActorProcess")[0], signal.SIGKILL)
     before = steps(path)
     until(lambda: steps(path) > before + 1000)
-    os.kill(going.processes("ActorProcess")[0], signal.SIGSTOP)
+    hangs = going.processes("ActorProcess")[0]
+    os.kill(hangs, signal.SIGSTOP)
+    until(lambda: hangs not in going.processes())
     until(lambda: (path / "checkpoint.npz").exists())
-    before = steps(path)
-    until(lambda: steps(path) > before + 1000)
     os.kill(going.processes("LearnerProcess")[0], signal.SIGKILL)
     code, printed = going.ended()
     assert code == 0, printed
@@ -126,7 +126,7 @@ def test_actors_and_learners_that_die_or_hang_are_replaced_and_all_steps_account
     account = report["account"]
     assert account["lost"] > 0
     assert account["stepped"] == sum(account[name] for name in ("inserted", "lost", "refused", "unfinished"))
-    assert account["inserted"] >= 30000
+    assert account["inserted"] >= 60000
     assert main(["convert", str(path), "--recipe", "float32", "--out", str(tmp_path / "policy.tflite")]) == 0
     until(lambda: not going.processes(), 20.0)
 
