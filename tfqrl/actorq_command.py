@@ -12,11 +12,9 @@ from edge.files import write_atomically
 from edge.meters import find_meter
 from edge.meters.sampler import Sampler
 from edge.records import from_plain, to_json
+from tfqrl import zoo
 from tfqrl.options import import_tensorflow, optional, parse, value_of
 from tfqrl.train_command import DISTRIBUTION, TrainCommand, prepared
-
-# Those that learn from a replay.
-ALGORITHMS = ("ddpg", "td3", "d4pg", "sac", "dqn")
 
 TEXT = """Train a policy with many actors, which run it quantised, and a learner in float32 (ActorQ).
 
@@ -55,19 +53,15 @@ class ActorQCommand(TrainCommand[Config], Generic[Config, Options]):
 def main(words: list[str]) -> int:
     """Run the command; returns the exit code."""
     if not words or (words[0].startswith("-") and not {"-h", "--help"} & set(words)):
-        raise UsageError(f"Name an algorithm: tfqrl actorq {{{','.join(ALGORITHMS)}}} --env ENV --out RUN.")
+        raise UsageError(f"Name an algorithm: tfqrl actorq {{{','.join(zoo.algorithms())}}} --env ENV --out RUN.")
     import_tensorflow()
-    from tfqrl import agents, zoo
-    from tfqrl.actorq import report, runner
+    from tfqrl import agents
+    from tfqrl.actorq import asynchronous, report, synchronous
     from tfqrl.actorq.options import Distribution, check
+    from tfqrl.training.config import OnPolicyConfig
 
     name, words = ("d4pg", words) if words[0].startswith("-") else (words[0], words[1:])
     agents.check_trainable(name)
-    if name not in ALGORITHMS:
-        raise UsageError(
-            f"{name} learns from rollouts of its present policy; ActorQ is for {', '.join(ALGORITHMS)}. "
-            f"Train it with: tfqrl train {name}."
-        )
     algorithm, program = agents.get(name), f"tfqrl actorq {name}"
     text = TEXT.format(algorithm=name, env=next(iter(zoo.environments(name)), "dmc:walker-stand"))
 
@@ -85,19 +79,20 @@ def main(words: list[str]) -> int:
                 distribution = from_plain(Distribution, plain, DISTRIBUTION)
             default = ActorQCommand(default.config, default.out, default.resume, distribution=distribution)
         command = parse(command_type, program, words, default, algorithm.config, Distribution, description=text)
-        check(command.config)
+        check(command.config, command.distribution)
         return command
 
     run, command = prepared(name, words, program, parsed)
     if run is None:
         return 0
     write_atomically(run.path / DISTRIBUTION, to_json(command.distribution).encode())
+    train = synchronous.train if issubclass(algorithm.config, OnPolicyConfig) else asynchronous.train
     # A meter here sees nothing of a cluster's other machines.
     meter = find_meter("auto") if command.ray is None else None
     measures = meter is not None and meter.measured
     with Sampler(meter) if measures else contextlib.nullcontext() as sampler:
         before_j = sampler.energy_j() if measures else 0.0
-        training = runner.train(run, command.distribution, command.ray)
+        training = train(run, command.distribution, command.ray)
         energy = report.energy_used(
             sampler, before_j, training, cpu_watts=command.cpu_watts, grid_kg_per_kwh=command.grid_kg_per_kwh
         )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge.policy import Policy
+from tfqrl.actorq.acting import PushedPolicy
 from tfqrl.actorq.counter import Counter
 from tfqrl.actorq.messages import Assignment, Experience, Farewell, Hello, Order, Push
 from tfqrl.actorq.stopwatch import Stopwatch
@@ -43,8 +43,8 @@ class Link(Protocol):
         """Wait for the answer to what was sent, which comes when the learner wants more."""
         ...
 
-    def pull(self, push: Push) -> bytes:
-        """The policy's flatbuffer."""
+    def pull(self, push: Push) -> npt.NDArray[np.uint8]:
+        """The policy's flatbuffer; it need not be a copy."""
         ...
 
 
@@ -55,8 +55,14 @@ class Actor:
     an answer back, because it has had enough for a while.
     """
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, *, gamma: float, n_step: int, push_every: int) -> None:
         """Make its environment.
+
+        Args:
+          assignment: what it is to do.
+          gamma: discount.
+          n_step: rewards that are summed in a transition.
+          push_every: steps between two messages.
 
         Raises:
           UserError: the environment cannot be made.
@@ -67,7 +73,8 @@ class Actor:
         seeds = np.random.SeedSequence((assignment.seed, assignment.actor, self._counter.value)).generate_state(2)
         self._env = VectorEnv(assignment.env, 1, seed=int(seeds[0]), threads=1, module=assignment.env_module)
         self._rng = np.random.default_rng(seeds[1])
-        self._windows = NStep(1, assignment.n_step, assignment.gamma)
+        self._windows, self._push_every = NStep(1, n_step, gamma), push_every
+        self._policy = PushedPolicy(assignment.actor, assignment.actors)
 
     def act(self, link: Link) -> Farewell:
         """Step until the learner says to stop.
@@ -92,7 +99,7 @@ class Actor:
                         link.answer(sent)
                         break
                     # The answer to a message may name what the one before it has brought already.
-                    if order.push is not None and order.push.updates != self._updates:
+                    if order.push is not None and order.push.updates != self._policy.updates:
                         self._take(link, order.push)
                 except LearnerLostError:
                     # What it had not answered is lost; it counts that, from what it hears of steps.
@@ -115,19 +122,18 @@ class Actor:
     def _take(self, link: Link, push: Push) -> None:
         flatbuffer = link.pull(push)
         self._watch.lap("pull")
-        self._policy, self._updates = Policy(flatbuffer, push.spec), push.updates
-        self._explorer = push.explorer.of_actor(self._assignment.actor, self._assignment.actors)
+        self._policy.take(push, flatbuffer)
         self._watch.lap("load")
 
     def _collect(self, random: bool) -> Experience:
         """The next `push_every` steps."""
         assignment, env, watch = self._assignment, self._env, self._watch
-        parts = []
-        for _ in range(assignment.push_every):
+        updates, parts = self._policy.updates, []
+        for _ in range(self._push_every):
             if random:
                 action = random_actions(env.spec, 1, self._rng)
             else:
-                action = self._explorer(self._network, self._observation, self._rng)
+                action = self._policy.explorer(self._policy, self._observation, self._rng)
             watch.lap("inference")
             step = env.step(action)
             self._counter.add()
@@ -143,13 +149,9 @@ class Actor:
             transitions=_joined(parts),
             stepped=self._counter.value,
             episodes=episodes,
-            updates=self._updates,
+            updates=updates,
             usage=watch.usage(),
         )
-
-    def _network(self, observation: Array) -> npt.NDArray[np.float32]:
-        outputs: npt.NDArray[np.float32] = self._policy.act(observation[0])[np.newaxis]
-        return outputs
 
 
 def _copied(finished: Transitions) -> tuple[Array, ...]:

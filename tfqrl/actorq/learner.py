@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.stripping import plain
-from converters.template import Template
-from edge.artifact import ActionSpec, PolicySpec
 from edge.errors import UserError
 from tfqrl import agents
 from tfqrl.actorq.collected import Collected
-from tfqrl.actorq.ledger import Account
 from tfqrl.actorq.limited_replay import LimitedReplay
-from tfqrl.actorq.messages import Experience, Farewell, Hello, Order, Push, is_finite
-from tfqrl.actorq.options import RECIPES, Distribution
+from tfqrl.actorq.messages import Experience, Farewell, Hello, Order, is_finite
+from tfqrl.actorq.options import Distribution
+from tfqrl.actorq.outcome import Summary
+from tfqrl.actorq.publisher import Publisher
 from tfqrl.actorq.stopwatch import Stopwatch, Usage, shares
 from tfqrl.envs import spec_of
 from tfqrl.runs import Run, State, nested, prefixed
@@ -62,31 +60,6 @@ class Status:
     silent_s: tuple[float | None, ...]
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a training was, once it has ended.
-
-    Attributes:
-      account: of its steps.
-      actors: what all actors together have used.
-      learner: what the learner has used.
-      updates: gradient updates.
-      pushes: policies that were quantised and sent.
-      push_bytes: size of one.
-      staleness_mean: how many updates the policy that made a transition was behind the learner's when it arrived.
-      staleness_max: the largest.
-    """
-
-    account: Account
-    actors: Usage
-    learner: Usage
-    updates: int
-    pushes: int
-    push_bytes: int
-    staleness_mean: float
-    staleness_max: int
-
-
 class Learner:
     """One run's learner.
 
@@ -106,7 +79,7 @@ class Learner:
         """
         run = Run.open(path)
         self._config = config = agents.config_of(run)
-        self._put, self._stop, self._lock = put, StopFlag(), threading.Lock()
+        self._stop, self._lock = StopFlag(), threading.Lock()
         spec = spec_of(config.env, config.env_module)
         self._collected = Collected(spec, distribution.actors)
         agent_type = agents.get(run.algorithm).agent
@@ -122,16 +95,10 @@ class Learner:
             samples_per_call=self._updates_per_call * config.batch_size,
             learning_starts=config.learning_starts,
         )
-        network = plain(self._session.agent.policy)
-        outputs = network.output_shape[-1]
-        unbounded = (None,) * outputs
-        # Actors explore: they need what the network gives, not what is done with that on a device.
-        acting = PolicySpec(
-            spec.observation, ActionSpec((outputs,), unbounded, unbounded), None, self._session.normalizer
+        self._publisher = Publisher(
+            self._session.agent.policy, spec.observation, self._session.normalizer, distribution, put
         )
-        self._template = Template(network, acting, RECIPES[distribution.actor_precision])
         self._updates = int(self._session.saved.get("actorq/updates", 0))
-        self._pushes, self._wanted = 0, True
         self._watch = Stopwatch(*SPANS)
         # Arrivals: their number, the sum and the largest of their staleness; observations not yet in the normaliser.
         self._arrived, self._stale, self._stalest = 0, 0, 0
@@ -194,11 +161,12 @@ class Learner:
         """
         finite = is_finite(experience.transitions)
         with self._lock:
-            self._collected.ledger.delivered(experience, finite=finite)
+            n = len(experience.transitions)
+            self._collected.ledger.delivered(experience.actor, n, experience.stepped, finite=finite)
             self._present[experience.actor] = experience.usage
             if finite:
                 self._collected.episodes += experience.episodes
-                n, stale = len(experience.transitions), max(0, self._updates - experience.updates)
+                stale = max(0, self._updates - experience.updates)
                 self._arrived, self._stale = self._arrived + n, self._stale + n * stale
                 self._stalest = max(self._stalest, stale)
                 self._unseen.append(experience.transitions.observation)
@@ -237,8 +205,9 @@ class Learner:
             actors=self._actors_usage(),
             learner=self._watch.usage(),
             updates=self._updates,
-            pushes=self._pushes,
-            push_bytes=len(self._template.flatbuffer),
+            pushes=self._publisher.pushes,
+            push_bytes=self._publisher.push_bytes,
+            in_place=self._publisher.in_place,
             staleness_mean=self._stale / max(1, self._arrived),
             staleness_max=self._stalest,
         )
@@ -255,13 +224,15 @@ class Learner:
     def _publish(self) -> None:
         """Make the policy that actors get from now on."""
         agent, session = self._session.agent, self._session
-        self._template.write(agent.acting.weights, session.normalizer)
-        self._watch.lap("quantise")
-        reference = self._put(np.frombuffer(self._template.flatbuffer, np.uint8))
-        self._push = Push(reference, self._template.spec, self._updates, agent.explorer(session.steps))
+        self._push = self._publisher.publish(
+            agent.acting.weights,
+            session.normalizer,
+            updates=self._updates,
+            explorer=agent.explorer(session.steps),
+            watch=self._watch,
+        )
         # Another one is made once somebody has taken this one.
-        self._wanted, self._pushes = False, self._pushes + 1
-        self._watch.lap("push")
+        self._wanted = False
 
     def _take_stock(self) -> None:
         """Let the session know what has arrived."""

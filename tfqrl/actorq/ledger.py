@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tfqrl.actorq.messages import Experience, Farewell, Hello
+from tfqrl.actorq.messages import Farewell, Hello
 from tfqrl.runs import State
 
 
@@ -63,11 +63,10 @@ class Ledger:
         counts["stepped"][i] = hello.stepped + self._counted_elsewhere[i]
         counts["lost"][i] = counts["stepped"][i] - counts["inserted"][i] - counts["refused"][i] - hello.unfinished
 
-    def delivered(self, experience: Experience, *, finite: bool) -> None:
-        """An actor's transitions have come, and were inserted if they are finite."""
-        i = experience.actor
-        self._counts["stepped"][i] = experience.stepped + self._counted_elsewhere[i]
-        self._counts["inserted" if finite else "refused"][i] += len(experience.transitions)
+    def delivered(self, actor: int, transitions: int, stepped: int, *, finite: bool) -> None:
+        """So many transitions of an actor, which says that it has made `stepped` steps, have come; in if finite."""
+        self._counts["stepped"][actor] = stepped + self._counted_elsewhere[actor]
+        self._counts["inserted" if finite else "refused"][actor] += transitions
 
     def left(self, farewell: Farewell) -> None:
         """An actor has ended, in good order."""

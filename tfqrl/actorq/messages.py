@@ -24,10 +24,7 @@ class Assignment:
       env: the environment's name.
       env_module: the module that registers it, or None.
       seed: of its episodes and its exploration.
-      gamma: discount.
-      n_step: rewards that are summed in a transition.
       clip_reward: send the sign of rewards alone.
-      push_every: steps between two messages.
       counter: file in which it counts its steps, so that they are known when it is killed.
     """
 
@@ -36,10 +33,7 @@ class Assignment:
     env: str
     env_module: str | None
     seed: int
-    gamma: float
-    n_step: int
     clip_reward: bool
-    push_every: int
     counter: str
 
 
@@ -88,12 +82,14 @@ class Push:
       spec: what it reads and gives: outputs of the network, in no units.
       updates: how many updates it has had.
       explorer: how one explores with it.
+      in_place: it may be written over the one before it (`acting.Rewritten`).
     """
 
     flatbuffer: Any
     spec: PolicySpec
     updates: int
     explorer: Explorer
+    in_place: bool
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from edge.errors import UsageError
 from tfqrl.options import optional
-from tfqrl.training.config import OffPolicyConfig, above, at_least, one_of
+from tfqrl.training.config import OffPolicyConfig, OnPolicyConfig, TrainingConfig, above, at_least, one_of
 
 Precision = Literal["int8", "float16", "float32"]
 
@@ -22,9 +22,10 @@ class Distribution:
     Attributes:
       actors: processes that act, each with an environment of its own.
       actor_precision: of the weights that actors compute with; the learner's are float32.
-      push_every: steps of an actor between two messages: it sends what it has seen, and takes the newest policy.
+      push_every: steps of an actor between two messages: it sends what it has seen, and takes the newest policy (a2c
+        and ppo: --rollout-steps).
       samples_per_insert: transitions learnt from for each that is collected, on average (default: as in `tfqrl train`,
-        --batch-size / --update-every).
+        --batch-size / --update-every; a2c and ppo learn from each as often as there).
       patience_s: an actor that says nothing for so many seconds is replaced.
     """
 
@@ -54,8 +55,8 @@ class Distribution:
         return min(max(1, due), config.updates_per_call)
 
 
-def check(config: OffPolicyConfig) -> None:
-    """Refuse what of an algorithm's options cannot be distributed.
+def check(config: TrainingConfig, distribution: Distribution) -> None:
+    """Refuse what of an algorithm's options cannot be distributed so.
 
     Raises:
       UsageError: there is such.
@@ -65,7 +66,17 @@ def check(config: OffPolicyConfig) -> None:
             "--compress is for `tfqrl train`: actors compute in 8 bits here anyway. Train without it, then compress: "
             "tfqrl train ALGORITHM --init-from RUN --compress METHOD."
         )
-    if config.num_envs != 1:
+    if isinstance(config, OnPolicyConfig):
+        if config.num_envs % distribution.actors:
+            raise UsageError(
+                f"--num-envs {config.num_envs} must be a multiple of --actors {distribution.actors}, which share them."
+            )
+        if distribution != replace(distribution, push_every=Distribution.push_every, samples_per_insert=None):
+            raise UsageError(
+                "--push-every and --samples-per-insert are for algorithms with a replay: here actors get a policy for "
+                "each rollout of --rollout-steps, which is learnt from once."
+            )
+    elif config.num_envs != 1:
         raise UsageError(f"--num-envs is 1 here, of each actor; it was given {config.num_envs}. Give --actors.")
     if config.vec != "threads":
         raise UsageError(f"--vec is threads here; it was given {config.vec}.")

@@ -10,7 +10,7 @@ from edge.conditions import Conditions
 from edge.meters import Meter
 from tfqrl.actorq.ledger import Account
 from tfqrl.actorq.options import Distribution
-from tfqrl.actorq.runner import Training
+from tfqrl.actorq.outcome import Training
 from tfqrl.actorq.stopwatch import shares
 from tfqrl.runs import VERSIONS_OF, Run
 
@@ -59,6 +59,7 @@ class Report:
       learner: the same of the learner.
       pushes: policies that were sent to the actors.
       push_bytes: size of one.
+      in_place: actors wrote them over their old ones; else they built them anew.
       staleness_mean: how many updates a policy was behind when what it had done arrived.
       staleness_max: the largest of that.
       replaced: by reason, how many actors were replaced.
@@ -80,6 +81,7 @@ class Report:
     learner: dict[str, float]
     pushes: int
     push_bytes: int
+    in_place: bool
     staleness_mean: float
     staleness_max: int
     replaced: dict[str, int]
@@ -105,6 +107,7 @@ class Report:
             learner=summary.learner.spans,
             pushes=summary.pushes,
             push_bytes=summary.push_bytes,
+            in_place=summary.in_place,
             staleness_mean=summary.staleness_mean,
             staleness_max=summary.staleness_max,
             replaced=training.replaced,
@@ -149,7 +152,8 @@ def text(report: Report) -> str:
         "",
         *_columns({"actors": report.actors, "learner": report.learner}),
         "",
-        f"Policies pushed: {report.pushes:,} of {report.push_bytes:,} bytes; what actors sent was "
+        f"Policies pushed: {report.pushes:,} of {report.push_bytes:,} bytes, "
+        f"{'written over the old ones' if report.in_place else 'built anew'}; what actors sent was "
         f"{report.staleness_mean:.1f} updates behind on average, {report.staleness_max} at the most.",
         f"Of {account.stepped:,} steps that were made {account.inserted:,} were inserted, {account.lost:,} lost with a "
         f"process that died, {account.refused:,} refused as not finite, {account.unfinished:,} cut off by the end"

@@ -28,7 +28,7 @@ def flatbuffer(seed: int) -> bytes:
 
 
 def push(seed: int, updates: int, std: float = 0.0) -> tuple[bytes, Push]:
-    return flatbuffer(seed), Push(seed, SPEC, updates, AddedNoise(std))
+    return flatbuffer(seed), Push(seed, SPEC, updates, AddedNoise(std), False)
 
 
 class FakeLearner:
@@ -60,21 +60,23 @@ class FakeLearner:
         newest = self.pushes[min(sent, len(self.pushes) - 1)][1]
         return Order(newest, self.random, sent >= self.messages)
 
-    def pull(self, push: Push) -> bytes:
+    def pull(self, push: Push) -> np.ndarray:
         self.pulled.append(push.updates)
-        return self.bytes[push.flatbuffer]
+        return np.frombuffer(self.bytes[push.flatbuffer], np.uint8)
 
 
-def assignment(path: Path, env: str = "toys/Match-v0", **changes: Any) -> Assignment:
-    defaults = {"actor": 0, "actors": 1, "env_module": "toy_envs", "seed": 0, "gamma": 0.9, "n_step": 1}
-    defaults |= {"clip_reward": False, "push_every": 10, "counter": str(path / "counter")}
-    return Assignment(env=env, **(defaults | changes))
+def actor(path: Path, env: str = "toys/Match-v0", *, n_step: int = 1, push_every: int = 10, **changes: int) -> Actor:
+    numbers = {"actor": 0, "actors": 1} | changes
+    assignment = Assignment(
+        env=env, env_module="toy_envs", seed=0, clip_reward=False, counter=str(path / "counter"), **numbers
+    )
+    return Actor(assignment, gamma=0.9, n_step=n_step, push_every=push_every)
 
 
 def test_what_it_does_is_what_the_policy_that_it_was_pushed_says(tmp_path: Path) -> None:
     first, second = push(1, 0), push(2, 5)
     learner = FakeLearner(4, first, second)
-    farewell = Actor(assignment(tmp_path)).act(learner)
+    farewell = actor(tmp_path).act(learner)
     assert [len(experience.transitions) for experience in learner.experiences] == [10] * 5
     # The answer to a message is heard when the next one is made: that is what is a message late.
     assert [experience.updates for experience in learner.experiences] == [0, 0, 5, 5, 5]
@@ -89,14 +91,14 @@ def test_what_it_does_is_what_the_policy_that_it_was_pushed_says(tmp_path: Path)
 
 
 def test_time_is_accounted_for(tmp_path: Path) -> None:
-    farewell = Actor(assignment(tmp_path)).act(FakeLearner(4, push(1, 0)))
+    farewell = actor(tmp_path).act(FakeLearner(4, push(1, 0)))
     assert all(span >= 0.0 for span in farewell.usage.spans.values())
     assert {name for name, span in farewell.usage.spans.items() if span > 0} >= {"environment", "inference", "load"}
 
 
 def test_before_there_is_a_policy_that_is_better_it_acts_at_random(tmp_path: Path) -> None:
     learner = FakeLearner(20, push(1, 0), random=True)
-    Actor(assignment(tmp_path)).act(learner)
+    actor(tmp_path).act(learner)
     actions = np.concatenate([experience.transitions.action for experience in learner.experiences])
     assert -1.0 <= actions.min() < -0.8
     assert 0.8 < actions.max() <= 1.0
@@ -104,26 +106,26 @@ def test_before_there_is_a_policy_that_is_better_it_acts_at_random(tmp_path: Pat
 
 def test_actors_explore_differently_and_see_different_episodes(tmp_path: Path) -> None:
     seen = []
-    for actor in range(2):
+    for i in range(2):
         learner = FakeLearner(3, push(1, 0, std=0.5))
-        Actor(assignment(tmp_path, actor=actor, actors=2)).act(learner)
+        actor(tmp_path, actor=i, actors=2).act(learner)
         seen.append(learner.experiences[0].transitions)
     assert not np.array_equal(seen[0].observation, seen[1].observation)
     quiet = FakeLearner(3, push(1, 0))
-    Actor(assignment(tmp_path, actors=2)).act(quiet)
+    actor(tmp_path, actors=2).act(quiet)
     # The first of several does not explore at all.
     np.testing.assert_array_equal(quiet.experiences[0].transitions.action, seen[0].action)
 
 
 def test_who_takes_the_place_of_another_counts_on_and_sees_other_episodes(tmp_path: Path) -> None:
-    dead = Actor(assignment(tmp_path))
+    dead = actor(tmp_path)
     learner = FakeLearner(1, push(1, 0))
     dead._counter.add(7)
-    Actor(assignment(tmp_path)).act(learner)
+    actor(tmp_path).act(learner)
     assert learner.hellos == [Hello(0, 7, 0)]
     assert learner.experiences[0].stepped == 17
     fresh = FakeLearner(1, push(1, 0))
-    Actor(assignment(tmp_path / "other")).act(fresh)
+    actor(tmp_path / "other").act(fresh)
     observations = [each.experiences[0].transitions.observation for each in (learner, fresh)]
     assert not np.array_equal(*observations)
 
@@ -131,8 +133,8 @@ def test_who_takes_the_place_of_another_counts_on_and_sees_other_episodes(tmp_pa
 def test_transitions_of_n_steps_are_made_here(tmp_path: Path) -> None:
     spec = PolicySpec(ObservationSpec((2,), (None,) * 2, (None,) * 2), SPEC.action, None, None)
     template = Template(mlp(2, (8,), 1, activation="tanh", seed=1), spec, "float32")
-    learner = FakeLearner(3, (bytes(template.flatbuffer), Push(1, spec, 0, AddedNoise(0.0))))
-    farewell = Actor(assignment(tmp_path, "toys/CutOff-v0", n_step=3, push_every=4)).act(learner)
+    learner = FakeLearner(3, (bytes(template.flatbuffer), Push(1, spec, 0, AddedNoise(0.0), False)))
+    farewell = actor(tmp_path, "toys/CutOff-v0", n_step=3, push_every=4).act(learner)
     transitions = [experience.transitions for experience in learner.experiences]
     assert farewell.stepped == 16
     assert sum(map(len, transitions)) + farewell.unfinished == 16
@@ -143,7 +145,7 @@ def test_transitions_of_n_steps_are_made_here(tmp_path: Path) -> None:
 def test_a_lost_learner_is_looked_for_and_what_it_had_not_answered_is_not_sent_again(tmp_path: Path) -> None:
     learner = FakeLearner(5, push(1, 0), push(2, 3))
     learner.lost_at = {2}
-    Actor(assignment(tmp_path)).act(learner)
+    actor(tmp_path).act(learner)
     # Messages 2 and 3 were made when it was lost: 20 steps, of which it hears.
     assert learner.hellos == [Hello(0, 0, 0), Hello(0, 30, 0)]
     assert [experience.stepped for experience in learner.experiences] == [10, 20, 40, 50, 60, 70]
@@ -152,7 +154,7 @@ def test_a_lost_learner_is_looked_for_and_what_it_had_not_answered_is_not_sent_a
 def test_an_environment_that_fails_ends_it(tmp_path: Path) -> None:
     learner = FakeLearner(5, push(1, 0))
     with pytest.raises(UserError, match="toys/"):
-        Actor(assignment(tmp_path, "toys/FailingStep-v0")).act(learner)
+        actor(tmp_path, "toys/FailingStep-v0").act(learner)
 
 
 def test_an_actors_process_needs_no_tensorflow() -> None:

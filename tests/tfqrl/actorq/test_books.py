@@ -14,7 +14,7 @@ from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from tfqrl.actorq.counter import Counter
 from tfqrl.actorq.ledger import Ledger
 from tfqrl.actorq.limited_replay import LimitedReplay
-from tfqrl.actorq.messages import Experience, Farewell, Hello, is_finite
+from tfqrl.actorq.messages import Farewell, Hello, is_finite
 from tfqrl.actorq.stopwatch import Stopwatch, Usage, shares
 from tfqrl.replay import Transitions, UniformReplay
 
@@ -24,10 +24,6 @@ SPEC = PolicySpec(ObservationSpec((1,), (None,), (None,)), ActionSpec((1,), (-1.
 def transitions(n: int, value: float = 0.0) -> Transitions:
     vectors = np.full((n, 1), value, np.float32)
     return Transitions(vectors, vectors, vectors[:, 0], vectors, vectors[:, 0])
-
-
-def experience(actor: int, n: int, stepped: int) -> Experience:
-    return Experience(actor, transitions(n), stepped, [], 0, Usage())
 
 
 def test_a_count_outlives_the_process_that_counted(tmp_path: Path) -> None:
@@ -53,12 +49,12 @@ def test_what_a_killed_actor_had_not_delivered_is_lost() -> None:
     ledger = Ledger(2)
     ledger.joined(Hello(0, 0, 0))
     ledger.joined(Hello(1, 0, 0))
-    ledger.delivered(experience(0, 28, 30), finite=True)
-    ledger.delivered(experience(1, 30, 30), finite=True)
+    ledger.delivered(0, 28, 30, finite=True)
+    ledger.delivered(1, 30, 30, finite=True)
     # Actor 0 makes 17 more steps and is killed, with two transitions open.
     ledger.joined(Hello(0, 47, 0))
-    ledger.delivered(experience(0, 28, 77), finite=True)
-    ledger.delivered(experience(1, 30, 60), finite=False)
+    ledger.delivered(0, 28, 77, finite=True)
+    ledger.delivered(1, 30, 60, finite=False)
     ledger.left(Farewell(0, 77, 2, Usage()))
     ledger.left(Farewell(1, 60, 0, Usage()))
     account = ledger.account()
@@ -69,16 +65,16 @@ def test_what_a_killed_actor_had_not_delivered_is_lost() -> None:
 
 def test_books_that_miss_something_do_not_balance() -> None:
     ledger = Ledger(1)
-    ledger.delivered(experience(0, 29, 30), finite=True)
+    ledger.delivered(0, 29, 30, finite=True)
     ledger.left(Farewell(0, 30, 0, Usage()))
     assert not ledger.account().balanced
 
 
 def test_an_actor_that_begins_on_another_machine_counts_on() -> None:
     ledger = Ledger(1)
-    ledger.delivered(experience(0, 30, 30), finite=True)
+    ledger.delivered(0, 30, 30, finite=True)
     ledger.joined(Hello(0, 0, 0))
-    ledger.delivered(experience(0, 30, 30), finite=True)
+    ledger.delivered(0, 30, 30, finite=True)
     ledger.joined(Hello(0, 35, 0))
     ledger.left(Farewell(0, 35, 0, Usage()))
     account = ledger.account()
@@ -88,9 +84,9 @@ def test_an_actor_that_begins_on_another_machine_counts_on() -> None:
 
 def test_what_was_inserted_after_a_checkpoint_is_lost_with_the_learner() -> None:
     ledger = Ledger(1)
-    ledger.delivered(experience(0, 30, 30), finite=True)
+    ledger.delivered(0, 30, 30, finite=True)
     saved = ledger.state()
-    ledger.delivered(experience(0, 30, 60), finite=True)
+    ledger.delivered(0, 30, 60, finite=True)
     restarted = Ledger(1)
     restarted.restore(saved)
     restarted.joined(Hello(0, 90, 3))
@@ -105,7 +101,7 @@ def test_the_books_balance_whatever_happens(events: list[tuple[str, int]]) -> No
     for event, n in events:
         stepped += n
         if event in ("deliver", "refuse"):
-            ledger.delivered(experience(0, n, stepped), finite=event == "deliver")
+            ledger.delivered(0, n, stepped, finite=event == "deliver")
         elif event == "learner dies":
             ledger = Ledger(1)
             ledger.restore(saved)

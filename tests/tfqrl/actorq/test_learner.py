@@ -43,8 +43,8 @@ class Direct:
     def answer(self, sent: Experience) -> Order:
         return self._learner.insert(sent)
 
-    def pull(self, push: Push) -> bytes:
-        return bytes(push.flatbuffer)
+    def pull(self, push: Push) -> np.ndarray:
+        return push.flatbuffer
 
 
 def learner_of(path: Path, algorithm: str, **changes: Any) -> Learner:
@@ -54,10 +54,15 @@ def learner_of(path: Path, algorithm: str, **changes: Any) -> Learner:
     return Learner(path, Distribution(actors=2, push_every=10), lambda array: array.copy())
 
 
-def assignments(learner: Learner, path: Path) -> list[Assignment]:
+def actors(learner: Learner, path: Path) -> list[Actor]:
     config = learner._config
     return [
-        Assignment(i, 2, config.env, "toy_envs", 0, config.gamma, config.n_step, False, 10, str(path / f"counter{i}"))
+        Actor(
+            Assignment(i, 2, config.env, "toy_envs", 0, False, str(path / f"counter{i}")),
+            gamma=config.gamma,
+            n_step=config.n_step,
+            push_every=10,
+        )
         for i in range(2)
     ]
 
@@ -66,10 +71,10 @@ def trained(learner: Learner, path: Path) -> None:
     """Train to the end, with two actors in threads."""
     farewells: list[Any] = []
 
-    def act(assignment: Assignment) -> None:
-        farewells.append(Actor(assignment).act(Direct(learner)))
+    def act(actor: Actor) -> None:
+        farewells.append(actor.act(Direct(learner)))
 
-    threads = [threading.Thread(target=act, args=(each,)) for each in assignments(learner, path)]
+    threads = [threading.Thread(target=act, args=(each,)) for each in actors(learner, path)]
     for thread in threads:
         thread.start()
     learner.learn()

@@ -1,4 +1,4 @@
-"""The processes of a distributed training: started, watched, replaced, and ended."""
+"""Distributed training by algorithms that learn from a replay: its processes started, watched, replaced, and ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +14,19 @@ from edge.errors import UserError
 from tfqrl import agents
 from tfqrl.actorq.actor import LearnerLostError
 from tfqrl.actorq.counter import Counter as StepCounter
-from tfqrl.actorq.learner import Status, Summary
+from tfqrl.actorq.learner import Status
 from tfqrl.actorq.messages import Assignment, Hello
 from tfqrl.actorq.options import Distribution
-from tfqrl.actorq.processes import ActorProcess, LearnerProcess, kill
+from tfqrl.actorq.outcome import Summary, Training
+from tfqrl.actorq.processes import START_S, TRIES, ActorProcess, LearnerProcess, kill, remote_actor
 from tfqrl.progress import StepsBar
-from tfqrl.ray_engine import ONE_THREAD, ray_engine
+from tfqrl.ray_engine import ray_engine
 from tfqrl.runs import Run
 from tfqrl.signals import StopRequest
 
 POLL_S = 0.5
-# What a process that says nothing yet may take to begin: environments and TensorFlow are imported in it.
-START_S = 120.0
 # For the last messages and the last checkpoint, once all are asked to end.
 STOP_S = 60.0
-# A process that fails so often, and nothing comes of it in between, will fail again.
-TRIES = 3
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a distributed training was.
-
-    Attributes:
-      summary: by the learner.
-      elapsed_s: of the whole, from the first step to the last.
-      steps: that were inserted meanwhile.
-      replaced: by reason ("died", "silent", "failed"), how many actors were replaced.
-      learners: how many learners died and were restarted.
-    """
-
-    summary: Summary
-    elapsed_s: float
-    steps: int
-    replaced: dict[str, int]
-    learners: int
 
 
 def train(run: Run, distribution: Distribution, address: str | None) -> Training:
@@ -101,8 +78,7 @@ class Supervisor:
         learner = ray.remote(num_cpus=1, max_restarts=-1, max_concurrency=2 * n + 4)(LearnerProcess)
         self._learner = learner.remote(run.path.resolve(), distribution)
         folder = Path(tempfile.mkdtemp(prefix="tfqrl-actorq-"))
-        environment = {"env_vars": dict.fromkeys(ONE_THREAD, "1")}
-        actor = ray.remote(num_cpus=1, max_restarts=-1, runtime_env=environment)(ActorProcess)
+        actor = remote_actor(ActorProcess)
         self._actors = [
             actor.remote(
                 Assignment(
@@ -111,12 +87,12 @@ class Supervisor:
                     env=config.env,
                     env_module=config.env_module,
                     seed=config.seed,
-                    gamma=config.gamma,
-                    n_step=config.n_step,
                     clip_reward=config.clip_reward,
-                    push_every=distribution.push_every,
                     counter=str(folder / str(i)),
-                )
+                ),
+                gamma=config.gamma,
+                n_step=config.n_step,
+                push_every=distribution.push_every,
             )
             for i in range(n)
         ]
@@ -221,20 +197,9 @@ class Supervisor:
         heard = silent_s is not None and silent_s < lived_s
         if (heard and silent_s > self._patience_s) or (not heard and lived_s > max(START_S, self._patience_s)):
             self._silent.add(i)
-            self._kill(i)
+            kill(self._actors[i], *self._where[i])
             # Once is enough.
             self._began_s[i] = time.monotonic()
-
-    def _kill(self, i: int) -> None:
-        """Kill an actor's process. Ray restarts it."""
-        try:
-            node, pid = self._where[i]
-            there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-            task = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(kill)
-            self._ray.get(task.remote(pid), timeout=START_S)
-        except self._ray.exceptions.RayError:
-            # Its machine is gone, or it was dead already.
-            self._ray.kill(self._actors[i], no_restart=False)
 
     def _actor_ended(self, ref: Any, i: int) -> None:
         try:
@@ -244,7 +209,7 @@ class Supervisor:
             self._silent.discard(i)
             self._replace(i, reason, "was silent" if reason == "silent" else "died")
         except self._ray.exceptions.RayTaskError as error:
-            self._kill(i)
+            kill(self._actors[i], *self._where[i])
             self._replace(i, "failed", f"failed: {error.cause}")
         else:
             self._until_heard(lambda: self._learner.leave.remote(farewell))
