@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -41,9 +40,11 @@ def train(run: Run, distribution: Distribution, address: str | None) -> Training
       UserError: the training has diverged, the environment fails, or there is no such cluster.
       Interrupted: a signal asked to stop; there is a checkpoint.
     """
+    # Actors count in files there.
+    folder = tempfile.TemporaryDirectory(prefix="tfqrl-actorq-")
     # Logical cores, which are as many as there are processes: what is real the operating system shares out.
-    with ray_engine(distribution.actors + 1, address, "actorq") as ray, StopRequest() as stop:
-        supervisor = Supervisor(ray, run, distribution)
+    with folder as counters, ray_engine(distribution.actors + 1, address, "actorq") as ray, StopRequest() as stop:
+        supervisor = Supervisor(ray, run, distribution, Path(counters))
         status = supervisor.start()
         with StepsBar(str(run.path), agents.config_of(run).steps, status.steps) as bar:
             while supervisor.watch(POLL_S):
@@ -68,8 +69,8 @@ class Supervisor:
       status: what the learner said last.
     """
 
-    def __init__(self, ray: Any, run: Run, distribution: Distribution) -> None:
-        """Begin the processes of `run`; `ray` is the connected module."""
+    def __init__(self, ray: Any, run: Run, distribution: Distribution, counters: Path) -> None:
+        """Begin the processes of `run`, which count steps in the folder `counters`; `ray` is the connected module."""
         self._ray = ray
         config = agents.config_of(run)
         n = distribution.actors
@@ -77,7 +78,6 @@ class Supervisor:
         # As many threads as may call it at a time: each actor's two messages, `learn`, and this process.
         learner = ray.remote(num_cpus=1, max_restarts=-1, max_concurrency=2 * n + 4)(LearnerProcess)
         self._learner = learner.remote(run.path.resolve(), distribution)
-        folder = Path(tempfile.mkdtemp(prefix="tfqrl-actorq-"))
         actor = remote_actor(ActorProcess)
         self._actors = [
             actor.remote(
@@ -88,7 +88,7 @@ class Supervisor:
                     env_module=config.env_module,
                     seed=config.seed,
                     clip_reward=config.clip_reward,
-                    counter=str(folder / str(i)),
+                    counter=str(counters / str(i)),
                 ),
                 gamma=config.gamma,
                 n_step=config.n_step,
@@ -96,7 +96,7 @@ class Supervisor:
             )
             for i in range(n)
         ]
-        self._counters = folder
+        self._counters = counters
         self._starting: dict[Any, int] = {}
         self._acting: dict[Any, int] = {}
         self._learning: Any = None
@@ -164,7 +164,6 @@ class Supervisor:
 
     def result(self) -> Training:
         """What it was, once nothing goes on."""
-        shutil.rmtree(self._counters, ignore_errors=True)
         summary: Summary = self._asked(self._learner.summary.remote())
         return Training(
             summary=summary,

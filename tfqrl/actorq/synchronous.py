@@ -6,7 +6,6 @@ of the command.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -48,8 +47,10 @@ def train(run: Run, distribution: Distribution, address: str | None) -> Training
     """
     config, agent_type = agents.config_of(run), agents.get(run.algorithm).agent
     collected = Collected(spec_of(config.env, config.env_module), distribution.actors)
-    with ray_engine(distribution.actors, address, "actorq") as ray:
-        crew = Crew(ray, config, distribution)
+    # Actors count in files there.
+    folder = tempfile.TemporaryDirectory(prefix="tfqrl-actorq-")
+    with folder as counters, ray_engine(distribution.actors, address, "actorq") as ray:
+        crew = Crew(ray, config, distribution, counters)
         on_policy.train(run, config, agent_type, collect=crew, env=collected)
         return crew.result(collected)
 
@@ -57,12 +58,11 @@ def train(run: Run, distribution: Distribution, address: str | None) -> Training
 class Crew:
     """Actors that fill a rollout together: each has some of the environments."""
 
-    def __init__(self, ray: Any, config: Any, distribution: Distribution) -> None:
-        """Begin their processes; `ray` is the connected module."""
+    def __init__(self, ray: Any, config: Any, distribution: Distribution, counters: str) -> None:
+        """Begin their processes, which count steps in the folder `counters`; `ray` is the connected module."""
         self._ray, self._distribution = ray, distribution
         n = distribution.actors
         self._envs = config.num_envs // n
-        self._counters = Path(tempfile.mkdtemp(prefix="tfqrl-actorq-"))
         kind = remote_actor(RolloutProcess)
         self._actors = [
             kind.remote(
@@ -73,7 +73,7 @@ class Crew:
                     env_module=config.env_module,
                     seed=config.seed,
                     clip_reward=config.clip_reward,
-                    counter=str(self._counters / str(i)),
+                    counter=str(Path(counters) / str(i)),
                 ),
                 self._envs,
             )
@@ -121,7 +121,6 @@ class Crew:
     def result(self, collected: Collected) -> Training:
         """What it was, once the training has ended."""
         assert self._publisher is not None
-        shutil.rmtree(self._counters, ignore_errors=True)
         self._watch.lap("update")
         summary = Summary(
             account=collected.ledger.account(),

@@ -28,7 +28,7 @@ from tfqrl.losses import (
 from tfqrl.networks import HostNetwork, actor, as_trained, critic, regularization, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
-from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
+from tfqrl.training.config import ActorCriticConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam, descend
 from tfqrl.training.scan import scan
 
@@ -38,7 +38,7 @@ METRICS = ("critic_loss", "policy_loss", "q")
 
 
 @dataclass(frozen=True)
-class D4PGConfig(OffPolicyConfig):
+class D4PGConfig(ActorCriticConfig):
     """Distributed distributional deterministic policy gradient.
 
     Attributes:

@@ -19,7 +19,7 @@ from tfqrl.losses import deterministic_policy_gradient, td_error
 from tfqrl.networks import HostNetwork, actor, as_trained, critic, q_value, regularization, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
-from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
+from tfqrl.training.config import ActorCriticConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam, descend
 from tfqrl.training.scan import scan
 
@@ -29,7 +29,7 @@ METRICS = ("critic_loss", "policy_loss", "q")
 
 
 @dataclass(frozen=True)
-class DDPGConfig(OffPolicyConfig):
+class DDPGConfig(ActorCriticConfig):
     """Deep deterministic policy gradient.
 
     Attributes:

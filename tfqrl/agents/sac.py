@@ -31,7 +31,7 @@ from tfqrl.networks import (
 from tfqrl.options import optional
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
-from tfqrl.training.config import OffPolicyConfig, above, within_unit
+from tfqrl.training.config import ActorCriticConfig, above, within_unit
 from tfqrl.training.optimizers import adam, descend
 from tfqrl.training.scan import scan
 
@@ -41,7 +41,7 @@ METRICS = ("critic_loss", "policy_loss", "q", "entropy", "temperature")
 
 
 @dataclass(frozen=True)
-class SACConfig(OffPolicyConfig):
+class SACConfig(ActorCriticConfig):
     """Soft actor-critic.
 
     Attributes:

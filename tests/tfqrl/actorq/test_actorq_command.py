@@ -132,6 +132,31 @@ def test_actors_and_learners_that_die_or_hang_are_replaced_and_all_steps_account
 
 
 @pytest.mark.long
+def test_rollouts_are_made_again_by_who_takes_the_place_of_a_dead_actor(
+    command: Callable[..., Command], tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    going = command(
+        *("ppo", "--env", "CartPole-v1", "--no-zoo", "--num-envs", "4", "--rollout-steps", "64", "--actors", "2"),
+        *("--steps", "60000", "--patience-s", "5", "--out", str(path)),
+    )
+    until(lambda: steps(path) > 1000)
+    os.kill(going.processes("RolloutProcess")[0], signal.SIGKILL)
+    before = steps(path)
+    until(lambda: steps(path) > before + 1000)
+    os.kill(going.processes("RolloutProcess")[0], signal.SIGSTOP)
+    code, printed = going.ended()
+    assert code == 0, printed
+    report = json.loads((path / "actorq.json").read_text())
+    assert report["replaced"] == {"died": 1, "silent": 1}
+    account = report["account"]
+    assert account["stepped"] == account["inserted"] + account["lost"]
+    assert account["inserted"] == report["steps"] == steps(path)
+    assert Run.open(path).metrics()[-1]["return"] > 2 * Run.open(path).metrics()[10]["return"]
+    until(lambda: not going.processes(), 20.0)
+
+
+@pytest.mark.long
 def test_ctrl_c_saves_a_checkpoint_and_leaves_no_process_behind(
     command: Callable[..., Command], tmp_path: Path
 ) -> None:
