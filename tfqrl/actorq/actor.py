@@ -5,6 +5,7 @@ What it imports is the edge runtime, the environments and numpy; no TensorFlow, 
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -110,7 +111,9 @@ class Actor:
 
     def _join(self, link: Link) -> Order:
         while True:
-            order = link.join(Hello(self._assignment.actor, self._counter.value, self._windows.unfinished))
+            self._life = time.time_ns()
+            hello = Hello(self._assignment.actor, self._life, self._counter.value, self._windows.unfinished)
+            order = link.join(hello)
             self._watch.lap("wait")
             assert order.push is not None
             try:
@@ -146,6 +149,7 @@ class Actor:
         episodes, env.episodes[:] = list(env.episodes), []
         return Experience(
             actor=assignment.actor,
+            life=self._life,
             transitions=_joined(parts),
             stepped=self._counter.value,
             episodes=episodes,

@@ -222,7 +222,7 @@ class Supervisor:
             raise UserError(f"Actor {i} {text}. It was replaced {TRIES} times, and did nothing in between.")
         if self._learning is None:
             # It would have nothing to do. What it had not delivered is lost.
-            hello = Hello(i, StepCounter(self._counters / str(i)).value, 0)
+            hello = Hello(i, 0, StepCounter(self._counters / str(i)).value, 0)
             self._until_heard(lambda: self._learner.join.remote(hello))
             return
         self._lines.append(f"Actor {i} {text}. Another one takes its place.")

@@ -103,6 +103,7 @@ class Learner:
         # Arrivals: their number, the sum and the largest of their staleness; observations not yet in the normaliser.
         self._arrived, self._stale, self._stalest = 0, 0, 0
         self._unseen: list[Array] = []
+        self._lives = [0] * distribution.actors
         # By actor: what those before it in its place have used, what it has, and when it was heard of.
         self._earlier = [Usage()] * distribution.actors
         self._present = [Usage()] * distribution.actors
@@ -148,6 +149,7 @@ class Learner:
     def join(self, hello: Hello) -> Order:
         """An actor begins, or begins again."""
         with self._lock:
+            self._lives[hello.actor] = hello.life
             self._collected.ledger.joined(hello)
             self._earlier[hello.actor] += self._present[hello.actor]
             self._present[hello.actor] = Usage()
@@ -161,6 +163,9 @@ class Learner:
         """
         finite = is_finite(experience.transitions)
         with self._lock:
+            if experience.life != self._lives[experience.actor]:
+                # Of one that has died meanwhile: this was counted as lost when another one took its place.
+                return Order(None, False, True)
             n = len(experience.transitions)
             self._collected.ledger.delivered(experience.actor, n, experience.stepped, finite=finite)
             self._present[experience.actor] = experience.usage

@@ -43,11 +43,13 @@ class Hello:
 
     Attributes:
       actor: its number.
+      life: another one each time it says so. Messages of an earlier life that are still on their way are lost.
       stepped: steps that it, and those before it in its place, have made.
       unfinished: transitions of n steps that it has begun.
     """
 
     actor: int
+    life: int
     stepped: int
     unfinished: int
 
@@ -58,6 +60,7 @@ class Experience:
 
     Attributes:
       actor: its number.
+      life: of its last Hello.
       transitions: that were finished, (n, ...); observations are the environment's own.
       stepped: steps that it, and those before it in its place, have made.
       episodes: (return, steps) of those that have ended.
@@ -66,6 +69,7 @@ class Experience:
     """
 
     actor: int
+    life: int
     transitions: Transitions
     stepped: int
     episodes: list[tuple[float, int]]

@@ -111,7 +111,7 @@ class Crew:
                 getattr(rollout, name)[:, columns] = getattr(part, name)
             session.env.episodes += part.episodes
             # What was stepped before this part and is in none is lost.
-            ledger.joined(Hello(i, part.stepped - n, 0))
+            ledger.joined(Hello(i, 0, part.stepped - n, 0))
             ledger.delivered(i, n, part.stepped, finite=True)
             self._present[i] = part.usage
         session.steps += steps * config.num_envs

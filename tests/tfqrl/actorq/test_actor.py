@@ -122,7 +122,7 @@ def test_who_takes_the_place_of_another_counts_on_and_sees_other_episodes(tmp_pa
     learner = FakeLearner(1, push(1, 0))
     dead._counter.add(7)
     actor(tmp_path).act(learner)
-    assert learner.hellos == [Hello(0, 7, 0)]
+    assert [(hello.stepped, hello.unfinished) for hello in learner.hellos] == [(7, 0)]
     assert learner.experiences[0].stepped == 17
     fresh = FakeLearner(1, push(1, 0))
     actor(tmp_path / "other").act(fresh)
@@ -147,7 +147,9 @@ def test_a_lost_learner_is_looked_for_and_what_it_had_not_answered_is_not_sent_a
     learner.lost_at = {2}
     actor(tmp_path).act(learner)
     # Messages 2 and 3 were made when it was lost: 20 steps, of which it hears.
-    assert learner.hellos == [Hello(0, 0, 0), Hello(0, 30, 0)]
+    assert [(hello.stepped, hello.unfinished) for hello in learner.hellos] == [(0, 0), (30, 0)]
+    assert {experience.life for experience in learner.experiences} == {hello.life for hello in learner.hellos}
+    assert len({hello.life for hello in learner.hellos}) == 2
     assert [experience.stepped for experience in learner.experiences] == [10, 20, 40, 50, 60, 70]
 
 

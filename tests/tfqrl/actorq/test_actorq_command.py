@@ -240,3 +240,28 @@ def test_a_run_is_resumed_by_the_command_that_began_it(tmp_path: Path, capsys: p
     (run.path / "distribution.json").write_text("{}")
     assert main(["train", "td3", "--out", str(run.path), "--resume"]) == 2
     assert "go on with: tfqrl actorq td3" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_cluster_that_loses_a_node_goes_on(command: Callable[..., Command], tmp_path: Path) -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    path = tmp_path / "run"
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(num_cpus=2) for _ in range(3)]
+        going = command(
+            *(*TASK, "--steps", "30000", "--actors", "3", "--samples-per-insert", "1", "--checkpoint-period-s", "1"),
+            *("--ray", cluster.address, "--out", str(path)),
+        )
+        until(lambda: (path / "checkpoint.npz").exists() and steps(path) > 2000)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        code, printed = going.ended()
+    finally:
+        cluster.shutdown()
+    assert code == 0, printed
+    report = json.loads((path / "actorq.json").read_text())
+    # Four processes on three nodes of two: one node had at least one.
+    assert report["learners"] + report["replaced"].get("died", 0) >= 1
+    account = report["account"]
+    assert account["stepped"] == sum(account[name] for name in ("inserted", "lost", "refused", "unfinished"))
+    assert account["inserted"] >= 30000

@@ -47,12 +47,12 @@ os.kill(os.getpid(), 9)
 
 def test_what_a_killed_actor_had_not_delivered_is_lost() -> None:
     ledger = Ledger(2)
-    ledger.joined(Hello(0, 0, 0))
-    ledger.joined(Hello(1, 0, 0))
+    ledger.joined(Hello(0, 0, 0, 0))
+    ledger.joined(Hello(1, 0, 0, 0))
     ledger.delivered(0, 28, 30, finite=True)
     ledger.delivered(1, 30, 30, finite=True)
     # Actor 0 makes 17 more steps and is killed, with two transitions open.
-    ledger.joined(Hello(0, 47, 0))
+    ledger.joined(Hello(0, 0, 47, 0))
     ledger.delivered(0, 28, 77, finite=True)
     ledger.delivered(1, 30, 60, finite=False)
     ledger.left(Farewell(0, 77, 2, Usage()))
@@ -73,9 +73,9 @@ def test_books_that_miss_something_do_not_balance() -> None:
 def test_an_actor_that_begins_on_another_machine_counts_on() -> None:
     ledger = Ledger(1)
     ledger.delivered(0, 30, 30, finite=True)
-    ledger.joined(Hello(0, 0, 0))
+    ledger.joined(Hello(0, 0, 0, 0))
     ledger.delivered(0, 30, 30, finite=True)
-    ledger.joined(Hello(0, 35, 0))
+    ledger.joined(Hello(0, 0, 35, 0))
     ledger.left(Farewell(0, 35, 0, Usage()))
     account = ledger.account()
     assert (account.stepped, account.inserted, account.lost) == (65, 60, 5)
@@ -89,7 +89,7 @@ def test_what_was_inserted_after_a_checkpoint_is_lost_with_the_learner() -> None
     ledger.delivered(0, 30, 60, finite=True)
     restarted = Ledger(1)
     restarted.restore(saved)
-    restarted.joined(Hello(0, 90, 3))
+    restarted.joined(Hello(0, 0, 90, 3))
     account = restarted.account()
     assert (account.stepped, account.inserted, account.lost) == (90, 30, 57)
 
@@ -105,9 +105,9 @@ def test_the_books_balance_whatever_happens(events: list[tuple[str, int]]) -> No
         elif event == "learner dies":
             ledger = Ledger(1)
             ledger.restore(saved)
-            ledger.joined(Hello(0, stepped, 0))
+            ledger.joined(Hello(0, 0, stepped, 0))
         else:
-            ledger.joined(Hello(0, stepped, 0))
+            ledger.joined(Hello(0, 0, stepped, 0))
         saved = ledger.state() if n % 2 else saved
     ledger.left(Farewell(0, stepped, 0, Usage()))
     account = ledger.account()

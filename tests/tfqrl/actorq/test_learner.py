@@ -13,7 +13,7 @@ from edge.policy import Policy
 from tfqrl import agents
 from tfqrl.actorq.actor import Actor
 from tfqrl.actorq.learner import Learner, NotFiniteError
-from tfqrl.actorq.messages import Assignment, Experience, Hello, Order, Push
+from tfqrl.actorq.messages import Assignment, Experience, Farewell, Hello, Order, Push
 from tfqrl.actorq.options import Distribution
 from tfqrl.actorq.stopwatch import Usage
 from tfqrl.agents.d4pg import D4PGConfig
@@ -115,7 +115,7 @@ def test_actors_get_what_the_agent_itself_would_act_by(algorithm: str, tmp_path:
     agent.refresh()
     learner._updates += 1
     learner._publish()
-    order = learner.join(Hello(0, 0, 0))
+    order = learner.join(Hello(0, 7, 0, 0))
     assert order.push is not None
     policy = Policy(bytes(order.push.flatbuffer), order.push.spec)
     observations = np.random.default_rng(1).normal(1, 2, (50, *spec.observation.shape)).astype(np.float32)
@@ -127,20 +127,36 @@ def test_actors_get_what_the_agent_itself_would_act_by(algorithm: str, tmp_path:
 
 def test_an_actor_that_has_the_newest_policy_gets_none(tmp_path: Path) -> None:
     learner = learner_of(tmp_path / "run", "td3")
-    assert learner.join(Hello(0, 0, 0)).push is not None
+    assert learner.join(Hello(0, 7, 0, 0)).push is not None
     observation = np.zeros((5, 1), np.float32)
     seen = Transitions(observation, observation, observation[:, 0], observation, observation[:, 0])
-    assert learner.insert(Experience(0, seen, 5, [], 0, Usage())).push is None
-    assert learner.insert(Experience(0, seen, 10, [], 3, Usage())).push is not None
+    assert learner.insert(Experience(0, 7, seen, 5, [], 0, Usage())).push is None
+    assert learner.insert(Experience(0, 7, seen, 10, [], 3, Usage())).push is not None
+
+
+def test_what_was_on_its_way_when_its_actor_died_counts_once(tmp_path: Path) -> None:
+    learner = learner_of(tmp_path / "run", "td3")
+    observation = np.zeros((5, 1), np.float32)
+    seen = Transitions(observation, observation, observation[:, 0], observation, observation[:, 0])
+    learner.join(Hello(0, 7, 0, 0))
+    learner.insert(Experience(0, 7, seen, 5, [], 0, Usage()))
+    learner.join(Hello(0, 8, 12, 0))
+    assert learner.insert(Experience(0, 7, seen, 10, [], 0, Usage())).stop
+    learner.insert(Experience(0, 8, seen, 17, [], 0, Usage()))
+    learner.leave(Farewell(0, 17, 0, Usage()))
+    account = learner.summary().account
+    assert (account.stepped, account.inserted, account.lost) == (17, 10, 7)
+    assert account.balanced
+    assert learner.status().remembered == 10
 
 
 def test_nan_is_counted_and_refused(tmp_path: Path) -> None:
     learner = learner_of(tmp_path / "run", "td3")
-    learner.join(Hello(1, 0, 0))
+    learner.join(Hello(1, 7, 0, 0))
     observation = np.full((5, 1), np.nan, np.float32)
     seen = Transitions(observation, observation, observation[:, 0], observation, observation[:, 0])
     with pytest.raises(NotFiniteError, match="Actor 1 sent NaN or infinity in 5 transitions"):
-        learner.insert(Experience(1, seen, 5, [], 0, Usage()))
+        learner.insert(Experience(1, 7, seen, 5, [], 0, Usage()))
     summary = learner.summary()
     assert (summary.account.inserted, summary.account.refused) == (0, 5)
     assert learner.status().remembered == 0
