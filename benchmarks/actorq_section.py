@@ -96,7 +96,7 @@ def end_to_end_section(result: dict[str, Any]) -> list[str]:
         "",
         f"`{result['command']}` at commit {result['commit']}. d4pg on {result['env']} by `tfqrl actorq` with "
         f"{result['actors']} actors, whose cores the learner shares: seconds for a thousand environment steps, medians "
-        f"of {len(next(iter(cells.values())))} trainings by turns; how much faster int8 is than float32; and the part of "
+        f"of {len(next(iter(cells.values())))} trainings by turns; how much faster int8 is than float32; the part of "
         "its time that the learner is not waiting for transitions. "
         + ("Not reached: " + "; ".join(missed) + "." if missed else "What was wanted is reached."),
         "",
