@@ -204,7 +204,10 @@ def test_an_environment_that_only_fails_ends_the_training(command: Callable[...,
     ("words", "message"),
     [
         ((), "Name an algorithm"),
-        (("ppo", "--env", "CartPole-v1", "--num-envs", "6"), "--num-envs 6 must be a multiple of --actors 4"),
+        (
+            ("ppo", "--env", "CartPole-v1", "--no-zoo", "--num-envs", "6"),
+            "--num-envs 6 must be a multiple of --actors 4",
+        ),
         (("ppo", "--env", "CartPole-v1", "--push-every", "9"), "a policy for each rollout of --rollout-steps"),
         (("td4",), "Did you mean 'td3'"),
         (("td3", "--env", "Pendulum-v1", "--actors", "0"), "--actors must be at least 1"),
