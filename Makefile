@@ -54,6 +54,8 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/training_speed.py --json results/training_speed.json
 	$(BIN)/python benchmarks/bayesian_noise.py --json results/bayesian_noise.json
 	$(BIN)/python benchmarks/compression_cost.py --json results/compression_cost.json
+	$(BIN)/python benchmarks/actorq_actors.py --json results/actorq_actors.json
+	$(BIN)/python benchmarks/actorq.py --json results/actorq.json
 
 sb3: $(VENV)/test $(VENV)/bench
 	$(BIN)/python -m pytest tests/sb3

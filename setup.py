@@ -33,8 +33,8 @@ TRAIN = [
     "matplotlib>=3.9,<4",
     "pyyaml>=6.0,<7",
 ]
-# `ray.cancel` interrupts a running task as Ctrl-C would: tried with this version.
-STUDY = ["ray>=2.60,<3"]
+# `ray.cancel` interrupts a running task as Ctrl-C would, and actors are restarted: tried with this version.
+RAY = ["ray>=2.60,<3"]
 SIGN = ["cryptography>=42"]
 SERIAL = ["pyserial>=3.5,<4"]
 ONNX = ["onnx>=1.17,<2"]
@@ -84,7 +84,8 @@ setup(
     extras_require={
         "train": [*TRAIN, *SIGN, *HIL],
         "sign": SIGN,
-        "study": STUDY,
+        "study": RAY,
+        "actorq": RAY,
         "serial": SERIAL,
         "hil": HIL,
         "gpio": GPIO,
@@ -92,9 +93,9 @@ setup(
         "dmc": DMC,
         "atari": ATARI,
         "envpool": ENVPOOL,
-        "bench": [*TRAIN, *STUDY, *BENCH, *SBX, *DMC, *ATARI, *ENVPOOL],
-        "test": [*TRAIN, *STUDY, *SIGN, *SERIAL, *HIL, *ONNX, *ONNXRUNTIME, *TEST],
-        "all": [*TRAIN, *STUDY, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
+        "bench": [*TRAIN, *RAY, *BENCH, *SBX, *DMC, *ATARI, *ENVPOOL],
+        "test": [*TRAIN, *RAY, *SIGN, *SERIAL, *HIL, *ONNX, *ONNXRUNTIME, *TEST],
+        "all": [*TRAIN, *RAY, *SIGN, *SERIAL, *HIL, *GPIO, *BENCH, *TEST],
     },
     entry_points={"console_scripts": ["tfqrl = tfqrl.__main__:main", "tfqrl-edge = edge.cli:main"]},
     classifiers=[

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from actorq_section import actors_section, end_to_end_section
 from algorithms_section import algorithms_section, figures
 from compression_cost_section import compression_cost_section
 from drawing import markdown_table
@@ -47,6 +48,10 @@ def page() -> str:
             ),
             "",
             *(study_section(quarl()) if (RESULTS / "quarl" / "findings.json").exists() else []),
+            "",
+            *(actors_section(load("actorq_actors")) if (RESULTS / "actorq_actors.json").exists() else []),
+            "",
+            *(end_to_end_section(load("actorq")) if (RESULTS / "actorq.json").exists() else []),
             "",
             *latency_section(load("edge_latency")),
             "",

@@ -22,6 +22,7 @@ from converters.export import DeployedPolicy
 from converters.flatbuffer import DTYPES, WITH_WEIGHTS, Operators
 from converters.quantise import quantise
 from converters.recipe import Recipe
+from converters.scales import separate_scales
 from converters.weights import range_scale
 from edge.artifact import FloatArray, Normalizer, PolicySpec
 from edge.errors import UserError
@@ -70,7 +71,13 @@ class Template:
     """
 
     def __init__(
-        self, network: keras.Sequential, spec: PolicySpec, chosen: Recipe | str = "float32", *, logits: bool = False
+        self,
+        network: keras.Sequential,
+        spec: PolicySpec,
+        chosen: Recipe | str = "float32",
+        *,
+        logits: bool = False,
+        in_place: bool = False,
     ) -> None:
         """Convert `network` and find its weights in the result, which takes two conversions.
 
@@ -80,6 +87,8 @@ class Template:
           spec: the policy seen from outside, its normaliser included.
           chosen: float32, float16 or dynamic-int8, or a recipe made from one of them.
           logits: let a discrete policy's graph end with the logits.
+          in_place: keep all that is written in constants that kernels may read where they lie, scales too (see
+            `converters.scales`); of float32 and dynamic-int8, and dense layers.
 
         Raises:
           UnknownNameError: no such recipe.
@@ -92,18 +101,20 @@ class Template:
                 f"There are templates for float32, float16 and dynamic-int8, none for {chosen.name}. Convert each set "
                 "of weights with `converters.convert`."
             )
+        if in_place and (chosen.weight_bits == 16 or any(len(weights.shape) > 2 for weights in network.weights)):
+            raise TemplateError(f"Kernels do not read the weights of {network.name} as {chosen.name} where they lie.")
         self.spec = spec
-        self._recipe = chosen
+        self._recipe, self._logits, self._in_place = chosen, logits, in_place
         # Of random weights, because the converter leaves out what is zero and stores once what is equal.
         rng = np.random.default_rng(0)
         (weights, normalizer), (others, other_normalizer) = (_draw(network, spec, rng) for _ in range(2))
         first = dataclasses.replace(spec, normalizer=normalizer)
-        self._bytes = bytearray(_convert(network, weights, first, chosen, logits=logits))
+        self._bytes = bytearray(self._converted(network, weights, first))
         self.flatbuffer = memoryview(self._bytes).toreadonly()
         self._find_places(network)
         # Nothing is guessed: a second set, written, has to give the same bytes as when it is converted.
         self.write(others, other_normalizer)
-        if self.flatbuffer != _convert(network, others, self.spec, chosen, logits=logits):
+        if self.flatbuffer != self._converted(network, others, self.spec):
             raise _rearranged(network)
         self.write(network.get_weights(), spec.normalizer)
 
@@ -140,6 +151,10 @@ class Template:
         """A policy with the weights of the last `write`, which it keeps."""
         return Policy(bytes(self.flatbuffer), self.spec)
 
+    def _converted(self, network: keras.Sequential, weights: Sequence[FloatArray], spec: PolicySpec) -> bytes:
+        flatbuffer = _convert(network, weights, spec, self._recipe, logits=self._logits)
+        return separate_scales(flatbuffer) if self._in_place and self._recipe.weight_bits == 8 else flatbuffer
+
     def _find_places(self, network: keras.Sequential) -> None:
         model = schema.Model.GetRootAs(self._bytes)
         graph = model.Subgraphs(0)
@@ -168,7 +183,12 @@ class Template:
         for layer, i in zip(layers, weighted):
             for position, variable in enumerate(layer.weights, start=1):
                 shape = tuple(variable.shape)
-                values, scale = memory(operators[i], position)
+                if not (self._in_place and self._recipe.weight_bits == 8):
+                    values, scale = memory(operators[i], position)
+                elif position == 1:
+                    values, (scale, _) = memory(operators[i], 1)[0], memory(operators[i + 1], 1)
+                else:
+                    values, scale = memory(operators[i + 2], 1)
                 if values.size != np.prod(shape):
                     raise _rearranged(network)
                 name = variable.name.split("/")[-1].split(":")[0]

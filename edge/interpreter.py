@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -61,7 +62,7 @@ def build(flatbuffer: bytes, threads: int, *, device: str = "cpu", plain_kernels
     if not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"The number of threads must be from 1 to {MAX_THREADS}; it was given {threads}.")
     module, package = runtime_module()
-    version = importlib.metadata.version(package)
+    version = _version(package)
     if edgetpu.delegate_options(device) is not None:
         edgetpu.probe(flatbuffer, device, threads)
         return edgetpu.build(module, flatbuffer, device, threads), Runtime(package, version, threads, device)
@@ -131,3 +132,9 @@ def runtime_module() -> tuple[Any, str]:
     raise RuntimeMissingError(
         " ".join([*failures, hint] if failures else ["No TFLite interpreter is installed.", hint])
     )
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """That of an installed package; finding it takes longer than building an interpreter."""
+    return importlib.metadata.version(package)

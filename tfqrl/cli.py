@@ -16,6 +16,7 @@ import tyro
 
 from edge.errors import UnknownNameError, UserError
 from tfqrl import (
+    actorq_command,
     convert_command,
     deploy_command,
     distill_command,
@@ -31,12 +32,13 @@ from tfqrl import (
 from tfqrl.options import parse
 from tfqrl.signals import Interrupted
 
-USAGE = """usage: tfqrl {train,distill,zoo,import,convert,evaluate,inspect,study,
+USAGE = """usage: tfqrl {train,actorq,distill,zoo,import,convert,evaluate,inspect,study,
                      deploy,sign,sign-key,demo,hil-serve,hil-keys} ...
 
 Train control policies with deep reinforcement learning and convert them for small computers.
 
   tfqrl train ALGORITHM --env ENV --out RUN    train a policy; ALGORITHM: a2c, ppo, dqn, ddpg, td3, sac or d4pg
+  tfqrl actorq ALGORITHM --env ENV --out RUN   train it with many actors, which run it in 8 bits
   tfqrl distill TEACHER --out RUN              train a smaller or compressed policy to do what another one does
   tfqrl zoo                                    show what is tuned, for which algorithm and environment
   tfqrl import sb3 MODEL.zip --out RUN         make a run of a policy that was trained elsewhere
@@ -54,6 +56,7 @@ Train control policies with deep reinforcement learning and convert them for sma
 examples:
   tfqrl train ppo --env InvertedDoublePendulum-v5 --steps 500000 --seed 0 --out runs/pendulum
   tfqrl train ppo --out runs/pendulum --resume
+  tfqrl actorq d4pg --env dmc:walker-stand --actors 4 --out runs/walker
   tfqrl distill runs/pendulum --compress qat --weight-bits 4 --activation-bits 4 --out runs/pendulum-4
   tfqrl zoo ppo
   tfqrl import sb3 model.zip --vecnormalize stats.pkl --out runs/robot
@@ -91,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "train": train_command.main,
+        "actorq": actorq_command.main,
         "distill": distill_command.main,
         "zoo": zoo_command.main,
         "convert": convert_command.main,

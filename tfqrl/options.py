@@ -66,7 +66,7 @@ def parse(
     fields = [field for kind in (command_type, *also) for field in dataclasses.fields(_origin(kind))]
     # Annotations are text (`from __future__ import annotations`); what stands at a place has no option.
     # And so have those whose own options these are.
-    nested = ("config", "compression", "method")
+    nested = ("config", "compression", "distribution", "method")
     named = [field.name for field in fields if field.name not in nested and "Positional[" not in str(field.type)]
     known = {"--" + name.replace("_", "-") for name in named}
     known |= {"--no-" + option[2:] for option in known} | {"--help"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -57,3 +58,28 @@ class StopRequest:
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+class StopFlag(StopRequest):
+    """The same for who is not told by signals, but by another thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._flag = threading.Event()
+
+    @property
+    def requested(self) -> bool:
+        """Whether `set` was called."""
+        return self._flag.is_set()
+
+    def set(self) -> None:
+        """Ask to stop."""
+        self._flag.set()
+
+    def __enter__(self) -> StopFlag:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to restore."""

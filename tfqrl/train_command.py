@@ -40,9 +40,15 @@ examples:
   prune      sets the smallest weights to zero (--sparsity, --layer-sparsity, --pattern ...)
   prune-qat  both
   cluster    lets each layer's weights share a few values (--clusters)
+  svd        learns which weights it can do without (--sparsity)
+  vnq        learns which ones, and lets the others of a layer be one value or its opposite
+  qabp       learns which ones, and how many bits each of the others needs (--sparsity, --max-bits, --fine-tune ...)
 
 `tfqrl train ALGORITHM --help` has the options of each; with --env ENV it shows the defaults for that environment, which
 are those of `tfqrl zoo` where that names it."""
+
+# What `tfqrl actorq` adds to a run's folder.
+DISTRIBUTION = "distribution.json"
 
 Config = TypeVar("Config")
 Compression = TypeVar("Compression")
@@ -101,25 +107,54 @@ def main(words: list[str]) -> int:
 
 def train(name: str, words: list[str], program: str, description: str) -> int:
     """Train a run of the algorithm called `name` as the words after `program` say; returns the exit code."""
-    from tfqrl import agents, envs
-    from tfqrl.runs import Run
+    from tfqrl import agents
 
     algorithm = agents.get(name)
+    assert algorithm.train is not None
 
     def parsed(default: TrainCommand[Any] | None) -> Any:
         return _parse(algorithm.config, words, default, program, description)
 
     if "--resume" in words and value_of(words, "--compress") is not None:
         raise UsageError("--resume goes on with what the run is compressed by: leave --compress out.")
+    run, _ = prepared(name, words, program, parsed)
+    if run is None:
+        return 0
+    algorithm.train(run)
+    print(f"Trained: {run.path}. Convert it with: tfqrl convert {run.path} --recipe int8 --out policy.tflite")
+    return 0
+
+
+def prepared(
+    name: str, words: list[str], program: str, parsed: Callable[[TrainCommand[Any] | None], Any]
+) -> tuple[Any, Any]:
+    """The run that is to be trained, new or taken up again, and the command.
+
+    The run is None if there is nothing left to do; why was printed then.
+
+    Args:
+      name: the algorithm.
+      words: after `program`.
+      program: the command, for what it says.
+      parsed: what makes a command of the words, given one whose values are the defaults.
+
+    Raises:
+      UserError: the words are refused, or the run, or its environment.
+    """
+    from tfqrl import agents, envs
+    from tfqrl.runs import Run
+
+    algorithm = agents.get(name)
     if "--resume" in words and not {"-h", "--help"} & set(words):
         saved = _saved_run(words, name, program)
         kept = agents.config_of(saved)
-        config = parsed(TrainCommand(kept, saved.path, True)).config
+        command = parsed(TrainCommand(kept, saved.path, True))
+        config = command.config
         _check_unchanged(kept, config, ("steps", "target_return"))
         steps = int(saved.load_checkpoint()["steps"]) if saved.has_checkpoint() else 0
         if config.steps <= steps:
             print(f"{saved.path} was trained for {steps:,} steps already. To train it further, give more: --steps N.")
-            return 0
+            return None, command
         run = saved.reconfigured(config)
     else:
         command = _with_zoo(name, algorithm.config, words, parsed, lambda text: print(text, file=sys.stderr))
@@ -130,9 +165,7 @@ def train(name: str, words: list[str], program: str, description: str) -> int:
             algorithm.check(config, env.spec)
             env.reset()  # what is not as its spaces say is refused before there is a folder
         run = Run.create(path, name, config)
-    algorithm.train(run)
-    print(f"Trained: {run.path}. Convert it with: tfqrl convert {run.path} --recipe int8 --out policy.tflite")
-    return 0
+    return run, command
 
 
 def configuration(words: list[str]) -> tuple[str, Any]:
@@ -227,6 +260,10 @@ def _saved_run(words: list[str], algorithm: str, program: str) -> Any:
     if run.algorithm != algorithm:
         agents.check_trainable(run.algorithm)
         raise UsageError(f"{run.path} is a run of {run.algorithm}; {program} resumes those of {algorithm}.")
+    distributed = (run.path / DISTRIBUTION).exists()
+    if distributed != program.startswith("tfqrl actorq"):
+        command = f"tfqrl {'actorq' if distributed else 'train'} {algorithm}"
+        raise UsageError(f"{run.path} was trained by `{command}`; go on with: {command} --out {run.path} --resume.")
     return run
 
 

@@ -97,9 +97,9 @@ def assert_explores_around_what_is_deployed(agent_type: Any, config: Any, spec: 
     agent = agent_type(config, spec)
     shake(agent.policy.variables)
     observation = np.random.default_rng(0).normal(0, 4, (4000, *spec.observation.shape)).astype(np.float32)
-    old = agent.explore(observation, 0, np.random.default_rng(1))
+    old = agent.explorer(0)(agent.acting, observation, np.random.default_rng(1))
     agent.refresh()
-    explored = agent.explore(observation, 0, np.random.default_rng(1))
+    explored = agent.explorer(0)(agent.acting, observation, np.random.default_rng(1))
     deployed = policy_network(agent_type, config, spec, values(agent.variables["policy"]))(observation).numpy()
     assert explored.dtype == np.float32
     assert np.abs(explored).max() == 1.0

@@ -32,7 +32,8 @@ def test_gaussian_samples_have_the_moments_that_they_should() -> None:
     gaussian = DiagonalGaussian(2)
     gaussian.log_std.assign([0.0, math.log(0.1)])
     gaussian.refresh()
-    samples = gaussian.sample(np.tile(np.float32([3.0, -1.0]), (20_000, 1)), np.random.default_rng(0))
+    means = np.tile(np.float32([3.0, -1.0]), (20_000, 1))
+    samples = gaussian.explorer()(lambda x: x, means, np.random.default_rng(0))
     assert samples.dtype == np.float32
     np.testing.assert_allclose(samples.mean(axis=0), [3.0, -1.0], atol=0.03)
     np.testing.assert_allclose(samples.std(axis=0), [1.0, 0.1], rtol=0.03)
@@ -47,7 +48,7 @@ def test_a_categoricals_log_probability_and_entropy_by_hand() -> None:
 
 def test_categorical_samples_have_the_frequencies_that_they_should() -> None:
     logits = np.tile(np.log(np.float32([0.1, 0.2, 0.7])), (30_000, 1))
-    choices = Categorical().sample(logits, np.random.default_rng(0))
+    choices = Categorical().explorer()(lambda x: x, logits, np.random.default_rng(0))
     np.testing.assert_allclose(np.bincount(choices) / 30_000, [0.1, 0.2, 0.7], atol=0.01)
 
 

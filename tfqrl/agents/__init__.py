@@ -36,12 +36,14 @@ class Algorithm:
       train: trains a run to its configured steps, from its checkpoint if it has one; None if it came from elsewhere.
       restore_policy: the trained network, with the wrappers of a compressor, and spec, from (config, checkpoint).
       check: raises UsageError where it cannot be trained as (config, spec) say.
+      agent: its networks and its update; None if it came from elsewhere.
     """
 
     config: type[Any]
     train: Callable[[Run], None] | None
     restore_policy: Callable[[Any, State], tuple[keras.Model, PolicySpec]]
     check: Callable[[Any, PolicySpec], None] = lambda config, spec: None
+    agent: type[Any] | None = None
 
 
 def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], agent_type: type[Any]) -> Algorithm:
@@ -52,7 +54,7 @@ def _algorithm(loop: Callable[[Run, Any, Any], None], config_type: type[Any], ag
         agent_type.check(config, spec)
         agent_type.network(config, spec)
 
-    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type), check)
+    return Algorithm(config_type, train, functools.partial(restore_policy, agent_type), check, agent_type)
 
 
 ALGORITHMS = {

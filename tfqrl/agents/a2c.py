@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from edge.artifact import PolicySpec
+from tfqrl.exploration import Explorer
 from tfqrl.losses import generalized_advantages, policy_gradient
 from tfqrl.networks import (
     acting_network,
@@ -75,12 +76,12 @@ class A2C:
         self._update = compiled(self._gradient_step, spec)
         self._graph: Any = None
 
-    def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training, (batch, actions) or (batch,), for normalised observations (batch, ...)."""
-        return self.distribution.sample(self.acting(observation), rng)
+    def explorer(self, steps: int) -> Explorer:
+        """What is done in training after so many steps."""
+        return self.distribution.explorer()
 
     def refresh(self) -> None:
-        """Let `explore` take over the policy's weights."""
+        """Let what acts take over the policy's weights."""
         self.acting.refresh()
         self.distribution.refresh()
 

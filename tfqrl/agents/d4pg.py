@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
+from tfqrl.exploration import AddedNoise, Explorer
 from tfqrl.losses import (
     categorical_cross_entropy,
     categorical_mean,
@@ -28,7 +28,7 @@ from tfqrl.losses import (
 from tfqrl.networks import HostNetwork, actor, as_trained, critic, regularization, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
-from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
+from tfqrl.training.config import ActorCriticConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam, descend
 from tfqrl.training.scan import scan
 
@@ -38,7 +38,7 @@ METRICS = ("critic_loss", "policy_loss", "q")
 
 
 @dataclass(frozen=True)
-class D4PGConfig(OffPolicyConfig):
+class D4PGConfig(ActorCriticConfig):
     """Distributed distributional deterministic policy gradient.
 
     Attributes:
@@ -96,15 +96,13 @@ class D4PG:
         }
         self.acting = HostNetwork(self.policy)
 
-    def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training, (batch, actions) in [-1, 1], for (batch, inputs) normalised observations."""
+    def explorer(self, steps: int) -> Explorer:
+        """What is done in training after so many steps."""
         # Uncorrelated noise, as the actors of algorithm 1 have it.
-        action = self.acting(observation)
-        noise = self.config.exploration_noise * rng.standard_normal(action.shape, np.float32)
-        return np.clip(action + noise, -1.0, 1.0)
+        return AddedNoise(self.config.exploration_noise)
 
     def refresh(self) -> None:
-        """Let `explore` take over the policy's weights."""
+        """Let what acts take over the policy's weights."""
         self.acting.refresh()
 
     def update(self, batch: Transitions) -> dict[str, tf.Tensor]:

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from edge.artifact import PolicySpec
+from tfqrl.exploration import AddedNoise, Explorer
 from tfqrl.losses import deterministic_policy_gradient, td_error
 from tfqrl.networks import HostNetwork, actor, as_trained, critic, q_value, regularization, update_target
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
-from tfqrl.training.config import OffPolicyConfig, above, at_least, within_unit
+from tfqrl.training.config import ActorCriticConfig, above, at_least, within_unit
 from tfqrl.training.optimizers import adam, descend
 from tfqrl.training.scan import scan
 
@@ -29,7 +29,7 @@ METRICS = ("critic_loss", "policy_loss", "q")
 
 
 @dataclass(frozen=True)
-class DDPGConfig(OffPolicyConfig):
+class DDPGConfig(ActorCriticConfig):
     """Deep deterministic policy gradient.
 
     Attributes:
@@ -76,15 +76,13 @@ class DDPG:
         }
         self.acting = HostNetwork(self.policy)
 
-    def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training, (batch, actions) in [-1, 1], for (batch, inputs) normalised observations."""
+    def explorer(self, steps: int) -> Explorer:
+        """What is done in training after so many steps."""
         # Uncorrelated noise: the paper's Ornstein-Uhlenbeck process brings nothing (Fujimoto et al. 2018, section 6.1).
-        action = self.acting(observation)
-        noise = self.config.exploration_noise * rng.standard_normal(action.shape, np.float32)
-        return np.clip(action + noise, -1.0, 1.0)
+        return AddedNoise(self.config.exploration_noise)
 
     def refresh(self) -> None:
-        """Let `explore` take over the policy's weights."""
+        """Let what acts take over the policy's weights."""
         self.acting.refresh()
 
     def update(self, batch: Transitions) -> dict[str, tf.Tensor]:

@@ -18,6 +18,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from edge.artifact import PolicySpec
+from tfqrl.exploration import EpsilonGreedy, Explorer
 from tfqrl.losses import double_q_learning, huber, q_learning
 from tfqrl.networks import acting_network, as_input, as_trained, q_network, regularization, update_target
 from tfqrl.replay import PrioritizedReplay, Transitions, UniformReplay
@@ -87,7 +88,7 @@ class DQN:
     def __init__(self, config: DQNConfig, spec: PolicySpec) -> None:
         """Networks for `spec`, initialised from the configuration's seed."""
         self.config = config
-        self.actions = spec.action.n
+        self.choices = spec.action.n
         # Called the policy because it is what acts: the choice with the largest value.
         self.policy, self.target = (self.network(config, spec) for _ in range(2))
         self.optimizer = adam(config.learning_rate, self.policy.trainable_variables)
@@ -101,19 +102,15 @@ class DQN:
         self.acting = acting_network(self.policy, spec)
         self._updates = compiled(self._scan, spec)
 
-    def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Choices to take in training, (batch,), for (batch, ...) normalised observations: epsilon-greedy."""
+    def explorer(self, steps: int) -> Explorer:
+        """What is done in training after so many steps."""
         config = self.config
         passed = min(1.0, steps / (config.epsilon_fraction * config.steps))
         epsilon = config.epsilon_first + passed * (config.epsilon_last - config.epsilon_first)
-        random = rng.integers(self.actions, size=len(observation))
-        explores = rng.random(len(observation)) < epsilon
-        if explores.all():
-            return random
-        return np.where(explores, random, self.acting(observation).argmax(axis=-1))
+        return EpsilonGreedy(epsilon, self.choices)
 
     def refresh(self) -> None:
-        """Let `explore` take over the network's weights."""
+        """Let what acts take over the network's weights."""
         self.acting.refresh()
 
     def update(self, batch: Transitions) -> dict[str, tf.Tensor]:

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
+from tfqrl.exploration import Explorer
 from tfqrl.losses import clipped_surrogate, generalized_advantages
 from tfqrl.networks import (
     acting_network,
@@ -96,12 +97,12 @@ class PPO:
         self.acting = acting_network(self.policy, spec)
         self._compiled = compiled(self._update, spec)
 
-    def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training, (batch, actions) or (batch,), for normalised observations (batch, ...)."""
-        return self.distribution.sample(self.acting(observation), rng)
+    def explorer(self, steps: int) -> Explorer:
+        """What is done in training after so many steps."""
+        return self.distribution.explorer()
 
     def refresh(self) -> None:
-        """Let `explore` take over the policy's weights."""
+        """Let what acts take over the policy's weights."""
         self.acting.refresh()
         self.distribution.refresh()
 

@@ -16,6 +16,7 @@ import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from edge.errors import UsageError
+from tfqrl.exploration import Explorer, SquashedNormal
 from tfqrl.losses import clipped_double_q, soft_policy_loss, soft_value, td_error, temperature_loss
 from tfqrl.networks import (
     HostNetwork,
@@ -30,7 +31,7 @@ from tfqrl.networks import (
 from tfqrl.options import optional
 from tfqrl.replay import Transitions
 from tfqrl.training.checks import needs_bounded_actions
-from tfqrl.training.config import OffPolicyConfig, above, within_unit
+from tfqrl.training.config import ActorCriticConfig, above, within_unit
 from tfqrl.training.optimizers import adam, descend
 from tfqrl.training.scan import scan
 
@@ -40,7 +41,7 @@ METRICS = ("critic_loss", "policy_loss", "q", "entropy", "temperature")
 
 
 @dataclass(frozen=True)
-class SACConfig(OffPolicyConfig):
+class SACConfig(ActorCriticConfig):
     """Soft actor-critic.
 
     Attributes:
@@ -118,12 +119,12 @@ class SAC:
         }
         self.acting = HostNetwork(self.policy)
 
-    def explore(self, observation: Array, steps: int, rng: np.random.Generator) -> Array:
-        """Actions to take in training, (batch, actions) in [-1, 1], for (batch, inputs) normalised observations."""
-        return self.distribution.sample(self.acting(observation), rng)
+    def explorer(self, steps: int) -> Explorer:
+        """What is done in training after so many steps."""
+        return SquashedNormal()
 
     def refresh(self) -> None:
-        """Let `explore` take over the policy's weights."""
+        """Let what acts take over the policy's weights."""
         self.acting.refresh()
 
     def update(self, batch: Transitions) -> dict[str, tf.Tensor]:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 import tf_keras as keras
 
 from edge.artifact import PolicySpec
 from tfqrl.networks.mlp import mlp
-from tfqrl.training.config import OffPolicyConfig
+from tfqrl.training.config import ActorCriticConfig
 
 
-def actor(config: OffPolicyConfig, spec: PolicySpec) -> keras.Sequential:
+def actor(config: ActorCriticConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to actions in [-1, 1]: (batch, inputs) -> (batch, actions)."""
-    network = _mlp(config, spec.observation.shape[0], spec.action.shape[0], 0, "policy", "tanh")
+    network = _mlp(config, config.hidden, spec.observation.shape[0], spec.action.shape[0], 0, "policy", "tanh")
     return network if config.compress is None else config.compress.wrap(network, "tanh", config.seed)
 
 
-def gaussian_actor(config: OffPolicyConfig, spec: PolicySpec) -> keras.Sequential:
+def gaussian_actor(config: ActorCriticConfig, spec: PolicySpec) -> keras.Sequential:
     """From normalised observations to means and log-deviations of what a tanh makes actions: (batch, 2 * actions)."""
-    network = _mlp(config, spec.observation.shape[0], 2 * spec.action.shape[0], 0, "policy", "linear")
+    network = _mlp(config, config.hidden, spec.observation.shape[0], 2 * spec.action.shape[0], 0, "policy", "linear")
     return network if config.compress is None else config.compress.wrap(network, "before tanh", config.seed)
 
 
-def critic(config: OffPolicyConfig, spec: PolicySpec, number: int = 0, outputs: int = 1) -> keras.Sequential:
+def critic(config: ActorCriticConfig, spec: PolicySpec, number: int = 0, outputs: int = 1) -> keras.Sequential:
     """From observation and action, side by side, to values; critics of another `number` begin with other weights."""
     inputs = spec.observation.shape[0] + spec.action.shape[0]
-    return _mlp(config, inputs, outputs, 1000 * (number + 1), f"critic_{number}", "linear")
+    hidden = config.critic_hidden or config.hidden
+    return _mlp(config, hidden, inputs, outputs, 1000 * (number + 1), f"critic_{number}", "linear")
 
 
 def q_value(critic: keras.Sequential, observation: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
@@ -34,11 +37,17 @@ def q_value(critic: keras.Sequential, observation: tf.Tensor, action: tf.Tensor)
 
 
 def _mlp(
-    config: OffPolicyConfig, inputs: int, outputs: int, seed: int, name: str, output_activation: str
+    config: ActorCriticConfig,
+    hidden: Sequence[int],
+    inputs: int,
+    outputs: int,
+    seed: int,
+    name: str,
+    output_activation: str,
 ) -> keras.Sequential:
     return mlp(
         inputs,
-        config.hidden,
+        hidden,
         outputs,
         activation=config.activation,
         output_activation=output_activation,

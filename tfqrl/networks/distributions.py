@@ -1,7 +1,7 @@
 """Action distributions as functions of a network's output.
 
-Acting samples on the host, one step at a time; what training needs is computed in TensorFlow, in float32, a rollout or
-a batch at a time.
+What training needs is computed in TensorFlow, in float32, a rollout or a batch at a time; acting samples on the host,
+one step at a time, by `tfqrl.exploration`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from edge.artifact import PolicySpec
-
-FloatArray = npt.NDArray[np.float32]
+from tfqrl.exploration import LOG_STD_MAX, LOG_STD_MIN, Gumbel, Normal
 
 
 class DiagonalGaussian:
@@ -30,13 +28,13 @@ class DiagonalGaussian:
         self.variables = [self.log_std]
         self.refresh()
 
-    def sample(self, mean: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Random actions around `mean`, (batch, actions) float32, on the host."""
-        return mean + self._std * rng.standard_normal(mean.shape, np.float32)
+    def explorer(self) -> Normal:
+        """What draws actions on the host, as of the last refresh."""
+        return self._explorer
 
     def refresh(self) -> None:
-        """Let `sample` take over the variables' values."""
-        self._std = np.exp(self.log_std.numpy())
+        """Let `explorer` take over the variables' values."""
+        self._explorer = Normal(np.exp(self.log_std.numpy()))
 
     def log_prob(self, mean: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
         """Log-density of actions: (batch, actions) twice -> (batch,)."""
@@ -57,9 +55,9 @@ class Categorical:
     def __init__(self) -> None:
         self.variables: list[tf.Variable] = []
 
-    def sample(self, logits: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Random choices, (batch,), on the host; by the Gumbel-max trick (Maddison et al. 2014, arXiv 1411.0030)."""
-        return np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1)
+    def explorer(self) -> Gumbel:
+        """What draws choices on the host."""
+        return Gumbel()
 
     def refresh(self) -> None:
         """See `DiagonalGaussian`; there is nothing to do."""
@@ -82,18 +80,6 @@ class SquashedGaussian:
     gradient.
     """
 
-    LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
-
-    def sample(self, output: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Random actions in [-1, 1] for (batch, 2 * actions) outputs, (batch, actions) float32, on the host."""
-        mean, log_std = np.split(output, 2, axis=-1)
-        std = np.exp(np.clip(log_std, self.LOG_STD_MIN, self.LOG_STD_MAX))
-        return np.tanh(mean + std * rng.standard_normal(mean.shape, np.float32))
-
-    def mode(self, output: FloatArray) -> FloatArray:
-        """The tanh of the mean, (batch, actions) float32, on the host: the median, and what is deployed."""
-        return np.tanh(np.split(output, 2, axis=-1)[0])
-
     def sample_with_log_prob(self, output: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Actions and their log-density, differentiable with respect to `output`.
 
@@ -108,7 +94,7 @@ class SquashedGaussian:
         output, noise = tf.cast(output, tf.float32), tf.cast(noise, tf.float32)
         mean, log_std = tf.split(output, 2, axis=-1)
         tf.debugging.assert_shapes([(mean, ("B", "A")), (noise, ("B", "A"))])
-        log_std = tf.clip_by_value(log_std, self.LOG_STD_MIN, self.LOG_STD_MAX)
+        log_std = tf.clip_by_value(log_std, LOG_STD_MIN, LOG_STD_MAX)
         x = mean + tf.exp(log_std) * noise
         log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
         # Appendix C, with log(1 - tanh(x)^2) in a form that is exact where tanh(x) rounds to 1.

@@ -83,6 +83,12 @@ class NStep:
             np.where(step.terminated[copy], np.float32(0.0), self._discounts[1 + ages[began_at]]),
         )
 
+    @property
+    def unfinished(self) -> int:
+        """How many windows are open, of all copies."""
+        # Of a full ring, the next step's window takes the place of one that it finishes.
+        return int(np.minimum(self._open, self._n_step - 1).sum())
+
     def state(self) -> State:
         """The windows that are open, for a checkpoint."""
         if self._observation is None or self._action is None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from rich.table import Table
 
 from edge.errors import UserError
 from edge.records import to_json
+from tfqrl.ray_engine import ONE_THREAD, ray_engine
 from tfqrl.runs import Run, RunError
 from tfqrl.signals import StopRequest
 from tfqrl.study.outcome import Outcome
@@ -24,10 +22,6 @@ from tfqrl.study.plan import Cell
 POLL_S = 2.0
 # For a training to save its checkpoint when it is asked to stop.
 STOP_S = 60.0
-CONNECT_S = 5.0
-
-# A cell has one core, and the tools in it must not take more.
-ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
@@ -94,7 +88,7 @@ def do(
         (out / folder).mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
     # Ray has a handler of its own for SIGTERM: what stops in good order comes after it.
-    with _ray(jobs, address) as ray, StopRequest() as stop, _Progress(cells, out) as progress:
+    with ray_engine(jobs, address) as ray, StopRequest() as stop, _Progress(cells, out) as progress:
         # Each in a process of its own: what one leaves behind in TensorFlow is nothing to the next.
         environment = {"env_vars": dict.fromkeys(ONE_THREAD, "1")}
         from tfqrl.study.work import work
@@ -128,44 +122,6 @@ def _outcome_of(ray: Any, ref: Any) -> str | None:
     except ray.exceptions.RayError as error:
         return f"its process ended: {str(error).splitlines()[0]}"
     return failure
-
-
-@contextlib.contextmanager
-def _ray(jobs: int | None, address: str | None) -> Iterator[Any]:
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError(
-            f"Studies are run by Ray, which cannot be imported ({error}): pip install 'tfqrl[study]'."
-        ) from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What the engine says of itself helps nobody here.
-    quiet = {"log_to_driver": False, "logging_level": "error"}
-    if address is None:
-        # Not what RAY_ADDRESS names, nor a cluster that happens to run here.
-        ray.init("local", num_cpus=jobs or len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)
-    else:
-        try:
-            _check_answers(address)
-            ray.init(address=address, **quiet)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"No Ray cluster answers at {address} ({error}). `ray start --head` begins one and says its address; "
-                "docs/studies.md has more."
-            ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _check_answers(address: str) -> None:
-    """See whether anybody is there, for whom Ray would wait for many minutes."""
-    if "://" in address:
-        raise ValueError("give the address as HOST:PORT")
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), CONNECT_S).close()
 
 
 class _Progress:

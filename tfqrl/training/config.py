@@ -145,6 +145,25 @@ class OffPolicyConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
+class ActorCriticConfig(OffPolicyConfig):
+    """What those of them have that learn a policy beside a critic of actions.
+
+    Attributes:
+      critic_hidden: widths of the critics' hidden layers (default: as --hidden).
+    """
+
+    critic_hidden: Annotated[tuple[int, ...] | None, optional("INT [INT ...]")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        super().__post_init__()
+        if self.critic_hidden is not None and (not self.critic_hidden or min(self.critic_hidden) < 1):
+            raise UsageError(
+                f"--critic-hidden takes one or more widths above 0; it was given {list(self.critic_hidden)}."
+            )
+
+
+@dataclass(frozen=True)
 class OnPolicyConfig(TrainingConfig):
     """What every algorithm has that learns from rollouts of its present policy.
 

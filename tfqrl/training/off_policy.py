@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.artifact import PolicySpec
-from tfqrl.replay import NStep
+from tfqrl.exploration import random_actions
+from tfqrl.replay import NStep, Transitions
 from tfqrl.runs import Run, State, nested, prefixed
 from tfqrl.training.config import OffPolicyConfig
 from tfqrl.training.session import Session
@@ -45,7 +45,7 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
                 if session.steps < config.learning_starts and config.init_from is None:
                     action = random_actions(env.spec, config.num_envs, rng)
                 else:
-                    action = agent.explore(session.normalize(observation), session.steps, rng)
+                    action = agent.explorer(session.steps)(agent.acting, session.normalize(observation), rng)
                 session.observed(observation)
                 step = env.step(action)
                 if config.clip_reward:
@@ -57,19 +57,22 @@ def train(run: Run, config: OffPolicyConfig, agent_type: Any) -> None:
             # A resumed run without its replay buffer fills that with the trained policy's steps first.
             if len(replay) >= config.learning_starts:
                 batch = replay.sample(config.updates_per_call, config.batch_size, rng)
-                batch.observation = session.normalize(batch.observation)
-                batch.next_observation = session.normalize(batch.next_observation)
-                metrics, learnt_from = agent.update(batch), batch.observation[-1]
-                errors = metrics.pop("td_error", None)
-                # Errors that are not finite end the training in `updated`.
-                if batch.index is not None and np.isfinite(errors).all():
-                    replay.update_priorities(batch.index, errors.numpy())
+                metrics, learnt_from = learn(session, replay, batch)
             session.updated(metrics, learnt_from, state)
         session.finish(state())
 
 
-def random_actions(spec: PolicySpec, num_envs: int, rng: np.random.Generator) -> Array:
-    """Actions drawn uniformly: (num_envs,) choices, or (num_envs, *shape) float32 in [-1, 1]."""
-    if spec.action.n is not None:
-        return rng.integers(spec.action.n, size=num_envs)
-    return cast(Array, rng.uniform(-1.0, 1.0, (num_envs, *spec.action.shape)).astype(np.float32))
+def learn(session: Session, replay: Any, batch: Transitions) -> tuple[dict[str, Any], Array]:
+    """Update the agent on each of several batches, (updates, batch, ...) from `replay`, whose priorities follow.
+
+    Returns:
+      The agent's metrics, and the observations of the last batch, normalised.
+    """
+    batch.observation = session.normalize(batch.observation)
+    batch.next_observation = session.normalize(batch.next_observation)
+    metrics = session.agent.update(batch)
+    errors = metrics.pop("td_error", None)
+    # Errors that are not finite end the training in `Session.updated`.
+    if batch.index is not None and np.isfinite(errors).all():
+        replay.update_priorities(batch.index, errors.numpy())
+    return metrics, batch.observation[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,15 +40,28 @@ class Rollout:
     done: Array
 
 
-def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
+Collect = Callable[[Session, Rollout], None]
+
+
+def train(
+    run: Run, config: OnPolicyConfig, agent_type: Any, *, collect: Collect | None = None, **of_session: Any
+) -> None:
     """Train `run` to its configured steps, from its checkpoint if it has one.
+
+    Args:
+      run: the run.
+      config: its configuration.
+      agent_type: its algorithm.
+      collect: fills a rollout, as the present policy acts, and counts its steps; None for environments of this process.
+      **of_session: what a `Session` takes besides.
 
     The observation normaliser is fixed during a rollout and updated after it, so that the probabilities that the
     rollout was sampled with are exactly those that the update computes for it.
 
     SIGINT and SIGTERM end it after the current iteration, with a checkpoint; `Interrupted` is then raised.
     """
-    with Session(run, config, agent_type) as session:
+    collect = Here() if collect is None else collect
+    with Session(run, config, agent_type, **of_session) as session:
         env, agent, rng = session.env, session.agent, session.rng
         steps, envs = config.rollout_steps, config.num_envs
         observations, actions = env.spec.observation, env.spec.action
@@ -65,18 +79,8 @@ def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
         def state() -> State:
             return prefixed("reward", scaler.state())
 
-        observation = session.observation
         while session.unfinished:
-            for t in range(steps):
-                rollout.observation[t] = observation
-                rollout.action[t] = agent.explore(session.normalize(observation), session.steps, rng)
-                step = env.step(rollout.action[t])
-                rollout.next_observation[t] = step.next_observation
-                rollout.reward[t] = np.sign(step.reward) if config.clip_reward else step.reward
-                rollout.terminated[t] = step.terminated
-                rollout.done[t] = step.done
-                observation = step.observation
-                session.steps += envs
+            collect(session, rollout)
             reward = rollout.reward
             if config.normalize_reward:
                 reward = scaler.scale(rollout.reward, rollout.done)
@@ -101,6 +105,30 @@ def train(run: Run, config: OnPolicyConfig, agent_type: Any) -> None:
             learnt_from = normalized.reshape(-1, *observations.shape)
             session.updated(metrics | {"learning_rate": learning_rate}, learnt_from, state)
         session.finish(state())
+
+
+class Here:
+    """Collects from the environments of the session itself."""
+
+    def __init__(self) -> None:
+        self._observation: Array | None = None
+
+    def __call__(self, session: Session, rollout: Rollout) -> None:
+        """Fill `rollout`, from where the environments stand."""
+        env, agent, config = session.env, session.agent, session.config
+        observation = session.observation if self._observation is None else self._observation
+        for t in range(len(rollout.reward)):
+            rollout.observation[t] = observation
+            explorer = agent.explorer(session.steps)
+            rollout.action[t] = explorer(agent.acting, session.normalize(observation), session.rng)
+            step = env.step(rollout.action[t])
+            rollout.next_observation[t] = step.next_observation
+            rollout.reward[t] = np.sign(step.reward) if config.clip_reward else step.reward
+            rollout.terminated[t] = step.terminated
+            rollout.done[t] = step.done
+            observation = step.observation
+            session.steps += config.num_envs
+        self._observation = observation
 
 
 class RewardScaler:

@@ -17,7 +17,7 @@ import tf_keras as keras
 
 from converters.export import DeployedPolicy
 from converters.stripping import deployable
-from edge.artifact import PolicySpec
+from edge.artifact import Normalizer, PolicySpec
 from edge.errors import UserError
 from tfqrl import evaluate
 from tfqrl.compress import compressed_networks
@@ -97,8 +97,23 @@ class Session:
       episodes_go_on: the environments stand where they stood at the checkpoint.
     """
 
-    def __init__(self, run: Run, config: TrainingConfig, agent_type: type[Any]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        config: TrainingConfig,
+        agent_type: type[Any],
+        *,
+        env: Any = None,
+        stop: StopRequest | None = None,
+    ) -> None:
         """Take up `run`.
+
+        Args:
+          run: the run.
+          config: its configuration.
+          agent_type: its algorithm.
+          env: stands for the environments, where others step them.
+          stop: asks to stop; None for the signals of this process.
 
         Raises:
           UserError: what making the environments, the agent or reading the checkpoint raises.
@@ -106,6 +121,7 @@ class Session:
         """
         self.config = config
         self._run = run
+        self._stop = StopRequest() if stop is None else stop
         self._agent_type = agent_type
         self.saved: State = run.load_checkpoint() if run.has_checkpoint() else {}
         if "evaluation_return" in self.saved:
@@ -113,7 +129,9 @@ class Session:
                 f"{run.path} is the best policy of a training and cannot be gone on with. Go on with "
                 f"{run.path.parent}, or begin anew with --init-from {run.path}."
             )
-        self.env = make_vector(config.env, config.num_envs, seed=config.seed, vec=config.vec, module=config.env_module)
+        self.env = env or make_vector(
+            config.env, config.num_envs, seed=config.seed, vec=config.vec, module=config.env_module
+        )
         try:
             agent_type.check(config, self.env.spec)
             self.agent = agent_type(config, self.env.spec)
@@ -145,7 +163,7 @@ class Session:
     def __enter__(self) -> Session:
         with ExitStack() as stack:
             stack.enter_context(closing(self.env))
-            self._stop = stack.enter_context(StopRequest())
+            stack.enter_context(self._stop)
             self._progress = stack.enter_context(TrainingProgress(self._run, self.config.steps, self.steps))
             self._checkpointed_s, self._checkpoint_took_s = time.perf_counter(), 0.0
             self._stack = stack.pop_all()
@@ -166,6 +184,11 @@ class Session:
         if not self._normalizes:
             return observation
         return self._moments.normalize(observation, self.config.observation_clip)
+
+    @property
+    def normalizer(self) -> Normalizer | None:
+        """How observations are normalised at present, as part of a policy's spec."""
+        return self._moments.normalizer(self.config.observation_clip) if self._normalizes else None
 
     def observed(self, observations: Array) -> None:
         """Let the normaliser take in (..., *shape) observations."""

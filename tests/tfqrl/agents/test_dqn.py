@@ -149,7 +149,7 @@ def test_epsilon_falls_linearly_over_its_fraction_of_the_steps(steps: int, epsil
     agent = in_training(config)
     observation = np.random.default_rng(0).normal(size=(20_000, 2)).astype(np.float32)
     greedy = agent.acting(observation).argmax(axis=1)
-    explored = agent.explore(observation, steps, np.random.default_rng(1))
+    explored = agent.explorer(steps)(agent.acting, observation, np.random.default_rng(1))
     # A third of the random choices are the greedy one.
     assert (explored != greedy).mean() == pytest.approx(epsilon * 2 / 3, abs=0.02)
     assert set(explored) == {0, 1, 2}
@@ -160,8 +160,8 @@ def test_epsilon_0_is_the_best_choice_and_1_is_any() -> None:
     agent = in_training(config)
     observation = np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32)
     best = agent.policy(observation).numpy().argmax(axis=1)
-    np.testing.assert_array_equal(agent.explore(observation, 1000, np.random.default_rng(1)), best)
-    shares = np.bincount(agent.explore(observation, 0, np.random.default_rng(1)), minlength=3) / 3000
+    np.testing.assert_array_equal(agent.explorer(1000)(agent.acting, observation, np.random.default_rng(1)), best)
+    shares = np.bincount(agent.explorer(0)(agent.acting, observation, np.random.default_rng(1)), minlength=3) / 3000
     np.testing.assert_allclose(shares, 1 / 3, atol=0.05)
 
 
@@ -176,7 +176,7 @@ def test_what_is_deployed_has_the_values_of_what_acts(dueling: bool) -> None:
     deployed = policy_network(DQN, config, SPEC, values(agent.variables["policy"]))(observation).numpy()
     np.testing.assert_allclose(deployed, agent.policy(observation), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(deployed, agent.acting(observation), rtol=1e-5, atol=1e-5)
-    explored = agent.explore(observation, config.steps, np.random.default_rng(1))
+    explored = agent.explorer(config.steps)(agent.acting, observation, np.random.default_rng(1))
     np.testing.assert_array_equal(explored, deployed.argmax(axis=1))
     assert len(set(explored)) > 1
 

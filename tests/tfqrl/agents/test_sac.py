@@ -171,8 +171,8 @@ def test_what_is_deployed_is_the_tanh_of_the_means_around_which_it_explores() ->
     network = policy_network(SAC, CONFIG, SPEC, values(agent.variables["policy"]))
     deployed = network(observation).numpy()
     assert deployed.shape == (50, 2)
-    np.testing.assert_allclose(deployed, agent.distribution.mode(agent.acting(observation)), atol=1e-6)
-    explored = agent.explore(observation, 0, np.random.default_rng(1))
+    np.testing.assert_allclose(deployed, np.tanh(agent.acting(observation)[:, :2]), atol=1e-6)
+    explored = agent.explorer(0)(agent.acting, observation, np.random.default_rng(1))
     np.testing.assert_allclose(explored, deployed, atol=0.015)
     assert not np.array_equal(explored, deployed)
     assert explored.dtype == np.float32

@@ -1,0 +1,104 @@
+"""The sections of docs/RESULTS.md on ActorQ, from what actorq_actors.py and actorq.py measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from drawing import markdown_table
+
+from tfqrl.actorq.stopwatch import shares
+
+# By width of the network: int8 over float32 on the same interpreter, and over an eager PyTorch actor in float32.
+WANTED = {2048: {"float32": 4.0, "torch float32": 5.0}, 512: {"float32": 1.4, "torch float32": 2.5}}
+# Of an actor's time, pulling and loading at a push every 30 steps, of 512-512-512.
+WANTED_SHARE = 0.02
+# Where acting is what takes time: 2048-2048-2048, a quarter of a sample learnt from for each inserted.
+WANTED_GAIN = 2.0
+
+
+def actors_section(result: dict[str, Any]) -> list[str]:
+    """What an actor does in a second, and where its time goes."""
+    rows, missed = [], []
+    for measured in result["results"]:
+        network = "-".join(map(str, measured["hidden"]))
+        for actor in measured["actors"]:
+            us = actor["us_per_step"]
+            taking = (us["pull"] + us["load"]) / sum(us.values())
+            rate = actor["steps_per_s"]
+            rows.append(
+                (
+                    f"{measured['task']}, {network}: {actor['actor']}" + ", in place" * actor["in_place"],
+                    f"{rate['median']:,.0f} ({rate['p25']:,.0f}..{rate['p75']:,.0f})",
+                    *(f"{us[span]:.1f}" for span in us),
+                    f"{taking:.1%}",
+                )
+            )
+            if actor["actor"] == "int8" and measured["hidden"] == [512, 512, 512] and taking > WANTED_SHARE:
+                missed.append(f"{measured['task']}, {network}: {taking:.1%} for pull and load of {WANTED_SHARE:.0%}")
+        for over, least in WANTED.get(measured["hidden"][0], {}).items():
+            ratio = measured["int8_over"][over]["median"]
+            if ratio < least:
+                missed.append(f"{measured['task']}, {network}: int8 over {over} {ratio:.2f} of {least:g}")
+    spans = list(result["results"][0]["actors"][0]["us_per_step"])
+    ratios = [
+        (
+            f"{measured['task']}, {'-'.join(map(str, measured['hidden']))}",
+            *(
+                f"{ratio['median']:.2f} ({ratio['p25']:.2f}..{ratio['p75']:.2f})"
+                for ratio in measured["int8_over"].values()
+            ),
+        )
+        for measured in result["results"]
+    ]
+    return [
+        "## ActorQ: what an actor does in a second",
+        "",
+        f"`{result['command']}` at commit {result['commit']}. One actor on one thread, with a new policy every "
+        f"{result['push_every']} steps: environment steps per second (median and quartiles of blocks by turns), and "
+        "microseconds of a step by what they are spent on. "
+        + ("Not reached: " + "; ".join(missed) + "." if missed else "All that was wanted is reached."),
+        "",
+        *markdown_table(("int8 over", *result["results"][0]["int8_over"]), ratios),
+        "",
+        *markdown_table(("actor", "steps/s", *spans, "pull and load"), rows),
+    ]
+
+
+def end_to_end_section(result: dict[str, Any]) -> list[str]:
+    """Seconds of a thousand steps of whole trainings."""
+    cells = {
+        (row["network"], row["samples_per_insert"], row["precision"]): row["trainings"] for row in result["results"]
+    }
+    precisions = list(dict.fromkeys(precision for _, _, precision in cells))
+    rows, missed = [], []
+    for network, ratio in dict.fromkeys((network, ratio) for network, ratio, _ in cells):
+        seconds = {
+            precision: np.array([each["s_per_1000_steps"] for each in cells[network, ratio, precision]])
+            for precision in precisions
+        }
+        gain = seconds["float32"] / seconds["int8"]
+        busy = [1 - shares(each["learner"])["wait"] for each in cells[network, ratio, "int8"]]
+        rows.append(
+            (
+                network,
+                f"{ratio:g}",
+                *(f"{np.median(seconds[precision]):.2f}" for precision in precisions),
+                f"{np.median(gain):.2f} ({gain.min():.2f}..{gain.max():.2f})",
+                f"{np.median(busy):.0%}",
+            )
+        )
+        if network.startswith("2048") and ratio == 0.25 and np.median(gain) < WANTED_GAIN:
+            missed.append(f"{network} at {ratio:g}: {np.median(gain):.2f} of {WANTED_GAIN:g}")
+    header = ("network", "samples per insert", *(f"{precision}, s" for precision in precisions))
+    return [
+        "## ActorQ: end to end",
+        "",
+        f"`{result['command']}` at commit {result['commit']}. d4pg on {result['env']} by `tfqrl actorq` with "
+        f"{result['actors']} actors, whose cores the learner shares: seconds for a thousand environment steps, medians "
+        f"of {len(next(iter(cells.values())))} trainings by turns; how much faster int8 is than float32; the part of "
+        "its time that the learner is not waiting for transitions. "
+        + ("Not reached: " + "; ".join(missed) + "." if missed else "What was wanted is reached."),
+        "",
+        *markdown_table((*header, "float32 / int8", "learner busy, int8"), rows),
+    ]

@@ -1,0 +1,262 @@
+"""The learner: an agent's own update, fed by actors, and its policy on the way back to them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import UserError
+from tfqrl import agents
+from tfqrl.actorq.collected import Collected
+from tfqrl.actorq.limited_replay import LimitedReplay
+from tfqrl.actorq.messages import Experience, Farewell, Hello, Order, is_finite
+from tfqrl.actorq.options import Distribution
+from tfqrl.actorq.outcome import Summary
+from tfqrl.actorq.publisher import Publisher
+from tfqrl.actorq.stopwatch import Stopwatch, Usage, shares
+from tfqrl.envs import spec_of
+from tfqrl.runs import Run, State, nested, prefixed
+from tfqrl.signals import StopFlag
+from tfqrl.training.off_policy import learn
+from tfqrl.training.session import Session
+
+Array = npt.NDArray[Any]
+
+SPANS = ("wait", "sample", "update", "report", "quantise", "push")
+
+# Who waits looks this often whether it is to stop.
+POLL_S = 0.5
+
+
+class NotFiniteError(UserError):
+    """An actor sent NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a training is going.
+
+    Attributes:
+      steps: transitions inserted.
+      updates: gradient updates.
+      remembered: transitions in the replay.
+      episode_return: mean of the last episodes; None before the first has ended.
+      inserted: the same, by actor.
+      silent_s: by actor, seconds since it was heard of; None before it has joined.
+    """
+
+    steps: int
+    updates: int
+    remembered: int
+    episode_return: float | None
+    inserted: tuple[int, ...]
+    silent_s: tuple[float | None, ...]
+
+
+class Learner:
+    """One run's learner.
+
+    `learn` takes a thread to itself; all else may be called by as many as there are actors.
+    """
+
+    def __init__(self, path: Path, distribution: Distribution, put: Callable[[Array], Any]) -> None:
+        """Take up the run in `path`.
+
+        Args:
+          path: a run's folder.
+          distribution: how it is distributed.
+          put: puts a policy's bytes where actors can pull them from; returns what those need to know for that.
+
+        Raises:
+          UserError: what making the agent or reading the checkpoint raises.
+        """
+        run = Run.open(path)
+        self._config = config = agents.config_of(run)
+        self._stop, self._lock = StopFlag(), threading.Lock()
+        spec = spec_of(config.env, config.env_module)
+        self._collected = Collected(spec, distribution.actors)
+        agent_type = agents.get(run.algorithm).agent
+        assert agent_type is not None
+        self._session = Session(run, config, agent_type, env=self._collected, stop=self._stop)
+        self._updates_per_call = distribution.updates_per_call(config)
+        replay = config.make_replay(spec)
+        if config.save_replay and self._session.saved:
+            replay.restore(nested(self._session.saved, "replay"))
+        self._replay = LimitedReplay(
+            replay,
+            samples_per_insert=distribution.ratio(config),
+            samples_per_call=self._updates_per_call * config.batch_size,
+            learning_starts=config.learning_starts,
+        )
+        self._publisher = Publisher(
+            self._session.agent.policy, spec.observation, self._session.normalizer, distribution, put
+        )
+        self._updates = int(self._session.saved.get("actorq/updates", 0))
+        self._watch = Stopwatch(*SPANS)
+        # Arrivals: their number, the sum and the largest of their staleness; observations not yet in the normaliser.
+        self._arrived, self._stale, self._stalest = 0, 0, 0
+        self._unseen: list[Array] = []
+        self._lives = [0] * distribution.actors
+        # By actor: what those before it in its place have used, what it has, and when it was heard of.
+        self._earlier = [Usage()] * distribution.actors
+        self._present = [Usage()] * distribution.actors
+        self._heard_s: list[float | None] = [None] * distribution.actors
+        self._publish()
+
+    def learn(self) -> None:
+        """Train the run to its configured steps, or until `stop`.
+
+        Raises:
+          UserError: the training has diverged.
+        """
+        config, watch = self._config, self._watch
+        try:
+            with self._session as session:
+                while session.unfinished:
+                    metrics: dict[str, Any] = {}
+                    learnt_from = None
+                    if self._replay.wait_for_writers(POLL_S):
+                        watch.lap("wait")
+                        batch = self._replay.sample(self._updates_per_call, config.batch_size, session.rng)
+                        watch.lap("sample")
+                        metrics, learnt_from = learn(session, self._replay, batch)
+                        self._updates += self._updates_per_call
+                        watch.lap("update")
+                    else:
+                        watch.lap("wait")
+                    self._take_stock()
+                    session.updated(metrics | self._measured(), learnt_from, self._state)
+                    watch.lap("report")
+                    if learnt_from is not None and self._wanted:
+                        self._publish()
+                session.finish(self._state())
+        finally:
+            # Actors hear of it with their next message.
+            self.stop()
+
+    def stop(self) -> None:
+        """Let it, and the actors, end."""
+        self._stop.set()
+        self._replay.release()
+
+    def join(self, hello: Hello) -> Order:
+        """An actor begins, or begins again."""
+        with self._lock:
+            self._lives[hello.actor] = hello.life
+            self._collected.ledger.joined(hello)
+            self._earlier[hello.actor] += self._present[hello.actor]
+            self._present[hello.actor] = Usage()
+        return self._order(hello.actor, -1)
+
+    def insert(self, experience: Experience) -> Order:
+        """Take what an actor has seen; returns when more is wanted.
+
+        Raises:
+          NotFiniteError: there is NaN or infinity among it. It was counted, and not inserted.
+        """
+        finite = is_finite(experience.transitions)
+        with self._lock:
+            if experience.life != self._lives[experience.actor]:
+                # Of one that has died meanwhile: this was counted as lost when another one took its place.
+                return Order(None, False, True)
+            n = len(experience.transitions)
+            self._collected.ledger.delivered(experience.actor, n, experience.stepped, finite=finite)
+            self._present[experience.actor] = experience.usage
+            if finite:
+                self._collected.episodes += experience.episodes
+                stale = max(0, self._updates - experience.updates)
+                self._arrived, self._stale = self._arrived + n, self._stale + n * stale
+                self._stalest = max(self._stalest, stale)
+                self._unseen.append(experience.transitions.observation)
+        if not finite:
+            raise NotFiniteError(
+                f"Actor {experience.actor} sent NaN or infinity in {len(experience.transitions)} transitions, which "
+                "were not inserted."
+            )
+        self._replay.insert(experience.transitions)
+        while not self._replay.wait_for_reader(POLL_S):
+            self._heard_s[experience.actor] = time.monotonic()
+        return self._order(experience.actor, experience.updates)
+
+    def leave(self, farewell: Farewell) -> None:
+        """An actor has ended, as it was told to."""
+        with self._lock:
+            self._collected.ledger.left(farewell)
+            self._present[farewell.actor] = farewell.usage
+
+    def status(self) -> Status:
+        """How it is going."""
+        now_s, returns = time.monotonic(), [episode_return for episode_return, _ in self._collected.episodes[-100:]]
+        return Status(
+            steps=self._collected.ledger.inserted,
+            updates=self._updates,
+            remembered=len(self._replay.replay),
+            episode_return=float(np.mean(returns)) if returns else None,
+            inserted=self._collected.ledger.inserted_by,
+            silent_s=tuple(None if heard_s is None else now_s - heard_s for heard_s in self._heard_s),
+        )
+
+    def summary(self) -> Summary:
+        """What it was; complete once all actors have left."""
+        return Summary(
+            account=self._collected.ledger.account(),
+            actors=self._actors_usage(),
+            learner=self._watch.usage(),
+            updates=self._updates,
+            pushes=self._publisher.pushes,
+            push_bytes=self._publisher.push_bytes,
+            in_place=self._publisher.in_place,
+            staleness_mean=self._stale / max(1, self._arrived),
+            staleness_max=self._stalest,
+        )
+
+    def _order(self, actor: int, updates: int) -> Order:
+        """What an actor is to do whose policy has had so many updates."""
+        self._heard_s[actor] = time.monotonic()
+        push = self._push
+        newer = push.updates != updates
+        self._wanted |= newer
+        random = self._config.init_from is None and self._collected.ledger.inserted < self._config.learning_starts
+        return Order(push if newer else None, random, self._stop.requested)
+
+    def _publish(self) -> None:
+        """Make the policy that actors get from now on."""
+        agent, session = self._session.agent, self._session
+        self._push = self._publisher.publish(
+            agent.acting.weights,
+            session.normalizer,
+            updates=self._updates,
+            explorer=agent.explorer(session.steps),
+            watch=self._watch,
+        )
+        # Another one is made once somebody has taken this one.
+        self._wanted = False
+
+    def _take_stock(self) -> None:
+        """Let the session know what has arrived."""
+        with self._lock:
+            unseen, self._unseen = self._unseen, []
+            self._session.steps = self._collected.ledger.inserted
+        if unseen:
+            self._session.observed(np.concatenate(unseen))
+
+    def _actors_usage(self) -> Usage:
+        return sum([*self._earlier, *self._present], Usage())
+
+    def _measured(self) -> dict[str, float]:
+        actors = shares(self._actors_usage().spans)
+        learner = shares(self._watch.spans)
+        measured = {f"actors/{name}": share for name, share in actors.items()}
+        measured |= {f"learner/{name}": share for name, share in learner.items()}
+        return measured | {"staleness": self._stale / max(1, self._arrived)}
+
+    def _state(self) -> State:
+        state = prefixed("replay", self._replay.state()) if self._config.save_replay else {}
+        return state | {"actorq/updates": np.array(self._updates)}

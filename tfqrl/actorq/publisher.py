@@ -1,0 +1,91 @@
+"""From an agent's weights to the policies that actors get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tf_keras as keras
+
+from converters.stripping import plain
+from converters.template import Template, TemplateError
+from edge.artifact import ActionSpec, Normalizer, ObservationSpec, PolicySpec
+from tfqrl.actorq.acting import Rebuilt, Rewritten, cost_s, is_followed
+from tfqrl.actorq.messages import Push
+from tfqrl.actorq.options import RECIPES, Distribution
+from tfqrl.actorq.stopwatch import Stopwatch
+from tfqrl.exploration import Explorer
+
+Array = npt.NDArray[Any]
+
+
+class Publisher:
+    """Writes weights into a flatbuffer and puts that where actors find it.
+
+    Attributes:
+      in_place: actors write new policies over their old ones; else they build them anew.
+      pushes: how many were published.
+      push_bytes: size of one.
+    """
+
+    def __init__(
+        self,
+        network: keras.Sequential,
+        observation: ObservationSpec,
+        normalizer: Normalizer | None,
+        distribution: Distribution,
+        put: Callable[[Array], Any],
+    ) -> None:
+        """For policies of this network; `put` puts bytes where actors find them, and returns what they need for that.
+
+        Raises:
+          TemplateError: there are no templates for such networks.
+        """
+        network = plain(network)
+        outputs = network.output_shape[-1]
+        unbounded = (None,) * outputs
+        # Actors explore: they need what the network gives, not what is done with that on a device.
+        spec = PolicySpec(observation, ActionSpec((outputs,), unbounded, unbounded), None, normalizer)
+        self._put = put
+        self._template, self.in_place = _fastest(network, spec, distribution)
+        self.pushes, self.push_bytes = 0, len(self._template.flatbuffer)
+
+    def publish(
+        self,
+        weights: list[Array],
+        normalizer: Normalizer | None,
+        *,
+        updates: int,
+        explorer: Explorer,
+        watch: Stopwatch,
+    ) -> Push:
+        """What actors are told of a policy with these weights, which has had so many updates."""
+        self._template.write(weights, normalizer)
+        watch.lap("quantise")
+        reference = self._put(np.frombuffer(self._template.flatbuffer, np.uint8))
+        watch.lap("push")
+        self.pushes += 1
+        return Push(reference, self._template.spec, updates, explorer, self.in_place)
+
+
+def _fastest(network: keras.Sequential, spec: PolicySpec, distribution: Distribution) -> tuple[Template, bool]:
+    """A template, and whether actors are faster if they write over their policies: tried here and now."""
+    recipe = RECIPES[distribution.actor_precision]
+    anew = Template(network, spec, recipe)
+    try:
+        in_place = Template(network, spec, recipe, in_place=True)
+    except TemplateError:
+        return anew, False
+    first = _copy(in_place)
+    in_place.write([2 * weights for weights in network.get_weights()])
+    if not is_followed(first, _copy(in_place), spec):
+        return anew, False
+    every = distribution.push_every
+    faster = cost_s(Rewritten, first, spec, every) < cost_s(Rebuilt, _copy(anew), spec, every)
+    return (in_place, True) if faster else (anew, False)
+
+
+def _copy(template: Template) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(bytes(template.flatbuffer), np.uint8)
