@@ -34,7 +34,7 @@ from edge.conditions import Conditions
 from edge.report import table
 from tfqrl.actorq.actor import SPANS, Actor
 from tfqrl.actorq.messages import Assignment, Push
-from tfqrl.actorq.options import RECIPES, Distribution
+from tfqrl.actorq.options import RECIPES
 from tfqrl.actorq.publisher import Publisher
 from tfqrl.actorq.stopwatch import Stopwatch
 from tfqrl.envs import spec_of
@@ -117,14 +117,13 @@ def contenders(task: str, hidden: tuple[int, ...], folder: Path) -> dict[str, tu
     def assignment(name: str) -> Assignment:
         return Assignment(0, 1, task, None, 0, False, str(folder / f"{name}-{task}-{len(hidden)}"))
 
-    options = {"gamma": 0.99, "n_step": 5, "push_every": PUSH_EVERY}
+    options = {"successor": 0, "gamma": 0.99, "n_step": 5, "push_every": PUSH_EVERY}
     found: dict[str, tuple[Actor, Pushed]] = {}
     for precision in RECIPES:
         networks = [
             mlp(inputs, hidden, outputs, activation="relu", output_activation="tanh", seed=seed) for seed in range(2)
         ]
-        distribution = Distribution(actor_precision=precision, push_every=PUSH_EVERY)
-        publisher = Publisher(networks[0], spec.observation, None, distribution, np.copy)
+        publisher = Publisher(networks[0], spec.observation, None, precision, acts=PUSH_EVERY, put=np.copy)
         watch, explorer = Stopwatch("quantise", "push"), AddedNoise(0.1)
         payloads = [
             publisher.publish(network.get_weights(), None, updates=0, explorer=explorer, watch=watch).flatbuffer

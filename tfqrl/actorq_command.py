@@ -14,7 +14,7 @@ from edge.meters.sampler import Sampler
 from edge.records import from_plain, to_json
 from tfqrl import zoo
 from tfqrl.options import import_tensorflow, optional, parse, value_of
-from tfqrl.train_command import DISTRIBUTION, TrainCommand, prepared
+from tfqrl.train_command import DISTRIBUTION, TrainCommand, check_unchanged, prepared
 
 TEXT = """Train a policy with many actors, which run it quantised, and a learner in float32 (ActorQ).
 
@@ -58,7 +58,7 @@ def main(words: list[str]) -> int:
     from tfqrl import agents
     from tfqrl.actorq import asynchronous, report, synchronous
     from tfqrl.actorq.options import Distribution, check
-    from tfqrl.training.config import OnPolicyConfig
+    from tfqrl.training.config import OnPolicyConfig, above, are_numbers, at_least
 
     name, words = ("d4pg", words) if words[0].startswith("-") else (words[0], words[1:])
     agents.check_trainable(name)
@@ -72,14 +72,19 @@ def main(words: list[str]) -> int:
                 f"tfqrl train {name} --init-from RUN --compress METHOD."
             )
         command_type: Any = ActorQCommand[algorithm.config, Distribution]
+        distribution = Distribution()
         if default is not None:
-            distribution = Distribution()
             if default.resume and default.out is not None:
                 plain = json.loads((default.out / DISTRIBUTION).read_text())
                 distribution = from_plain(Distribution, plain, DISTRIBUTION)
             default = ActorQCommand(default.config, default.out, default.resume, distribution=distribution)
         command = parse(command_type, program, words, default, algorithm.config, Distribution, description=text)
+        if command.resume:
+            check_unchanged(distribution, command.distribution, ("patience_s",))
         check(command.config, command.distribution)
+        are_numbers(command)
+        above(command, 0, "cpu_watts")
+        at_least(command, 0, "grid_kg_per_kwh")
         return command
 
     run, command = prepared(name, words, program, parsed)

@@ -150,7 +150,7 @@ def prepared(
         kept = agents.config_of(saved)
         command = parsed(TrainCommand(kept, saved.path, True))
         config = command.config
-        _check_unchanged(kept, config, ("steps", "target_return"))
+        check_unchanged(kept, config, ("steps", "target_return"))
         steps = int(saved.load_checkpoint()["steps"]) if saved.has_checkpoint() else 0
         if config.steps <= steps:
             print(f"{saved.path} was trained for {steps:,} steps already. To train it further, give more: --steps N.")
@@ -267,7 +267,12 @@ def _saved_run(words: list[str], algorithm: str, program: str) -> Any:
     return run
 
 
-def _check_unchanged(saved: Any, given: Any, free: Sequence[str]) -> None:
+def check_unchanged(saved: Any, given: Any, free: Sequence[str]) -> None:
+    """Refuse options that a run that is resumed cannot have; `free` are those that may change.
+
+    Raises:
+      UsageError: another one was given.
+    """
     for field in dataclasses.fields(saved):
         before, now = getattr(saved, field.name), getattr(given, field.name)
         if field.name not in free and before != now:

@@ -112,8 +112,8 @@ def is_followed(flatbuffer: Bytes, other: Bytes, spec: PolicySpec) -> bool:
     return all(np.array_equal(written.act(observation), fresh.act(observation)) for observation in observations)
 
 
-def cost_s(kind: type[Acting], flatbuffer: Bytes, spec: PolicySpec, push_every: int) -> float:
-    """Seconds for taking a policy and acting `push_every` times by it, here and now; the least of some."""
+def cost_s(kind: type[Acting], flatbuffer: Bytes, spec: PolicySpec, acts: int) -> float:
+    """Seconds for taking a policy and acting `acts` times by it, here and now; the least of some."""
     observation = np.zeros(spec.observation.shape, np.float32)
     acting = kind(flatbuffer, spec)
     act_s, take_s = [], []
@@ -125,4 +125,4 @@ def cost_s(kind: type[Acting], flatbuffer: Bytes, spec: PolicySpec, push_every: 
             acting.act(observation)
         act_s.append((time.perf_counter() - taken_s) / ACTS)
         take_s.append(taken_s - began_s)
-    return min(take_s) + push_every * min(act_s)
+    return min(take_s) + acts * min(act_s)

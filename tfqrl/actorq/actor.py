@@ -56,11 +56,12 @@ class Actor:
     an answer back, because it has had enough for a while.
     """
 
-    def __init__(self, assignment: Assignment, *, gamma: float, n_step: int, push_every: int) -> None:
+    def __init__(self, assignment: Assignment, *, successor: int, gamma: float, n_step: int, push_every: int) -> None:
         """Make its environment.
 
         Args:
           assignment: what it is to do.
+          successor: a number that no one in its place had before it: who takes a place plays other episodes.
           gamma: discount.
           n_step: rewards that are summed in a transition.
           push_every: steps between two messages.
@@ -70,8 +71,7 @@ class Actor:
         """
         self._assignment = assignment
         self._counter = Counter(assignment.counter)
-        # Who takes the place of a killed actor plays other episodes than that did.
-        seeds = np.random.SeedSequence((assignment.seed, assignment.actor, self._counter.value)).generate_state(2)
+        seeds = np.random.SeedSequence((assignment.seed, assignment.actor, successor)).generate_state(2)
         self._env = VectorEnv(assignment.env, 1, seed=int(seeds[0]), threads=1, module=assignment.env_module)
         self._rng = np.random.default_rng(seeds[1])
         self._windows, self._push_every = NStep(1, n_step, gamma), push_every
@@ -146,11 +146,13 @@ class Actor:
             parts.append(_copied(self._windows.add(self._observation, action, step)))
             self._observation = step.observation.copy()
             watch.lap("assembly")
+        transitions = _joined(parts)
         episodes, env.episodes[:] = list(env.episodes), []
+        watch.lap("assembly")
         return Experience(
             actor=assignment.actor,
             life=self._life,
-            transitions=_joined(parts),
+            transitions=transitions,
             stepped=self._counter.value,
             episodes=episodes,
             updates=updates,

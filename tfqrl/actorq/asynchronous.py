@@ -110,7 +110,8 @@ class Supervisor:
         self._replaced: Counter[str] = Counter()
         self._learners = 0
         self._lines: list[str] = []
-        self._stopped_s: float | None = None
+        self._stopping = False
+        self._ended_s: float | None = None
 
     def start(self) -> Status:
         """Begin, where the run's checkpoint ends.
@@ -120,9 +121,9 @@ class Supervisor:
         """
         self.status: Status = self._asked(self._learner.start.remote())
         self._learning = self._learner.learn.remote()
+        self._since_s, self._since_steps = time.monotonic(), self.status.steps
         for i in range(len(self._actors)):
             self._begin(i)
-        self._since_s, self._since_steps = time.monotonic(), self.status.steps
         return self.status
 
     def watch(self, timeout_s: float) -> bool:
@@ -132,7 +133,10 @@ class Supervisor:
           UserError: it cannot go on.
         """
         going = [ref for ref in (self._learning, *self._starting, *self._acting) if ref is not None]
-        late = self._stopped_s is not None and time.monotonic() > self._stopped_s + STOP_S
+        # A checkpoint takes as long as it takes: actors alone are late.
+        late = self._ended_s is not None and time.monotonic() > self._ended_s + STOP_S
+        if late:
+            self._give_up()
         if not going or late:
             return False
         done, _ = self._ray.wait(going, timeout=timeout_s)
@@ -153,8 +157,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Let all end, with a checkpoint."""
-        if self._stopped_s is None:
-            self._stopped_s = time.monotonic()
+        if not self._stopping:
+            self._stopping = True
             self._learner.stop.remote()
 
     def told(self) -> list[str]:
@@ -187,7 +191,9 @@ class Supervisor:
             time.sleep(POLL_S)
             self._starting[self._actors[i].where.remote()] = i
         else:
-            self._acting[self._actors[i].act.remote(self._learner)] = i
+            # No one has begun at these steps after so many replacements before.
+            successor = self._since_steps + sum(self._replaced.values())
+            self._acting[self._actors[i].act.remote(self._learner, successor)] = i
 
     def _look_after(self, i: int) -> None:
         """Kill an actor that says nothing any more; `_actor_ended` then hears of its end."""
@@ -211,7 +217,11 @@ class Supervisor:
             kill(self._actors[i], *self._where[i])
             self._replace(i, "failed", f"failed: {error.cause}")
         else:
-            self._until_heard(lambda: self._learner.leave.remote(farewell))
+            if self._learning is not None and not self._stopping:
+                # It left because of a message to a learner that did not know it yet.
+                self._begin(i)
+            else:
+                self._until_heard(lambda: self._learner.leave.remote(farewell))
 
     def _replace(self, i: int, reason: str, text: str) -> None:
         self._replaced[reason] += 1
@@ -219,14 +229,24 @@ class Supervisor:
         self._fruitless[i] = self._fruitless[i] + 1 if inserted == self._fruits[i] else 0
         self._fruits[i] = inserted
         if self._fruitless[i] >= TRIES:
-            raise UserError(f"Actor {i} {text}. It was replaced {TRIES} times, and did nothing in between.")
+            cure = " Give more --patience-s, or fewer steps to a message: --push-every." * (reason == "silent")
+            raise UserError(f"Actor {i} {text}. It was replaced {TRIES} times, and did nothing in between.{cure}")
         if self._learning is None:
-            # It would have nothing to do. What it had not delivered is lost.
-            hello = Hello(i, 0, StepCounter(self._counters / str(i)).value, 0)
-            self._until_heard(lambda: self._learner.join.remote(hello))
+            self._book(i)
             return
         self._lines.append(f"Actor {i} {text}. Another one takes its place.")
         self._begin(i)
+
+    def _book(self, i: int) -> None:
+        """What an actor that is gone for good had not delivered is lost."""
+        hello = Hello(i, 0, StepCounter(self._counters / str(i)).value, 0)
+        self._until_heard(lambda: self._learner.join.remote(hello))
+
+    def _give_up(self) -> None:
+        """Kill the actors that have not ended."""
+        for i in (*self._starting.values(), *self._acting.values()):
+            kill(self._actors[i], *self._where[i])
+            self._book(i)
 
     def _learner_ended(self, ref: Any) -> None:
         try:
@@ -243,15 +263,16 @@ class Supervisor:
                 ) from None
             self.status = self._until_heard(lambda: self._learner.start.remote())
             self._learning = self._learner.learn.remote()
+            # It has heard of no actor yet.
+            self._began_s = [time.monotonic()] * len(self._actors)
             self._lines.append(
                 f"The learner died. Another one goes on from the checkpoint at {self.status.steps:,} steps, with "
                 f"{self.status.remembered:,} transitions in its replay."
             )
-            if self._stopped_s is not None:
+            if self._stopping:
                 self._learner.stop.remote()
         else:
-            self._learning = None
-            self._stopped_s = self._stopped_s or time.monotonic()
+            self._learning, self._ended_s = None, time.monotonic()
 
     def _until_heard(self, ask: Callable[[], Any]) -> Any:
         """Ask a learner that may be about to be restarted."""

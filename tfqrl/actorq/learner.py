@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edge.errors import UserError
 from tfqrl import agents
+from tfqrl.actorq.actor import LearnerLostError
 from tfqrl.actorq.collected import Collected
 from tfqrl.actorq.limited_replay import LimitedReplay
 from tfqrl.actorq.messages import Experience, Farewell, Hello, Order, is_finite
@@ -45,7 +46,6 @@ class Status:
 
     Attributes:
       steps: transitions inserted.
-      updates: gradient updates.
       remembered: transitions in the replay.
       episode_return: mean of the last episodes; None before the first has ended.
       inserted: the same, by actor.
@@ -53,7 +53,6 @@ class Status:
     """
 
     steps: int
-    updates: int
     remembered: int
     episode_return: float | None
     inserted: tuple[int, ...]
@@ -89,6 +88,8 @@ class Learner:
         replay = config.make_replay(spec)
         if config.save_replay and self._session.saved:
             replay.restore(nested(self._session.saved, "replay"))
+            for name in [name for name in self._session.saved if name.startswith("replay/")]:
+                del self._session.saved[name]
         self._replay = LimitedReplay(
             replay,
             samples_per_insert=distribution.ratio(config),
@@ -96,13 +97,19 @@ class Learner:
             learning_starts=config.learning_starts,
         )
         self._publisher = Publisher(
-            self._session.agent.policy, spec.observation, self._session.normalizer, distribution, put
+            self._session.agent.policy,
+            spec.observation,
+            self._session.normalizer,
+            distribution.actor_precision,
+            acts=distribution.push_every,
+            put=put,
         )
         self._updates = int(self._session.saved.get("actorq/updates", 0))
         self._watch = Stopwatch(*SPANS)
         # Arrivals: their number, the sum and the largest of their staleness; observations not yet in the normaliser.
         self._arrived, self._stale, self._stalest = 0, 0, 0
         self._unseen: list[Array] = []
+        self._episodes: list[tuple[float, int]] = []
         self._lives = [0] * distribution.actors
         # By actor: what those before it in its place have used, what it has, and when it was heard of.
         self._earlier = [Usage()] * distribution.actors
@@ -163,6 +170,9 @@ class Learner:
         """
         finite = is_finite(experience.transitions)
         with self._lock:
+            self._heard_s[experience.actor] = time.monotonic()
+            if not self._lives[experience.actor]:
+                raise LearnerLostError("This learner has been restarted: join it first.")
             if experience.life != self._lives[experience.actor]:
                 # Of one that has died meanwhile: this was counted as lost when another one took its place.
                 return Order(None, False, True)
@@ -170,17 +180,18 @@ class Learner:
             self._collected.ledger.delivered(experience.actor, n, experience.stepped, finite=finite)
             self._present[experience.actor] = experience.usage
             if finite:
-                self._collected.episodes += experience.episodes
+                self._episodes += experience.episodes
                 stale = max(0, self._updates - experience.updates)
                 self._arrived, self._stale = self._arrived + n, self._stale + n * stale
                 self._stalest = max(self._stalest, stale)
-                self._unseen.append(experience.transitions.observation)
+                if self._session.normalizer is not None:
+                    self._unseen.append(experience.transitions.observation)
+                self._replay.insert(experience.transitions)
         if not finite:
             raise NotFiniteError(
                 f"Actor {experience.actor} sent NaN or infinity in {len(experience.transitions)} transitions, which "
                 "were not inserted."
             )
-        self._replay.insert(experience.transitions)
         while not self._replay.wait_for_reader(POLL_S):
             self._heard_s[experience.actor] = time.monotonic()
         return self._order(experience.actor, experience.updates)
@@ -196,7 +207,6 @@ class Learner:
         now_s, returns = time.monotonic(), [episode_return for episode_return, _ in self._collected.episodes[-100:]]
         return Status(
             steps=self._collected.ledger.inserted,
-            updates=self._updates,
             remembered=len(self._replay.replay),
             episode_return=float(np.mean(returns)) if returns else None,
             inserted=self._collected.ledger.inserted_by,
@@ -219,30 +229,34 @@ class Learner:
 
     def _order(self, actor: int, updates: int) -> Order:
         """What an actor is to do whose policy has had so many updates."""
-        self._heard_s[actor] = time.monotonic()
-        push = self._push
-        newer = push.updates != updates
-        self._wanted |= newer
+        with self._lock:
+            self._heard_s[actor] = time.monotonic()
+            push = self._push
+            newer = push.updates != updates
+            self._wanted = self._wanted or newer
         random = self._config.init_from is None and self._collected.ledger.inserted < self._config.learning_starts
         return Order(push if newer else None, random, self._stop.requested)
 
     def _publish(self) -> None:
         """Make the policy that actors get from now on."""
         agent, session = self._session.agent, self._session
-        self._push = self._publisher.publish(
+        push = self._publisher.publish(
             agent.acting.weights,
             session.normalizer,
             updates=self._updates,
             explorer=agent.explorer(session.steps),
             watch=self._watch,
         )
-        # Another one is made once somebody has taken this one.
-        self._wanted = False
+        with self._lock:
+            # Another one is made once somebody has taken this one.
+            self._push, self._wanted = push, False
 
     def _take_stock(self) -> None:
         """Let the session know what has arrived."""
         with self._lock:
             unseen, self._unseen = self._unseen, []
+            self._collected.episodes += self._episodes
+            self._episodes = []
             self._session.steps = self._collected.ledger.inserted
         if unseen:
             self._session.observed(np.concatenate(unseen))
@@ -258,5 +272,8 @@ class Learner:
         return measured | {"staleness": self._stale / max(1, self._arrived)}
 
     def _state(self) -> State:
-        state = prefixed("replay", self._replay.state()) if self._config.save_replay else {}
+        with self._lock:
+            state = prefixed("replay", self._replay.state()) if self._config.save_replay else {}
+            # Of the same moment: it takes the place of what the session asks for later.
+            state |= prefixed("env", self._collected.state())
         return state | {"actorq/updates": np.array(self._updates)}

@@ -38,11 +38,6 @@ class LimitedReplay:
         self._inserted: int | None = None
         self._sampled = 0
 
-    @property
-    def begun(self) -> bool:
-        """Whether there is enough to read."""
-        return self._inserted is not None
-
     def insert(self, transitions: Transitions) -> None:
         """Add transitions, with one leading dimension."""
         with self._changed:
@@ -79,7 +74,8 @@ class LimitedReplay:
     def state(self) -> State:
         """What is in it, for a checkpoint: a copy, because actors go on."""
         with self._changed:
-            return {name: array.copy() for name, array in self.replay.state().items()}
+            state = self.replay.state().items()
+            return {name: array if array.base is None else array.copy() for name, array in state}
 
     def release(self) -> None:
         """Let nobody wait from now on."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge.artifact import PolicySpec
 from tfqrl.actorq.stopwatch import Usage
@@ -128,13 +127,7 @@ class Farewell:
     usage: Usage
 
 
-def is_finite(transitions: Transitions) -> bool:
-    """Whether there is neither NaN nor infinity among them."""
-    arrays: list[npt.NDArray[Any]] = [
-        transitions.observation,
-        transitions.action,
-        transitions.reward,
-        transitions.next_observation,
-        transitions.discount,
-    ]
+def is_finite(seen: Any) -> bool:
+    """Whether there is neither NaN nor infinity among the arrays of a dataclass, such as Transitions."""
+    arrays = [array for array in vars(seen).values() if isinstance(array, np.ndarray)]
     return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from edge.errors import UsageError
 from tfqrl.options import optional
-from tfqrl.training.config import OffPolicyConfig, OnPolicyConfig, TrainingConfig, above, at_least, one_of
+from tfqrl.training.config import OffPolicyConfig, OnPolicyConfig, TrainingConfig, above, are_numbers, at_least, one_of
 
 Precision = Literal["int8", "float16", "float32"]
 
@@ -37,6 +37,7 @@ class Distribution:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        are_numbers(self)
         at_least(self, 1, "actors", "push_every")
         above(self, 0, "patience_s")
         one_of(self, "actor_precision", tuple(RECIPES))
@@ -61,11 +62,6 @@ def check(config: TrainingConfig, distribution: Distribution) -> None:
     Raises:
       UsageError: there is such.
     """
-    if config.compress is not None:
-        raise UsageError(
-            "--compress is for `tfqrl train`: actors compute in 8 bits here anyway. Train without it, then compress: "
-            "tfqrl train ALGORITHM --init-from RUN --compress METHOD."
-        )
     if isinstance(config, OnPolicyConfig):
         if config.num_envs % distribution.actors:
             raise UsageError(

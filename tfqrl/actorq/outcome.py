@@ -16,7 +16,7 @@ class Summary:
       account: of its steps.
       actors: what all actors together have used.
       learner: what the learner has used.
-      updates: gradient updates.
+      updates: gradient updates; of a2c and ppo, rollouts that were learnt from.
       pushes: policies that were quantised and sent.
       push_bytes: size of one.
       in_place: actors wrote them over their old ones; else they built them anew.

@@ -116,9 +116,9 @@ class ActorProcess(Process):
     def __init__(self, assignment: Assignment, **options: Any) -> None:
         self._assignment, self._options = assignment, options
 
-    def act(self, learner: Any) -> Farewell:
-        """See `Actor.act`."""
-        return Actor(self._assignment, **self._options).act(RayLink(learner))
+    def act(self, learner: Any, successor: int) -> Farewell:
+        """See `Actor`."""
+        return Actor(self._assignment, successor=successor, **self._options).act(RayLink(learner))
 
 
 class RolloutProcess(Process):
@@ -128,12 +128,12 @@ class RolloutProcess(Process):
         self._assignment, self._envs = assignment, envs
         self._actor: RolloutActor | None = None
 
-    def collect(self, push: Push, steps: int) -> Part:
-        """See `RolloutActor.collect`."""
+    def collect(self, push: Push, steps: int, successor: int) -> Part:
+        """See `RolloutActor`."""
         import ray
 
         if self._actor is None:
-            self._actor = RolloutActor(self._assignment, self._envs)
+            self._actor = RolloutActor(self._assignment, self._envs, successor=successor)
         return self._actor.collect(push, functools.partial(ray.get, push.flatbuffer), steps)
 
 

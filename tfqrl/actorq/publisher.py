@@ -14,7 +14,7 @@ from converters.template import Template, TemplateError
 from edge.artifact import ActionSpec, Normalizer, ObservationSpec, PolicySpec
 from tfqrl.actorq.acting import Rebuilt, Rewritten, cost_s, is_followed
 from tfqrl.actorq.messages import Push
-from tfqrl.actorq.options import RECIPES, Distribution
+from tfqrl.actorq.options import RECIPES, Precision
 from tfqrl.actorq.stopwatch import Stopwatch
 from tfqrl.exploration import Explorer
 
@@ -35,10 +35,20 @@ class Publisher:
         network: keras.Sequential,
         observation: ObservationSpec,
         normalizer: Normalizer | None,
-        distribution: Distribution,
+        precision: Precision,
+        *,
+        acts: int,
         put: Callable[[Array], Any],
     ) -> None:
-        """For policies of this network; `put` puts bytes where actors find them, and returns what they need for that.
+        """For policies of this network.
+
+        Args:
+          network: whose weights will be published.
+          observation: what it reads.
+          normalizer: of that; None if there is none.
+          precision: of the policies.
+          acts: how often an actor acts by one of them, about.
+          put: puts bytes where actors find them, and returns what they need for that.
 
         Raises:
           TemplateError: there are no templates for such networks.
@@ -49,7 +59,7 @@ class Publisher:
         # Actors explore: they need what the network gives, not what is done with that on a device.
         spec = PolicySpec(observation, ActionSpec((outputs,), unbounded, unbounded), None, normalizer)
         self._put = put
-        self._template, self.in_place = _fastest(network, spec, distribution)
+        self._template, self.in_place = _fastest(network, spec, RECIPES[precision], acts)
         self.pushes, self.push_bytes = 0, len(self._template.flatbuffer)
 
     def publish(
@@ -70,20 +80,19 @@ class Publisher:
         return Push(reference, self._template.spec, updates, explorer, self.in_place)
 
 
-def _fastest(network: keras.Sequential, spec: PolicySpec, distribution: Distribution) -> tuple[Template, bool]:
+def _fastest(network: keras.Sequential, spec: PolicySpec, recipe: str, acts: int) -> tuple[Template, bool]:
     """A template, and whether actors are faster if they write over their policies: tried here and now."""
-    recipe = RECIPES[distribution.actor_precision]
     anew = Template(network, spec, recipe)
     try:
         in_place = Template(network, spec, recipe, in_place=True)
     except TemplateError:
         return anew, False
     first = _copy(in_place)
-    in_place.write([2 * weights for weights in network.get_weights()])
+    rng = np.random.default_rng(0)
+    in_place.write([rng.standard_normal(weights.shape, np.float32) for weights in network.get_weights()])
     if not is_followed(first, _copy(in_place), spec):
         return anew, False
-    every = distribution.push_every
-    faster = cost_s(Rewritten, first, spec, every) < cost_s(Rebuilt, _copy(anew), spec, every)
+    faster = cost_s(Rewritten, first, spec, acts) < cost_s(Rebuilt, _copy(anew), spec, acts)
     return (in_place, True) if faster else (anew, False)
 
 

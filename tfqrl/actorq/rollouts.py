@@ -53,15 +53,15 @@ class Part:
 class RolloutActor:
     """One actor, with several environments that it steps in turn."""
 
-    def __init__(self, assignment: Assignment, envs: int) -> None:
-        """Make its environments.
+    def __init__(self, assignment: Assignment, envs: int, *, successor: int) -> None:
+        """Make so many environments; `successor` is as in `Actor`.
 
         Raises:
           UserError: they cannot be made.
         """
         self._assignment = assignment
         self._counter = Counter(assignment.counter)
-        seeds = np.random.SeedSequence((assignment.seed, assignment.actor, self._counter.value)).generate_state(2)
+        seeds = np.random.SeedSequence((assignment.seed, assignment.actor, successor)).generate_state(2)
         self._env = VectorEnv(assignment.env, envs, seed=int(seeds[0]), threads=1, module=assignment.env_module)
         self._rng = np.random.default_rng(seeds[1])
         self._policy = PushedPolicy(assignment.actor, assignment.actors)

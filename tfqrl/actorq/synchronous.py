@@ -15,7 +15,7 @@ from typing import Any
 from edge.errors import UserError
 from tfqrl import agents
 from tfqrl.actorq.collected import Collected
-from tfqrl.actorq.messages import Assignment, Hello, Push
+from tfqrl.actorq.messages import Assignment, Hello, Push, is_finite
 from tfqrl.actorq.options import Distribution
 from tfqrl.actorq.outcome import Summary, Training
 from tfqrl.actorq.processes import START_S, TRIES, RolloutProcess, kill, remote_actor
@@ -83,7 +83,9 @@ class Crew:
         self._watch = Stopwatch(*SPANS)
         self._began_s = time.monotonic()
         self._rollouts, self._steps = 0, 0
-        self._where = [("", 0)] * n
+        # Where each runs: node and process; None if that is not known.
+        self._where: list[tuple[str, int] | None] = [None] * n
+        self._first = 0
         self._earlier, self._present = [Usage()] * n, [Usage()] * n
         self._replaced: Counter[str] = Counter()
         self._fruitless = [0] * n
@@ -91,10 +93,17 @@ class Crew:
     def __call__(self, session: Session, rollout: Rollout) -> None:
         """See `on_policy.Collect`."""
         agent, config = session.agent, session.config
+        steps, ledger = len(rollout.reward), session.env.ledger
         if self._publisher is None:
             self._publisher = Publisher(
-                agent.policy, session.env.spec.observation, session.normalizer, self._distribution, self._ray.put
+                agent.policy,
+                session.env.spec.observation,
+                session.normalizer,
+                self._distribution.actor_precision,
+                acts=steps * self._envs,
+                put=self._ray.put,
             )
+            self._first = session.steps
         self._watch.lap("update")
         push = self._publisher.publish(
             agent.acting.weights,
@@ -104,7 +113,6 @@ class Crew:
             watch=self._watch,
         )
         self._rollouts += 1
-        steps, ledger = len(rollout.reward), session.env.ledger
         for i, part in enumerate(self._parts(push, steps)):
             columns, n = slice(i * self._envs, (i + 1) * self._envs), steps * self._envs
             for name in ("observation", "action", "next_observation", "reward", "terminated", "done"):
@@ -120,16 +128,16 @@ class Crew:
 
     def result(self, collected: Collected) -> Training:
         """What it was, once the training has ended."""
-        assert self._publisher is not None
         self._watch.lap("update")
+        publisher = self._publisher
         summary = Summary(
             account=collected.ledger.account(),
             actors=sum([*self._earlier, *self._present], Usage()),
             learner=self._watch.usage(),
             updates=self._rollouts,
-            pushes=self._publisher.pushes,
-            push_bytes=self._publisher.push_bytes,
-            in_place=self._publisher.in_place,
+            pushes=0 if publisher is None else publisher.pushes,
+            push_bytes=0 if publisher is None else publisher.push_bytes,
+            in_place=publisher is not None and publisher.in_place,
             staleness_mean=0.0,
             staleness_max=0,
         )
@@ -146,14 +154,16 @@ class Crew:
             for ref in done:
                 i = waiting.pop(ref)
                 try:
-                    parts[i] = self._ray.get(ref)
-                    self._fruitless[i] = 0
-                    continue
+                    part = self._ray.get(ref)
+                    if is_finite(part):
+                        parts[i], self._fruitless[i] = part, 0
+                        continue
+                    reason, text = "failed", "sent NaN or infinity"
                 except self._ray.exceptions.RayActorError:
                     reason, text = ("silent", "was silent") if i in silent else ("died", "died")
                 except self._ray.exceptions.RayTaskError as error:
                     reason, text = "failed", f"failed: {error.cause}"
-                    kill(self._actors[i], *self._where[i])
+                    self._kill(i)
                 self._replace(i, reason, text)
                 silent.discard(i)
                 asked_s[i] = time.monotonic()
@@ -162,26 +172,38 @@ class Crew:
                 patience_s = self._distribution.patience_s + START_S * (self._rollouts == 1 or self._fruitless[i] > 0)
                 if i not in silent and time.monotonic() > asked_s[i] + patience_s:
                     silent.add(i)
-                    kill(self._actors[i], *self._where[i])
+                    self._kill(i)
         return [parts[i] for i in range(len(self._actors))]
+
+    def _kill(self, i: int) -> None:
+        where = self._where[i]
+        assert where is not None
+        kill(self._actors[i], *where)
 
     def _replace(self, i: int, reason: str, text: str) -> None:
         self._replaced[reason] += 1
         self._fruitless[i] += 1
         if self._fruitless[i] > TRIES:
-            raise UserError(f"Actor {i} {text}. It was replaced {TRIES} times, and did nothing in between.")
+            cure = " Give more --patience-s, or fewer --rollout-steps." * (reason == "silent")
+            raise UserError(f"Actor {i} {text}. It was replaced {TRIES} times, and did nothing in between.{cure}")
+        self._where[i] = None
         self._earlier[i] += self._present[i]
         self._present[i] = Usage()
 
     def _ask(self, i: int, push: Push, steps: int) -> Any:
-        """Ask an actor for its part, once its process answers."""
+        """Ask an actor for its part; a new one once its process answers."""
+        if self._where[i] is None:
+            self._where[i] = self._found(i)
+        successor = self._first + sum(self._replaced.values())
+        return self._actors[i].collect.remote(push, steps, successor)
+
+    def _found(self, i: int) -> tuple[str, int]:
         until_s = time.monotonic() + START_S
         while True:
             try:
-                self._where[i] = self._ray.get(self._actors[i].where.remote(), timeout=START_S)
-                break
+                where: tuple[str, int] = self._ray.get(self._actors[i].where.remote(), timeout=START_S)
+                return where
             except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
                 if time.monotonic() > until_s:
                     raise UserError(f"Actor {i} could not be started within {START_S:g} s.") from None
                 time.sleep(POLL_S)
-        return self._actors[i].collect.remote(push, steps)

@@ -73,7 +73,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        _are_numbers(self)
+        are_numbers(self)
         at_least(self, 1, "steps", "num_envs", "evaluation_episodes")
         at_least(self, 0, "seed", "evaluate_every", "checkpoint_period_s")
         if self.seed > MAX_SEED:
@@ -203,7 +203,7 @@ class OnPolicyConfig(TrainingConfig):
             raise UsageError("--draw-targets is for algorithms whose critics learn from what a policy would do.")
 
 
-def _are_numbers(config: Any) -> None:
+def are_numbers(config: Any) -> None:
     """Refuse NaN, infinity, and fractions where numbers are whole, which every comparison would let through somewhere.
 
     Raises:

@@ -9,7 +9,6 @@ from converters.template import Template, TemplateError
 from edge.artifact import ActionSpec, Normalizer, ObservationSpec, PolicySpec
 from edge.policy import Policy
 from tfqrl.actorq.acting import Rebuilt, Rewritten, cost_s, is_followed
-from tfqrl.actorq.options import Distribution
 from tfqrl.actorq.publisher import Publisher
 from tfqrl.actorq.stopwatch import Stopwatch
 from tfqrl.exploration import AddedNoise
@@ -105,9 +104,8 @@ def test_the_cost_is_that_of_taking_and_acting() -> None:
 @pytest.mark.parametrize(("precision", "may_be_in_place"), [("int8", True), ("float32", True), ("float16", False)])
 def test_a_publisher_gives_actors_what_they_are_fastest_with(precision: str, may_be_in_place: bool) -> None:
     put: list[np.ndarray] = []
-    distribution = Distribution(actor_precision=precision)
     publisher = Publisher(
-        network(1), spec().observation, NORMALIZER, distribution, lambda array: put.append(array.copy())
+        network(1), spec().observation, NORMALIZER, precision, acts=30, put=lambda array: put.append(array.copy())
     )
     ticks = itertools.count()
     watch = Stopwatch("quantise", "push", now_s=lambda: float(next(ticks)))

@@ -65,12 +65,14 @@ class FakeLearner:
         return np.frombuffer(self.bytes[push.flatbuffer], np.uint8)
 
 
-def actor(path: Path, env: str = "toys/Match-v0", *, n_step: int = 1, push_every: int = 10, **changes: int) -> Actor:
+def actor(
+    path: Path, env: str = "toys/Match-v0", *, successor: int = 0, n_step: int = 1, push_every: int = 10, **changes: int
+) -> Actor:
     numbers = {"actor": 0, "actors": 1} | changes
     assignment = Assignment(
         env=env, env_module="toy_envs", seed=0, clip_reward=False, counter=str(path / "counter"), **numbers
     )
-    return Actor(assignment, gamma=0.9, n_step=n_step, push_every=push_every)
+    return Actor(assignment, successor=successor, gamma=0.9, n_step=n_step, push_every=push_every)
 
 
 def test_what_it_does_is_what_the_policy_that_it_was_pushed_says(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_who_takes_the_place_of_another_counts_on_and_sees_other_episodes(tmp_pa
     dead = actor(tmp_path)
     learner = FakeLearner(1, push(1, 0))
     dead._counter.add(7)
-    actor(tmp_path).act(learner)
+    actor(tmp_path, successor=1).act(learner)
     assert [(hello.stepped, hello.unfinished) for hello in learner.hellos] == [(7, 0)]
     assert learner.experiences[0].stepped == 17
     fresh = FakeLearner(1, push(1, 0))

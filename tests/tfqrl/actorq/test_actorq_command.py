@@ -217,6 +217,8 @@ def test_an_environment_that_only_fails_ends_the_training(command: Callable[...,
         (("td3", "--env", "Pendulum-v1", "--samples-per-insert", "0"), "--samples-per-insert must be above 0"),
         (("td3", "--env", "Pendulum-v1", "--num-envs", "2"), "Give --actors"),
         (("td3", "--env", "Pendulum-v1", "--compress", "qat"), "--init-from RUN --compress METHOD"),
+        (("td3", "--env", "Pendulum-v1", "--samples-per-insert", "inf"), "--samples-per-insert must be a finite"),
+        (("td3", "--env", "Pendulum-v1", "--cpu-watts", "nan"), "--cpu-watts must be a finite number"),
         (("td3", "--env", "CartPole-v1"), "td3"),
         (("td3", "--resume"), "--resume needs the run's folder"),
     ],
@@ -242,7 +244,9 @@ def test_a_run_is_resumed_by_the_command_that_began_it(tmp_path: Path, capsys: p
     run = Run.create(tmp_path / "run", "td3", TD3Config(env="Pendulum-v1"))
     assert main(["actorq", "td3", "--out", str(run.path), "--resume"]) == 2
     assert "go on with: tfqrl train td3" in capsys.readouterr().err
-    (run.path / "distribution.json").write_text("{}")
+    (run.path / "distribution.json").write_text('{"actors": 2}')
+    assert main(["actorq", "td3", "--out", str(run.path), "--resume", "--actors", "3"]) == 2
+    assert "actors 2; --resume keeps a run's options, so it cannot become 3" in capsys.readouterr().err
     assert main(["train", "td3", "--out", str(run.path), "--resume"]) == 2
     assert "go on with: tfqrl actorq td3" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ import toy_envs  # noqa: F401  (registers the toys)
 
 from edge.policy import Policy
 from tfqrl import agents
-from tfqrl.actorq.actor import Actor
+from tfqrl.actorq.actor import Actor, LearnerLostError
 from tfqrl.actorq.learner import Learner, NotFiniteError
 from tfqrl.actorq.messages import Assignment, Experience, Farewell, Hello, Order, Push
 from tfqrl.actorq.options import Distribution
@@ -59,6 +59,7 @@ def actors(learner: Learner, path: Path) -> list[Actor]:
     return [
         Actor(
             Assignment(i, 2, config.env, "toy_envs", 0, False, str(path / f"counter{i}")),
+            successor=0,
             gamma=config.gamma,
             n_step=config.n_step,
             push_every=10,
@@ -150,6 +151,16 @@ def test_what_was_on_its_way_when_its_actor_died_counts_once(tmp_path: Path) -> 
     assert learner.status().remembered == 10
 
 
+def test_a_learner_that_was_restarted_asks_actors_to_join_it(tmp_path: Path) -> None:
+    learner = learner_of(tmp_path / "run", "td3")
+    observation = np.zeros((5, 1), np.float32)
+    seen = Transitions(observation, observation, observation[:, 0], observation, observation[:, 0])
+    with pytest.raises(LearnerLostError):
+        learner.insert(Experience(0, 7, seen, 35, [], 0, Usage()))
+    assert learner.status().silent_s[1] is None
+    assert learner.summary().account.inserted == 0
+
+
 def test_nan_is_counted_and_refused(tmp_path: Path) -> None:
     learner = learner_of(tmp_path / "run", "td3")
     learner.join(Hello(1, 7, 0, 0))
@@ -172,7 +183,7 @@ def test_a_learner_that_is_restarted_goes_on_from_its_checkpoint(save_replay: bo
     status = second.status()
     assert status.steps == pytest.approx(200, abs=80)
     assert status.remembered == (status.steps if save_replay else 0)
-    assert status.updates == first.summary().updates
+    assert second.summary().updates == first.summary().updates
     for old, new in zip(first._session.agent.policy.variables, second._session.agent.policy.variables):
         np.testing.assert_array_equal(old, new)
     trained(second, tmp_path)

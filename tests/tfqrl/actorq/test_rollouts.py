@@ -25,7 +25,7 @@ def pushed(inputs: int, outputs: int, explorer: Normal | Gumbel) -> tuple[object
 
 
 def actor(path: Path, env: str, *, clip_reward: bool = False) -> RolloutActor:
-    return RolloutActor(Assignment(0, 1, env, "toy_envs", 0, clip_reward, str(path / "counter")), 3)
+    return RolloutActor(Assignment(0, 1, env, "toy_envs", 0, clip_reward, str(path / "counter")), 3, successor=0)
 
 
 def test_rollouts_go_on_where_the_last_one_ended(tmp_path: Path) -> None:
