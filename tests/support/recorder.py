@@ -16,9 +16,9 @@ class Recorder:
 
     Attributes:
       made: all that were made since the list was emptied; the last is that of the last training.
-      explored: the number of steps at each call of `explore`.
+      explored: the number of steps each time that it explored.
       batches: what each call of `update` was given.
-      stepped: how often `explore` had been called by then.
+      stepped: how often it had explored by then.
     """
 
     made: list["Recorder"] = []  # noqa: RUF012
@@ -36,11 +36,14 @@ class Recorder:
         self.stepped: list[int] = []
         Recorder.made.append(self)
 
-    def explore(self, observation: Any, steps: int, rng: np.random.Generator) -> Any:
-        self.explored.append(steps)
-        if self.spec.action.discrete:
-            return np.zeros(len(observation), np.int64)
-        return np.full((len(observation), *self.spec.action.shape), 0.5, np.float32)
+    def explorer(self, steps: int) -> Any:
+        def explore(network: Any, observation: Any, rng: np.random.Generator) -> Any:
+            self.explored.append(steps)
+            if self.spec.action.discrete:
+                return np.zeros(len(observation), np.int64)
+            return np.full((len(observation), *self.spec.action.shape), 0.5, np.float32)
+
+        return explore
 
     def update(self, batch: Transitions) -> dict[str, Any]:
         self.batches.append(batch)

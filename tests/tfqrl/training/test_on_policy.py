@@ -63,17 +63,20 @@ def test_the_step_size_falls_to_zero_if_asked(anneal: bool, last: float, tmp_pat
 
 
 def test_frames_reach_the_networks_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, explore, update = [], PPO.explore, PPO.update
+    seen, explorer, update = [], PPO.explorer, PPO.update
 
-    def explore_and_note(agent: PPO, observation: np.ndarray, *arguments: Any) -> Any:
-        seen.append(observation.copy())
-        return explore(agent, observation, *arguments)
+    def explorer_that_notes(agent: PPO, steps: int) -> Any:
+        def explore(network: Any, observation: np.ndarray, *arguments: Any) -> Any:
+            seen.append(observation.copy())
+            return explorer(agent, steps)(network, observation, *arguments)
+
+        return explore
 
     def update_and_note(agent: PPO, rollout: Rollout, *arguments: Any) -> Any:
         seen.extend([rollout.observation.copy(), rollout.next_observation.copy()])
         return update(agent, rollout, *arguments)
 
-    monkeypatch.setattr(PPO, "explore", explore_and_note)
+    monkeypatch.setattr(PPO, "explorer", explorer_that_notes)
     monkeypatch.setattr(PPO, "update", update_and_note)
     config = PPOConfig(env="toys/Blob-v0", steps=16, num_envs=2, rollout_steps=4, batch_size=8, epochs=1)
     assert config.normalize_observation, "or there is nothing to be seen"
