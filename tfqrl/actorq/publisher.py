@@ -17,6 +17,7 @@ from tfqrl.actorq.messages import Push
 from tfqrl.actorq.options import RECIPES, Precision
 from tfqrl.actorq.stopwatch import Stopwatch
 from tfqrl.exploration import Explorer
+from tfqrl.options import silent_stderr
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +60,8 @@ class Publisher:
         # Actors explore: they need what the network gives, not what is done with that on a device.
         spec = PolicySpec(observation, ActionSpec((outputs,), unbounded, unbounded), None, normalizer)
         self._put = put
-        self._template, self.in_place = _fastest(network, spec, RECIPES[precision], acts)
+        with silent_stderr():  # the first interpreter in a process says which kernels it has
+            self._template, self.in_place = _fastest(network, spec, RECIPES[precision], acts)
         self.pushes, self.push_bytes = 0, len(self._template.flatbuffer)
 
     def publish(
