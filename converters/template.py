@@ -63,7 +63,8 @@ class Template:
     >>> connection.send_bytes(template.flatbuffer)  # doctest: +SKIP
 
     An actor needs the flatbuffer and the spec, of which it makes an `edge.policy.Policy`: no TensorFlow, 0.3 to 1.3 ms.
-    There is no shorter way: an interpreter packs the weights when it is built, and does not look at them again.
+    XNNPACK packs the weights when an interpreter is built, and does not look at them again; a template that is made
+    `in_place` is for kernels that do (`tfqrl.actorq.acting`).
 
     Attributes:
       flatbuffer: the bytes of the last `write`, read-only. It is one memory: copy what must outlast the next `write`.

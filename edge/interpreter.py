@@ -136,5 +136,5 @@ def runtime_module() -> tuple[Any, str]:
 
 @functools.cache
 def _version(package: str) -> str:
-    """That of an installed package; finding it takes longer than building an interpreter."""
+    """That of an installed package, which takes long to find."""
     return importlib.metadata.version(package)

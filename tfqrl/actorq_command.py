@@ -18,8 +18,9 @@ from tfqrl.train_command import DISTRIBUTION, TrainCommand, check_unchanged, pre
 
 TEXT = """Train a policy with many actors, which run it quantised, and a learner in float32 (ActorQ).
 
-What it gives is a run like any other. Where the time went is printed at the end and written to RUN/actorq.json. An
-actor that dies, hangs or sends NaN is replaced; a learner that dies goes on from its checkpoint.
+ALGORITHM is a2c, ppo, dqn, ddpg, td3, sac or d4pg. What it gives is a run like any other. Where the time went is
+printed at the end and written to RUN/actorq.json. An actor that dies, hangs or sends NaN is replaced; a learner that
+dies goes on from its checkpoint.
 
 Example: tfqrl actorq {algorithm} --env {env} --actors 4 --seed 0 --out runs/actorq
 
@@ -96,7 +97,10 @@ def main(words: list[str]) -> int:
     meter = find_meter("auto") if command.ray is None else None
     measures = meter is not None and meter.measured
     with Sampler(meter) if measures else contextlib.nullcontext() as sampler:
-        before_j = sampler.energy_j() if measures else 0.0
+        before_j = None
+        if measures:
+            with contextlib.suppress(OSError):
+                before_j = sampler.energy_j()
         training = train(run, command.distribution, command.ray)
         energy = report.energy_used(
             sampler, before_j, training, cpu_watts=command.cpu_watts, grid_kg_per_kwh=command.grid_kg_per_kwh

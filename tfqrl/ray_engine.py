@@ -47,7 +47,7 @@ def ray_engine(cores: int | None, address: str | None, extra: str = "study") -> 
         except (OSError, ValueError) as error:
             raise UserError(
                 f"No Ray cluster answers at {address} ({error}). `ray start --head` begins one and says its address; "
-                "docs/studies.md has more."
+                "docs/studies.md and docs/actorq.md have more."
             ) from error
     try:
         # It prints there, and nowhere else, that a process died; what that means, who uses it tells.

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edge.artifact import ObservationSpec
+from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from edge.errors import UsageError
+from tfqrl.agents.td3 import TD3Config
 from tfqrl.networks import (
     Categorical,
     DiagonalGaussian,
     HostNetwork,
     InterpreterNetwork,
+    actor,
+    critic,
     mlp,
     nature_cnn,
     update_target,
@@ -149,3 +152,14 @@ def test_the_interpreter_computes_in_float32_what_is_trained_in_bfloat16() -> No
     exact.set_weights(network.get_weights())
     frames = np.random.default_rng(0).integers(0, 256, (2, 36, 36, 1)).astype(np.uint8)
     np.testing.assert_allclose(acting(frames), exact(frames.astype(np.float32) / 255).numpy(), atol=1e-5)
+
+
+def test_critics_may_have_widths_of_their_own() -> None:
+    acts = ActionSpec((2,), (-1.0,) * 2, (1.0,) * 2)
+    spec = PolicySpec(ObservationSpec((3,), (None,) * 3, (None,) * 3), acts, None, None)
+    for widths, expected in ((None, [8, 1]), ((5, 4), [5, 4, 1])):
+        config = TD3Config(env="", hidden=(8,), critic_hidden=widths)
+        assert [layer.units for layer in critic(config, spec).layers] == expected
+        assert [layer.units for layer in actor(config, spec).layers] == [8, 2]
+    with pytest.raises(UsageError, match="--critic-hidden takes one or more widths above 0"):
+        TD3Config(env="", critic_hidden=(8, 0))

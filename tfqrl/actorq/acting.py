@@ -100,7 +100,7 @@ class PushedPolicy:
     def __call__(self, observation: npt.NDArray[Any]) -> FloatArray:
         """The network's outputs, (batch, outputs), for (batch, ...) observations of the environment."""
         assert self._acting is not None
-        return np.stack([self._acting.act(each) for each in observation])
+        return np.array([self._acting.act(each) for each in observation])
 
 
 def is_followed(flatbuffer: Bytes, other: Bytes, spec: PolicySpec) -> bool:

@@ -14,7 +14,7 @@ from tfqrl import agents
 from tfqrl.actorq.actor import LearnerLostError
 from tfqrl.actorq.counter import Counter as StepCounter
 from tfqrl.actorq.learner import Status
-from tfqrl.actorq.messages import Assignment, Hello
+from tfqrl.actorq.messages import Hello, assignments
 from tfqrl.actorq.options import Distribution
 from tfqrl.actorq.outcome import Summary, Training
 from tfqrl.actorq.processes import START_S, TRIES, ActorProcess, LearnerProcess, kill, remote_actor
@@ -24,7 +24,7 @@ from tfqrl.runs import Run
 from tfqrl.signals import StopRequest
 
 POLL_S = 0.5
-# For the last messages and the last checkpoint, once all are asked to end.
+# For actors' last messages, once the learner has ended.
 STOP_S = 60.0
 
 
@@ -80,29 +80,16 @@ class Supervisor:
         self._learner = learner.remote(run.path.resolve(), distribution)
         actor = remote_actor(ActorProcess)
         self._actors = [
-            actor.remote(
-                Assignment(
-                    actor=i,
-                    actors=n,
-                    env=config.env,
-                    env_module=config.env_module,
-                    seed=config.seed,
-                    clip_reward=config.clip_reward,
-                    counter=str(counters / str(i)),
-                ),
-                gamma=config.gamma,
-                n_step=config.n_step,
-                push_every=distribution.push_every,
-            )
-            for i in range(n)
+            actor.remote(each, gamma=config.gamma, n_step=config.n_step, push_every=distribution.push_every)
+            for each in assignments(config, n, str(counters))
         ]
         self._counters = counters
         self._starting: dict[Any, int] = {}
         self._acting: dict[Any, int] = {}
         self._learning: Any = None
         self._began_s = [0.0] * n
-        # Where each runs: node and process.
-        self._where = [("", 0)] * n
+        # Where each runs: node and process; None until it has said so.
+        self._where: list[tuple[str, int] | None] = [None] * n
         # How often each failed since it had delivered anything, and how much it had delivered then.
         self._fruitless, self._fruits = [0] * n, [-1] * n
         self._restarts, self._restarted_at = 0, -1
@@ -178,7 +165,7 @@ class Supervisor:
         )
 
     def _begin(self, i: int) -> None:
-        self._began_s[i] = time.monotonic()
+        self._began_s[i], self._where[i] = time.monotonic(), None
         self._starting[self._actors[i].where.remote()] = i
 
     def _actor_started(self, ref: Any, i: int) -> None:
@@ -202,7 +189,7 @@ class Supervisor:
         heard = silent_s is not None and silent_s < lived_s
         if (heard and silent_s > self._patience_s) or (not heard and lived_s > max(START_S, self._patience_s)):
             self._silent.add(i)
-            kill(self._actors[i], *self._where[i])
+            kill(self._actors[i], self._where[i])
             # Once is enough.
             self._began_s[i] = time.monotonic()
 
@@ -214,14 +201,10 @@ class Supervisor:
             self._silent.discard(i)
             self._replace(i, reason, "was silent" if reason == "silent" else "died")
         except self._ray.exceptions.RayTaskError as error:
-            kill(self._actors[i], *self._where[i])
+            kill(self._actors[i], self._where[i])
             self._replace(i, "failed", f"failed: {error.cause}")
         else:
-            if self._learning is not None and not self._stopping:
-                # It left because of a message to a learner that did not know it yet.
-                self._begin(i)
-            else:
-                self._until_heard(lambda: self._learner.leave.remote(farewell))
+            self._until_heard(lambda: self._learner.leave.remote(farewell))
 
     def _replace(self, i: int, reason: str, text: str) -> None:
         self._replaced[reason] += 1
@@ -245,7 +228,7 @@ class Supervisor:
     def _give_up(self) -> None:
         """Kill the actors that have not ended."""
         for i in (*self._starting.values(), *self._acting.values()):
-            kill(self._actors[i], *self._where[i])
+            kill(self._actors[i], self._where[i])
             self._book(i)
 
     def _learner_ended(self, ref: Any) -> None:

@@ -36,6 +36,22 @@ class Assignment:
     counter: str
 
 
+def assignments(config: Any, actors: int, counters: str) -> list[Assignment]:
+    """Those of so many actors in a training of this configuration, which count steps in the folder `counters`."""
+    return [
+        Assignment(
+            actor=i,
+            actors=actors,
+            env=config.env,
+            env_module=config.env_module,
+            seed=config.seed,
+            clip_reward=config.clip_reward,
+            counter=f"{counters}/{i}",
+        )
+        for i in range(actors)
+    ]
+
+
 @dataclass(frozen=True)
 class Hello:
     """What an actor says when it begins, for the first time or again.

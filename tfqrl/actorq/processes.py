@@ -83,10 +83,19 @@ def remote_actor(kind: type[Process]) -> Any:
     return ray.remote(num_cpus=1, max_restarts=-1, runtime_env=environment)(kind)
 
 
-def kill(actor: Any, node: str, pid: int) -> None:
-    """Kill an actor's process, which runs there; also one that does not answer, for which `ray.kill` would wait."""
+def kill(actor: Any, where: tuple[str, int] | None) -> None:
+    """Kill an actor's process, also one that does not answer, for which `ray.kill` would wait.
+
+    Args:
+      actor: of Ray, which starts another one in its place.
+      where: its node and process, as `Process.where` says; None if it has not said so yet.
+    """
     import ray
 
+    if where is None:
+        ray.kill(actor, no_restart=False)
+        return
+    node, pid = where
     there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_kill)
     try:

@@ -119,18 +119,18 @@ class Report:
 
 
 def energy_used(
-    meter: Meter | None, before_j: float, training: Training, *, cpu_watts: float, grid_kg_per_kwh: float
+    meter: Meter | None, before_j: float | None, training: Training, *, cpu_watts: float, grid_kg_per_kwh: float
 ) -> Energy:
     """What a training took, by a meter of this machine; else an estimate from the processor time of its processes.
 
     Args:
       meter: that measures; None if there is none that sees all of the training.
-      before_j: what it said at the beginning.
+      before_j: what it said at the beginning; None if it failed then.
       training: what was done meanwhile.
       cpu_watts: assumed for each busy core, for the estimate.
       grid_kg_per_kwh: carbon dioxide per energy.
     """
-    if meter is not None:
+    if meter is not None and before_j is not None:
         try:
             return Energy.of(meter.energy_j() - before_j, grid_kg_per_kwh, True, meter.scope)
         except OSError as error:

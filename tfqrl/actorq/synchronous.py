@@ -9,13 +9,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from edge.errors import UserError
 from tfqrl import agents
 from tfqrl.actorq.collected import Collected
-from tfqrl.actorq.messages import Assignment, Hello, Push, is_finite
+from tfqrl.actorq.messages import Hello, Push, assignments, is_finite
 from tfqrl.actorq.options import Distribution
 from tfqrl.actorq.outcome import Summary, Training
 from tfqrl.actorq.processes import START_S, TRIES, RolloutProcess, kill, remote_actor
@@ -64,21 +63,7 @@ class Crew:
         n = distribution.actors
         self._envs = config.num_envs // n
         kind = remote_actor(RolloutProcess)
-        self._actors = [
-            kind.remote(
-                Assignment(
-                    actor=i,
-                    actors=n,
-                    env=config.env,
-                    env_module=config.env_module,
-                    seed=config.seed,
-                    clip_reward=config.clip_reward,
-                    counter=str(Path(counters) / str(i)),
-                ),
-                self._envs,
-            )
-            for i in range(n)
-        ]
+        self._actors = [kind.remote(each, self._envs) for each in assignments(config, n, counters)]
         self._publisher: Publisher | None = None
         self._watch = Stopwatch(*SPANS)
         self._began_s = time.monotonic()
@@ -159,11 +144,12 @@ class Crew:
                         parts[i], self._fruitless[i] = part, 0
                         continue
                     reason, text = "failed", "sent NaN or infinity"
+                    kill(self._actors[i], self._where[i])
                 except self._ray.exceptions.RayActorError:
                     reason, text = ("silent", "was silent") if i in silent else ("died", "died")
                 except self._ray.exceptions.RayTaskError as error:
                     reason, text = "failed", f"failed: {error.cause}"
-                    self._kill(i)
+                    kill(self._actors[i], self._where[i])
                 self._replace(i, reason, text)
                 silent.discard(i)
                 asked_s[i] = time.monotonic()
@@ -172,13 +158,8 @@ class Crew:
                 patience_s = self._distribution.patience_s + START_S * (self._rollouts == 1 or self._fruitless[i] > 0)
                 if i not in silent and time.monotonic() > asked_s[i] + patience_s:
                     silent.add(i)
-                    self._kill(i)
+                    kill(self._actors[i], self._where[i])
         return [parts[i] for i in range(len(self._actors))]
-
-    def _kill(self, i: int) -> None:
-        where = self._where[i]
-        assert where is not None
-        kill(self._actors[i], *where)
 
     def _replace(self, i: int, reason: str, text: str) -> None:
         self._replaced[reason] += 1

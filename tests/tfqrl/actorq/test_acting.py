@@ -82,7 +82,7 @@ def test_a_policy_that_is_built_anew_forgets_the_old_one() -> None:
     np.testing.assert_array_equal(acting.act(observation), template.policy().act(observation))
 
 
-def test_what_is_written_over_is_only_ones_own(recwarn: pytest.WarningsRecorder) -> None:
+def test_what_is_written_over_is_only_ones_own() -> None:
     template = Template(network(1), spec(), "dynamic-int8", in_place=True)
     given = copy(template)
     before, acting = given.copy(), [Rewritten(given, spec()) for _ in range(2)]
@@ -101,8 +101,13 @@ def test_the_cost_is_that_of_taking_and_acting() -> None:
     assert 0 < once < often
 
 
+@pytest.mark.parametrize("rewriting_s", [1.0, 3.0])
 @pytest.mark.parametrize(("precision", "may_be_in_place"), [("int8", True), ("float32", True), ("float16", False)])
-def test_a_publisher_gives_actors_what_they_are_fastest_with(precision: str, may_be_in_place: bool) -> None:
+def test_a_publisher_gives_actors_what_they_are_fastest_with(
+    precision: str, may_be_in_place: bool, rewriting_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs_s = {Rewritten: rewriting_s, Rebuilt: 2.0}
+    monkeypatch.setattr("tfqrl.actorq.publisher.cost_s", lambda kind, *_: costs_s[kind])
     put: list[np.ndarray] = []
     publisher = Publisher(
         network(1), spec().observation, NORMALIZER, precision, acts=30, put=lambda array: put.append(array.copy())
@@ -114,7 +119,7 @@ def test_a_publisher_gives_actors_what_they_are_fastest_with(precision: str, may
         push = publisher.publish(weights, NORMALIZER, updates=seed, explorer=AddedNoise(0.1), watch=watch)
         assert (push.updates, push.explorer, push.spec.normalizer) == (seed, AddedNoise(0.1), NORMALIZER)
         assert push.in_place == publisher.in_place
-    assert publisher.in_place <= may_be_in_place
+    assert publisher.in_place == (may_be_in_place and rewriting_s < 2.0)
     assert [publisher.pushes, publisher.push_bytes] == [2, len(put[0])]
     assert watch.spans == {"quantise": 2.0, "push": 2.0}
     kind = Rewritten if publisher.in_place else Rebuilt

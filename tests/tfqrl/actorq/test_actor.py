@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,11 @@ def test_what_it_does_is_what_the_policy_that_it_was_pushed_says(tmp_path: Path)
 
 
 def test_time_is_accounted_for(tmp_path: Path) -> None:
-    farewell = actor(tmp_path).act(FakeLearner(4, push(1, 0)))
-    assert all(span >= 0.0 for span in farewell.usage.spans.values())
+    acting = actor(tmp_path)
+    began_s = time.perf_counter()
+    farewell = acting.act(FakeLearner(4, push(1, 0)))
+    elapsed_s = time.perf_counter() - began_s
+    assert 0.5 * elapsed_s < sum(farewell.usage.spans.values()) <= elapsed_s
     assert {name for name, span in farewell.usage.spans.items() if span > 0} >= {"environment", "inference", "load"}
 
 
@@ -164,6 +168,7 @@ def test_an_environment_that_fails_ends_it(tmp_path: Path) -> None:
 def test_an_actors_process_needs_no_tensorflow() -> None:
     program = """
 import sys
+import time
 import tfqrl.actorq.processes
 assert "tensorflow" not in sys.modules and "ray" not in sys.modules, sorted(sys.modules)
 """
