@@ -46,14 +46,29 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 
 @pytest.fixture
 def board(device: Board) -> Board:
-    """The device with tfqrl installed, once for all tests, and without policies."""
-    if not (device.base / "venv").exists():
+    """The device with tfqrl installed, as it was after the first time, and without policies."""
+    fresh = device.box / "fresh"
+    if not fresh.exists():
+        shutil.rmtree(device.base, ignore_errors=True)
         assert deploy(device, ARM) == 0
+        shutil.rmtree(device.base / "policies")
+        shutil.copytree(device.base, fresh, symlinks=True)
+    elif installed(device.base) != installed(fresh):
+        shutil.rmtree(device.base, ignore_errors=True)
+        shutil.copytree(fresh, device.base, symlinks=True)
     shutil.rmtree(device.base / "policies", ignore_errors=True)
     for path in ("active", "broken", "failed-too-often", "no-sudo", "etc/systemd/system/tfqrl-arm.service"):
         (device.box / path).unlink(missing_ok=True)
     device.calls()
     return device
+
+
+def installed(base: Path) -> tuple[str, list[str]]:
+    """Which environment is current (empty: none is), and all that are there."""
+    try:
+        return os.readlink(base / "venv"), sorted(os.listdir(base / "venvs"))
+    except FileNotFoundError:
+        return "", []
 
 
 def deploy(board: Board, policy: Path, *options: str, ssh: str | None = None) -> int:
@@ -163,29 +178,27 @@ def test_a_newer_tfqrl_is_kept(
 def test_a_tfqrl_that_does_not_install_leaves_the_old_one(
     board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")
+    before = installed(board.base)
     damaged = dataclasses.replace(wheel.build(), data=b"not a wheel")
     monkeypatch.setattr(wheel, "build", lambda: damaged)
     assert deploy(board, ARM) == 1
     assert "tfqrl-0.1.0-py3-none-any.whl" in capsys.readouterr().err
-    assert (sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")) == before
+    assert installed(board.base) == before
 
 
 def test_a_wheel_that_is_cut_short_leaves_nothing(
     board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")
+    before = installed(board.base)
     longer = dataclasses.replace(wheel.build(), data=wheel.build().data + b"\0")
     monkeypatch.setattr(wheel, "build", lambda: longer)
     cut = board.put("cut-ssh", f'#!/bin/sh\nhead -c 3000 | exec {board.ssh} "$@"\n')
     assert deploy(board, ARM, ssh=str(cut)) == 1
     assert "The wheel did not arrive whole." in capsys.readouterr().err
-    assert (sorted(os.listdir(board.base / "venvs")), os.readlink(board.base / "venv")) == before
+    assert installed(board.base) == before
 
 
 def test_extras_are_added_in_a_new_venv_and_stay(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(board.base)
-    assert deploy(board, ARM) == 0
     before = os.readlink(board.base / "venv")
     assert deploy(board, ARM, "--extras", "sign") == 0
     assert "with ['sign'] ..." in capsys.readouterr().out
@@ -197,8 +210,6 @@ def test_extras_are_added_in_a_new_venv_and_stay(board: Board, capsys: pytest.Ca
 
 
 def test_extras_of_a_newer_tfqrl_come_from_its_own_wheel(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.rmtree(board.base)
-    assert deploy(board, ARM) == 0
     before = os.readlink(board.base / "venv")
     older = dataclasses.replace(wheel.build(), version="0.0.9", data=b"")
     monkeypatch.setattr(wheel, "build", lambda: older)
