@@ -51,7 +51,10 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
       switch: of its network.
       low, high: bounds, in steps.
       clips: whether values beyond the bounds are cut off already in training, and not only once deployed.
+      gradient_scale: what the gradient by the scale is multiplied by.
     """
+
+    gradient_scale = 1.0
 
     def __init__(self, switch: Switch, low: int, high: int, *, clips: bool = True) -> None:
         self.switch, self.low, self.high, self.clips = switch, low, high, clips
@@ -70,11 +73,14 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
         """What is computed with in place of `inputs`; the same in training as otherwise."""
         if self._passes:
             return inputs
-        scale = self.scale()
-        steps = _round(inputs / scale)
-        if self.clips:
-            steps = tf.clip_by_value(steps, float(self.low), float(self.high))
-        return self.switch.select(steps * scale, inputs)
+        return on_grid(inputs, self.scale(), self.switch, self._rounded, self.gradient_scale)
+
+    def _rounded(self, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | bool]:
+        steps = tf.round(size)
+        if not self.clips:
+            return steps, True
+        clipped = tf.clip_by_value(steps, float(self.low), float(self.high))
+        return clipped, steps == clipped
 
     def get_config(self) -> dict[str, Any]:
         """Refuse: a quantiser belongs to its network."""
@@ -135,12 +141,12 @@ class Learned(Quantizer):
         self.log_scale = layer.add_weight(f"{name}_log_scale", shape, initializer="zeros", trainable=True)
         # LSQ, section 2.2: so that scales do not learn faster than weights do. Axes of unknown size are the batch's.
         shared = math.prod(size for size in tensor_shape if size is not None) / math.prod(shape)
-        self._gradient_scale = 1.0 / math.sqrt(shared * self.high)
+        self.gradient_scale = 1.0 / math.sqrt(shared * self.high)
         return {"log_scale": self.log_scale}
 
     def scale(self) -> tf.Tensor:
         """Exp of what is learnt."""
-        return tf.exp(_with_gradient_scaled(self.log_scale, self._gradient_scale))
+        return tf.exp(self.log_scale)
 
     def fit(self, rows: Array) -> None:
         """Begin to learn from the scale that is closest to these values, (n, values)."""
@@ -164,17 +170,55 @@ class Bias(Quantizer):
         return tf.stop_gradient(self._reads.scale() * (1.0 / refinement) * self._kernel.scale())
 
 
-@tf.custom_gradient
-def _round(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    return tf.round(x), lambda upstream: upstream
+def on_grid(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    switch: Switch,
+    rounded: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | bool]],
+    gradient_scale: float = 1.0,
+) -> tf.Tensor:
+    """`x` on its grid, where `switch` is on.
 
+    The gradients are those of LSQ, eq. 2 and 3. They are written out because what differentiation makes of the steps
+    costs as much as the layers that read them.
 
-def _with_gradient_scaled(x: tf.Tensor, factor: float) -> tf.Tensor:
+    Args:
+      x: (..., outputs) float32.
+      scale: the size of a step, () or (outputs,).
+      switch: as long as it is off, `x` is given back.
+      rounded: from `x` in steps to whole steps, and where these follow `x`: not beyond the last one. May read tensors,
+        but no variables.
+      gradient_scale: of the gradient by `scale`.
+    """
+
+    def forward(x: tf.Tensor, scale: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+        steps, _ = rounded(x / scale)
+        return tf.where(on, steps * scale, x)
+
+    def backward(
+        upstream: tf.Tensor, x: tf.Tensor, scale: tf.Tensor, on: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        size = x / scale
+        steps, follows = rounded(size)
+        by_x = tf.where(tf.logical_or(follows, tf.logical_not(on)), upstream, 0.0)
+        by_scale = tf.where(on, gradient_scale * upstream * tf.where(follows, steps - size, steps), 0.0)
+        # Sums of columns first: XLA adds up columns side by side, but a whole tensor one value after the other.
+        columns = tf.reduce_sum(tf.reshape(by_scale, (-1, x.shape[-1])), axis=0)
+        return by_x, columns if scale.shape.rank else tf.tensordot(columns, tf.ones_like(columns), 1)
+
     @tf.custom_gradient
-    def identity(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return tf.identity(x), lambda upstream: upstream * factor
+    def differentiable(x: tf.Tensor, scale: tf.Tensor, on: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        return _fused(forward)(x, scale, on), lambda upstream: (*_fused(backward)(upstream, x, scale, on), None)
 
-    return identity(x)
+    return differentiable(x, scale, switch.variable > 0)
+
+
+def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, in one pass over its tensors where TensorFlow would run one operation after the other.
+
+    That is what it does in the functions that convolve (`tfqrl.training.scan`).
+    """
+    return function if tf.executing_eagerly() else tf.function(function, jit_compile=True)
 
 
 class LayerConfig(tfmot.quantization.keras.QuantizeConfig):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from converters.quantizers import is_emulated
+from converters.quantizers import config_of, is_emulated
 from converters.stripping import computed, plain
 from converters.template import Template
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
@@ -68,23 +68,38 @@ class HostNetwork:
 class TensorFlowNetwork:
     """A network for frames on its grids, which only TensorFlow evaluates between two updates.
 
+    The weights are rounded at each `refresh`, because at each call that is far more work than one frame is.
+
     Attributes:
       weights: what it computes with: kernel and bias of each layer.
     """
 
     def __init__(self, network: keras.Sequential) -> None:
-        """Evaluate `network`, with the weights that it has at the time."""
+        """Evaluate `network`, with the weights that it has at the last `refresh`."""
         self._network = network
-        self._call = tf.function(network, reduce_retracing=True)
+        self._layers = {layer.name: layer for layer in plain(network).layers}
+        self._call = tf.function(self._evaluate, jit_compile=True)
         self.refresh()
 
     def refresh(self) -> None:
         """Take over the network's weights."""
         self.weights = _values(self._network)
+        variables = [variable for layer in self._layers.values() for variable in layer.weights]
+        for variable, array in zip(variables, self.weights, strict=True):
+            variable.assign(array)
 
     def __call__(self, inputs: Array) -> FloatArray:
         """Outputs, (batch, outputs) float32, for (batch, *shape) frames as the environment gives them."""
         return self._call(as_input(tf.constant(inputs))).numpy()
+
+    def _evaluate(self, x: tf.Tensor) -> tf.Tensor:
+        for layer in self._network.layers:
+            if layer.name in self._layers:
+                x = self._layers[layer.name](x)
+            config = config_of(layer)
+            if config is not None and config.output is not None:
+                x = config.output(x, None, None)
+        return x
 
 
 class InterpreterNetwork:

@@ -276,8 +276,8 @@ class Session:
         if compressor is None:
             return
         transitions = min(self.steps, self.config.remembered or self.steps)
+        batch = as_input(tf.constant(observation))
         for network in compressed_networks(self.agent).values():
-            batch = as_input(tf.constant(observation))
             compressor.advance(network, batch, self.steps / self.config.steps, transitions)
 
     def _check_finite(self, record: Mapping[str, float]) -> None:

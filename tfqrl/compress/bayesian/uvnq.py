@@ -23,7 +23,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from converters.quantizers import Learned, Switch
+from converters.quantizers import Learned, Switch, on_grid
 from converters.weights import best_scale
 from tfqrl.compress.bayesian.variational import OfPosterior
 
@@ -91,18 +91,19 @@ class Uniform(OfPosterior, Learned):
         if self._sharing[0] is self:
             made = super().build(tensor_shape, name, layer)
         else:
-            self.log_scale, self._gradient_scale = self._sharing[0].log_scale, self._sharing[0]._gradient_scale
+            self.log_scale, self.gradient_scale = self._sharing[0].log_scale, self._sharing[0].gradient_scale
             made = {}
         self._bits = layer.add_weight(f"{name}_bits", tensor_shape, initializer="zeros", trainable=False)
         return made
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: Any, **kwargs: Any) -> tf.Tensor:
         """What is computed with in place of the kernel: see `integers_of`."""
-        scale, size = self.scale(), inputs / self.scale()
-        # Rounding has the gradient 1; what is beyond the last step has none.
-        inside = tf.clip_by_value(size, float(self.low), float(self.high))
-        steps = inside + tf.stop_gradient(_steps(size, self._bits, self._max_bits, tf) - inside)
-        return self.switch.select(tf.where(self._bits > 0.0, steps * scale, 0.0), inputs)
+        bits = tf.convert_to_tensor(self._bits)
+
+        def rounded(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return _steps(size, bits, self._max_bits, tf), (bits > 0.0) & (tf.abs(size) <= float(self.high))
+
+        return on_grid(inputs, self.scale(), self.switch, rounded, self.gradient_scale)
 
     def follow(self) -> None:
         """Let the step be that which loses least of the weights that are left, and training draw what it loses."""
