@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from edge.errors import UsageError
@@ -83,6 +84,12 @@ def main(words: list[str]) -> int:
         if command.resume:
             check_unchanged(distribution, command.distribution, ("patience_s",))
         check(command.config, command.distribution)
+        init_from = command.config.init_from
+        if command.ray is not None and init_from is not None and not Path(init_from).is_absolute():
+            raise UsageError(
+                "--init-from must be an absolute path with --ray, because the learner may run on another machine; it "
+                f"was given {init_from}."
+            )
         are_numbers(command)
         above(command, 0, "cpu_watts")
         at_least(command, 0, "grid_kg_per_kwh")

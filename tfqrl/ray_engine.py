@@ -21,12 +21,12 @@ def ray_engine(cores: int | None, address: str | None, extra: str = "study") -> 
     """The module `ray`, connected; all that it has started ends with it.
 
     Args:
-      cores: how many cores it may give away on this machine; None for all.
+      cores: how many cores it gives away on this machine, and has to have on a cluster; None for all that there are.
       address: of a cluster; None for this machine alone.
       extra: of this package, which installs it.
 
     Raises:
-      UserError: Ray is not installed, or there is no such cluster.
+      UserError: Ray is not installed, or there is no such cluster, or a smaller one.
     """
     try:
         import ray
@@ -50,6 +50,12 @@ def ray_engine(cores: int | None, address: str | None, extra: str = "study") -> 
                 "docs/studies.md and docs/actorq.md have more."
             ) from error
     try:
+        has = ray.cluster_resources().get("CPU", 0.0)
+        if cores is not None and has < cores:
+            raise UserError(
+                f"The cluster at {address} has {has:g} cores to give away, and {cores} are needed: add machines, or "
+                "begin its nodes with `ray start --num-cpus N`; N may be more than there are."
+            )
         # It prints there, and nowhere else, that a process died; what that means, who uses it tells.
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             yield ray

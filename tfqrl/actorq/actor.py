@@ -69,7 +69,7 @@ class Actor:
         Raises:
           UserError: the environment cannot be made.
         """
-        self._assignment = assignment
+        self._assignment, self._successor = assignment, successor
         self._counter = Counter(assignment.counter)
         seeds = np.random.SeedSequence((assignment.seed, assignment.actor, successor)).generate_state(2)
         self._env = VectorEnv(assignment.env, 1, seed=int(seeds[0]), threads=1, module=assignment.env_module)
@@ -107,12 +107,14 @@ class Actor:
                     order, sent = self._join(link), None
         stepped = self._counter.value
         self._counter.remove()
-        return Farewell(self._assignment.actor, stepped, self._windows.unfinished, self._watch.usage())
+        return Farewell(self._assignment.actor, self._successor, stepped, self._windows.unfinished, self._watch.usage())
 
     def _join(self, link: Link) -> Order:
         while True:
             self._life = time.time_ns()
-            hello = Hello(self._assignment.actor, self._life, self._counter.value, self._windows.unfinished)
+            hello = Hello(
+                self._assignment.actor, self._successor, self._life, self._counter.value, self._windows.unfinished
+            )
             order = link.join(hello)
             self._watch.lap("wait")
             assert order.push is not None

@@ -14,7 +14,7 @@ from tfqrl import agents
 from tfqrl.actorq.actor import LearnerLostError
 from tfqrl.actorq.counter import Counter as StepCounter
 from tfqrl.actorq.learner import Status
-from tfqrl.actorq.messages import Hello, assignments
+from tfqrl.actorq.messages import assignments
 from tfqrl.actorq.options import Distribution
 from tfqrl.actorq.outcome import Summary, Training
 from tfqrl.actorq.processes import START_S, TRIES, ActorProcess, LearnerProcess, kill, remote_actor
@@ -94,8 +94,13 @@ class Supervisor:
         self._fruitless, self._fruits = [0] * n, [-1] * n
         self._restarts, self._restarted_at = 0, -1
         self._silent: set[int] = set()
+        # Who waits for a core, and was told of.
+        self._late: set[int] = set()
         self._replaced: Counter[str] = Counter()
         self._learners = 0
+        # What a learner has to hear of actors that have ended, and how much of it the present one has.
+        self._last_words: list[tuple[str, tuple[Any, ...]]] = []
+        self._heard = 0
         self._lines: list[str] = []
         self._stopping = False
         self._ended_s: float | None = None
@@ -106,7 +111,7 @@ class Supervisor:
         Raises:
           UserError: see `Learner`.
         """
-        self.status: Status = self._asked(self._learner.start.remote())
+        self.status: Status = self._asked(self._learner.start.remote(None))
         self._learning = self._learner.learn.remote()
         self._since_s, self._since_steps = time.monotonic(), self.status.steps
         for i in range(len(self._actors)):
@@ -119,14 +124,11 @@ class Supervisor:
         Raises:
           UserError: it cannot go on.
         """
-        going = [ref for ref in (self._learning, *self._starting, *self._acting) if ref is not None]
         # A checkpoint takes as long as it takes: actors alone are late.
-        late = self._ended_s is not None and time.monotonic() > self._ended_s + STOP_S
-        if late:
+        if self._ended_s is not None and time.monotonic() > self._ended_s + STOP_S:
             self._give_up()
-        if not going or late:
-            return False
-        done, _ = self._ray.wait(going, timeout=timeout_s)
+        going = [ref for ref in (self._learning, *self._starting, *self._acting) if ref is not None]
+        done, _ = self._ray.wait(going, timeout=timeout_s) if going else ([], [])
         for ref in done:
             if ref == self._learning:
                 self._learner_ended(ref)
@@ -136,11 +138,22 @@ class Supervisor:
                 self._actor_ended(ref, self._acting.pop(ref))
         try:
             self.status = self._asked(self._learner.status.remote())
+            for method, words in self._last_words[self._heard :]:
+                self._asked(getattr(self._learner, method).remote(*words))
+                self._heard += 1
         except (self._ray.exceptions.RayActorError, LearnerLostError):
-            return True  # its end is seen above, next time
+            # As long as it learns, its death is seen above, next time.
+            if self._learning is None:
+                self._learners += 1
+                self._restart_learner()
+            return True
         for i in self._acting.values():
             self._look_after(i)
-        return True
+        for i in self._starting.values():
+            if time.monotonic() > self._began_s[i] + START_S and i not in self._late:
+                self._late.add(i)
+                self._lines.append(f"Actor {i} has not begun yet. Has the cluster a core that is free?")
+        return bool(going)
 
     def stop(self) -> None:
         """Let all end, with a checkpoint."""
@@ -204,7 +217,7 @@ class Supervisor:
             kill(self._actors[i], self._where[i])
             self._replace(i, "failed", f"failed: {error.cause}")
         else:
-            self._until_heard(lambda: self._learner.leave.remote(farewell))
+            self._last_words.append(("leave", (farewell,)))
 
     def _replace(self, i: int, reason: str, text: str) -> None:
         self._replaced[reason] += 1
@@ -222,14 +235,14 @@ class Supervisor:
 
     def _book(self, i: int) -> None:
         """What an actor that is gone for good had not delivered is lost."""
-        hello = Hello(i, 0, StepCounter(self._counters / str(i)).value, 0)
-        self._until_heard(lambda: self._learner.join.remote(hello))
+        self._last_words.append(("write_off", (i, StepCounter(self._counters / str(i)).value)))
 
     def _give_up(self) -> None:
         """Kill the actors that have not ended."""
         for i in (*self._starting.values(), *self._acting.values()):
             kill(self._actors[i], self._where[i])
             self._book(i)
+        self._starting, self._acting = {}, {}
 
     def _learner_ended(self, ref: Any) -> None:
         try:
@@ -244,18 +257,24 @@ class Supervisor:
                     f"The learner's process died {TRIES} times without getting any further. Is there enough memory for "
                     "--replay-size and the networks?"
                 ) from None
-            self.status = self._until_heard(lambda: self._learner.start.remote())
+            self._restart_learner()
             self._learning = self._learner.learn.remote()
-            # It has heard of no actor yet.
-            self._began_s = [time.monotonic()] * len(self._actors)
             self._lines.append(
                 f"The learner died. Another one goes on from the checkpoint at {self.status.steps:,} steps, with "
                 f"{self.status.remembered:,} transitions in its replay."
             )
-            if self._stopping:
-                self._learner.stop.remote()
         else:
             self._learning, self._ended_s = None, time.monotonic()
+
+    def _restart_learner(self) -> None:
+        before = self.status.spent
+        self.status = self._until_heard(lambda: self._learner.start.remote(before))
+        # It has heard of no actor yet.
+        self._began_s, self._heard = [time.monotonic()] * len(self._actors), 0
+        if self._stopping or self._learning is None:
+            self._learner.stop.remote()
+        if self._learning is None:
+            self._ended_s = time.monotonic()
 
     def _until_heard(self, ask: Callable[[], Any]) -> Any:
         """Ask a learner that may be about to be restarted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class Counter:
         self._view[0] += n
 
     def remove(self) -> None:
-        """Let go of the file, and remove it."""
+        """Let go of the file, and remove it, and its folder if it was the last."""
         self._view.release()
         self._memory.close()
         self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.parent.rmdir()

@@ -19,7 +19,7 @@ from tfqrl.actorq.collected import Collected
 from tfqrl.actorq.limited_replay import LimitedReplay
 from tfqrl.actorq.messages import Experience, Farewell, Hello, Order, is_finite
 from tfqrl.actorq.options import Distribution
-from tfqrl.actorq.outcome import Summary
+from tfqrl.actorq.outcome import Spent, Summary
 from tfqrl.actorq.publisher import Publisher
 from tfqrl.actorq.stopwatch import Stopwatch, Usage, shares
 from tfqrl.envs import spec_of
@@ -50,6 +50,7 @@ class Status:
       episode_return: mean of the last episodes; None before the first has ended.
       inserted: the same, by actor.
       silent_s: by actor, seconds since it was heard of; None before it has joined.
+      spent: what it has taken.
     """
 
     steps: int
@@ -57,6 +58,7 @@ class Status:
     episode_return: float | None
     inserted: tuple[int, ...]
     silent_s: tuple[float | None, ...]
+    spent: Spent
 
 
 class Learner:
@@ -65,13 +67,16 @@ class Learner:
     `learn` takes a thread to itself; all else may be called by as many as there are actors.
     """
 
-    def __init__(self, path: Path, distribution: Distribution, put: Callable[[Array], Any]) -> None:
+    def __init__(
+        self, path: Path, distribution: Distribution, put: Callable[[Array], Any], before: Spent | None = None
+    ) -> None:
         """Take up the run in `path`.
 
         Args:
           path: a run's folder.
           distribution: how it is distributed.
           put: puts a policy's bytes where actors can pull them from; returns what those need to know for that.
+          before: what the training had taken when the learner before this one died; None if there was none.
 
         Raises:
           UserError: what making the agent or reading the checkpoint raises.
@@ -106,14 +111,14 @@ class Learner:
         )
         self._updates = int(self._session.saved.get("actorq/updates", 0))
         self._watch = Stopwatch(*SPANS)
-        # Arrivals: their number, the sum and the largest of their staleness; observations not yet in the normaliser.
-        self._arrived, self._stale, self._stalest = 0, 0, 0
+        self._before, self._arrived, self._stale, self._stalest = before or Spent(), 0, 0, 0
+        # Observations not yet in the normaliser.
         self._unseen: list[Array] = []
         self._episodes: list[tuple[float, int]] = []
         self._lives = [0] * distribution.actors
-        # By actor: what those before it in its place have used, what it has, and when it was heard of.
-        self._earlier = [Usage()] * distribution.actors
-        self._present = [Usage()] * distribution.actors
+        self._used: dict[tuple[int, int], Usage] = {}
+        # By actor: who is in its place, and when it was heard of.
+        self._successor = [0] * distribution.actors
         self._heard_s: list[float | None] = [None] * distribution.actors
         self._publish()
 
@@ -156,10 +161,8 @@ class Learner:
     def join(self, hello: Hello) -> Order:
         """An actor begins, or begins again."""
         with self._lock:
-            self._lives[hello.actor] = hello.life
-            self._collected.ledger.joined(hello)
-            self._earlier[hello.actor] += self._present[hello.actor]
-            self._present[hello.actor] = Usage()
+            self._lives[hello.actor], self._successor[hello.actor] = hello.life, hello.successor
+            self._collected.ledger.joined(hello.actor, hello.stepped, hello.unfinished)
         return self._order(hello.actor, -1)
 
     def insert(self, experience: Experience) -> Order:
@@ -178,7 +181,7 @@ class Learner:
                 return Order(None, False, True)
             n = len(experience.transitions)
             self._collected.ledger.delivered(experience.actor, n, experience.stepped, finite=finite)
-            self._present[experience.actor] = experience.usage
+            self._used[experience.actor, self._successor[experience.actor]] = experience.usage
             if finite:
                 self._episodes += experience.episodes
                 stale = max(0, self._updates - experience.updates)
@@ -197,10 +200,18 @@ class Learner:
         return self._order(experience.actor, experience.updates)
 
     def leave(self, farewell: Farewell) -> None:
-        """An actor has ended, as it was told to."""
+        """An actor has ended, as it was told to; maybe by a learner that has died since."""
         with self._lock:
+            if not self._lives[farewell.actor]:
+                self._collected.ledger.joined(farewell.actor, farewell.stepped, farewell.unfinished)
             self._collected.ledger.left(farewell)
-            self._present[farewell.actor] = farewell.usage
+            self._used[farewell.actor, farewell.successor] = farewell.usage
+
+    def write_off(self, actor: int, stepped: int) -> None:
+        """An actor is gone for good: what it had not delivered of so many steps is lost."""
+        with self._lock:
+            self._lives[actor] = 0
+            self._collected.ledger.joined(actor, stepped, 0)
 
     def status(self) -> Status:
         """How it is going."""
@@ -211,20 +222,17 @@ class Learner:
             episode_return=float(np.mean(returns)) if returns else None,
             inserted=self._collected.ledger.inserted_by,
             silent_s=tuple(None if heard_s is None else now_s - heard_s for heard_s in self._heard_s),
+            spent=self._spent(),
         )
 
     def summary(self) -> Summary:
         """What it was; complete once all actors have left."""
         return Summary(
             account=self._collected.ledger.account(),
-            actors=self._actors_usage(),
-            learner=self._watch.usage(),
+            spent=self._spent(),
             updates=self._updates,
-            pushes=self._publisher.pushes,
             push_bytes=self._publisher.push_bytes,
             in_place=self._publisher.in_place,
-            staleness_mean=self._stale / max(1, self._arrived),
-            staleness_max=self._stalest,
         )
 
     def _order(self, actor: int, updates: int) -> Order:
@@ -261,15 +269,24 @@ class Learner:
         if unseen:
             self._session.observed(np.concatenate(unseen))
 
-    def _actors_usage(self) -> Usage:
-        return sum([*self._earlier, *self._present], Usage())
+    def _spent(self) -> Spent:
+        with self._lock:
+            now = Spent(
+                dict(self._used),
+                self._watch.usage(),
+                self._publisher.pushes,
+                self._arrived,
+                self._stale,
+                self._stalest,
+            )
+        return self._before.then(now)
 
     def _measured(self) -> dict[str, float]:
-        actors = shares(self._actors_usage().spans)
-        learner = shares(self._watch.spans)
+        spent = self._spent()
+        actors, learner = shares(spent.of_actors.spans), shares(spent.learner.spans)
         measured = {f"actors/{name}": share for name, share in actors.items()}
         measured |= {f"learner/{name}": share for name, share in learner.items()}
-        return measured | {"staleness": self._stale / max(1, self._arrived)}
+        return measured | {"staleness": spent.staleness}
 
     def _state(self) -> State:
         with self._lock:

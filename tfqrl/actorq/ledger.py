@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tfqrl.actorq.messages import Farewell, Hello
+from tfqrl.actorq.messages import Farewell
 from tfqrl.runs import State
 
 
@@ -55,13 +55,19 @@ class Ledger:
         """The same by actor."""
         return tuple(map(int, self._counts["inserted"]))
 
-    def joined(self, hello: Hello) -> None:
-        """An actor begins, or begins again: what it, or who was there before it, has not delivered is lost."""
-        i, counts = hello.actor, self._counts
+    def joined(self, actor: int, stepped: int, unfinished: int) -> None:
+        """An actor begins, or begins again: what it, or who was there before it, has not delivered is lost.
+
+        Args:
+          actor: its number.
+          stepped: steps that it, and those before it in its place, have made.
+          unfinished: transitions of n steps that it has begun.
+        """
+        i, counts = actor, self._counts
         # On another machine than the one before it an actor counts anew. What that one had not told is not known.
-        self._counted_elsewhere[i] += max(0, counts["stepped"][i] - self._counted_elsewhere[i] - hello.stepped)
-        counts["stepped"][i] = hello.stepped + self._counted_elsewhere[i]
-        counts["lost"][i] = counts["stepped"][i] - counts["inserted"][i] - counts["refused"][i] - hello.unfinished
+        self._counted_elsewhere[i] += max(0, counts["stepped"][i] - self._counted_elsewhere[i] - stepped)
+        counts["stepped"][i] = stepped + self._counted_elsewhere[i]
+        counts["lost"][i] = counts["stepped"][i] - counts["inserted"][i] - counts["refused"][i] - unfinished
 
     def delivered(self, actor: int, transitions: int, stepped: int, *, finite: bool) -> None:
         """So many transitions of an actor, which says that it has made `stepped` steps, have come; in if finite."""

@@ -58,12 +58,14 @@ class Hello:
 
     Attributes:
       actor: its number.
+      successor: which of those in its place it is; another number for each process.
       life: another one each time it says so. Messages of an earlier life that are still on their way are lost.
       stepped: steps that it, and those before it in its place, have made.
       unfinished: transitions of n steps that it has begun.
     """
 
     actor: int
+    successor: int
     life: int
     stepped: int
     unfinished: int
@@ -132,12 +134,14 @@ class Farewell:
 
     Attributes:
       actor: its number.
+      successor: as in its Hello.
       stepped: steps that it, and those before it in its place, have made.
       unfinished: transitions of n steps that were begun and not finished.
       usage: of the actor since it began.
     """
 
     actor: int
+    successor: int
     stepped: int
     unfinished: int
     usage: Usage

@@ -2,10 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tfqrl.actorq.ledger import Account
 from tfqrl.actorq.stopwatch import Usage
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a training has taken until now.
+
+    Attributes:
+      actors: by number and successor, what each actor's process has used.
+      learner: what the learner has used.
+      pushes: policies that were quantised and sent.
+      arrived: transitions that arrived.
+      stale: how many updates the policies that made them were behind the learner's by then, in sum.
+      stalest: the largest of these.
+    """
+
+    actors: dict[tuple[int, int], Usage] = field(default_factory=dict)
+    learner: Usage = field(default_factory=Usage)
+    pushes: int = 0
+    arrived: int = 0
+    stale: int = 0
+    stalest: int = 0
+
+    def then(self, later: Spent) -> Spent:
+        """With what was taken since, of which a new learner has heard. Actors say what they have used in all."""
+        return Spent(
+            actors=self.actors | later.actors,
+            learner=self.learner + later.learner,
+            pushes=self.pushes + later.pushes,
+            arrived=self.arrived + later.arrived,
+            stale=self.stale + later.stale,
+            stalest=max(self.stalest, later.stalest),
+        )
+
+    def of_actor(self, actor: int) -> Usage:
+        """What all that had this number have used together."""
+        return sum((usage for (number, _), usage in self.actors.items() if number == actor), Usage())
+
+    @property
+    def of_actors(self) -> Usage:
+        """What all of them have used together."""
+        return sum(self.actors.values(), Usage())
+
+    @property
+    def staleness(self) -> float:
+        """How many updates a policy was behind when what it had done arrived, on average."""
+        return self.stale / max(1, self.arrived)
 
 
 @dataclass(frozen=True)
@@ -14,25 +60,17 @@ class Summary:
 
     Attributes:
       account: of its steps.
-      actors: what all actors together have used.
-      learner: what the learner has used.
+      spent: what it took.
       updates: gradient updates; of a2c and ppo, rollouts that were learnt from.
-      pushes: policies that were quantised and sent.
-      push_bytes: size of one.
+      push_bytes: size of a policy that was sent.
       in_place: actors wrote them over their old ones; else they built them anew.
-      staleness_mean: how many updates the policy that made a transition was behind the learner's when it arrived.
-      staleness_max: the largest.
     """
 
     account: Account
-    actors: Usage
-    learner: Usage
+    spent: Spent
     updates: int
-    pushes: int
     push_bytes: int
     in_place: bool
-    staleness_mean: float
-    staleness_max: int
 
 
 @dataclass(frozen=True)

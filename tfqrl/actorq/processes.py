@@ -20,7 +20,7 @@ from tfqrl.ray_engine import ONE_THREAD
 if TYPE_CHECKING:
     from tfqrl.actorq.learner import Learner, Status
     from tfqrl.actorq.options import Distribution
-    from tfqrl.actorq.outcome import Summary
+    from tfqrl.actorq.outcome import Spent, Summary
 
 # What a process that says nothing yet may take to begin: environments and TensorFlow are imported in it.
 START_S = 120.0
@@ -153,7 +153,7 @@ class LearnerProcess:
         self._path, self._distribution = path, distribution
         self._learner: Learner | None = None
 
-    def start(self) -> Status:
+    def start(self, before: Spent | None) -> Status:
         """Take up the run; see `Learner`."""
         from tfqrl.options import import_tensorflow
 
@@ -162,7 +162,7 @@ class LearnerProcess:
 
         from tfqrl.actorq.learner import Learner
 
-        self._learner = Learner(self._path, self._distribution, ray.put)
+        self._learner = Learner(self._path, self._distribution, ray.put, before)
         return self._learner.status()
 
     def learn(self) -> None:
@@ -184,6 +184,10 @@ class LearnerProcess:
     def leave(self, farewell: Farewell) -> None:
         """See `Learner.leave`."""
         self._started().leave(farewell)
+
+    def write_off(self, actor: int, stepped: int) -> None:
+        """See `Learner.write_off`."""
+        self._started().write_off(actor, stepped)
 
     def status(self) -> Status:
         """See `Learner.status`."""

@@ -56,6 +56,7 @@ class Report:
       updates: gradient updates of the run.
       account: what became of the run's steps.
       actors: by what they were spent on, seconds of all actors together.
+      by_actor: the same of each, and those before it in its place.
       learner: the same of the learner.
       pushes: policies that were sent to the actors.
       push_bytes: size of one.
@@ -78,6 +79,7 @@ class Report:
     updates: int
     account: Account
     actors: dict[str, float]
+    by_actor: list[dict[str, float]]
     learner: dict[str, float]
     pushes: int
     push_bytes: int
@@ -93,7 +95,7 @@ class Report:
     @classmethod
     def of(cls, run: Run, distribution: Distribution, training: Training, energy: Energy) -> Report:
         """Of what was done just now."""
-        summary = training.summary
+        summary, spent = training.summary, training.summary.spent
         return cls(
             algorithm=run.algorithm,
             env=run.config["env"],
@@ -103,13 +105,14 @@ class Report:
             steps_per_s=training.steps / training.elapsed_s,
             updates=summary.updates,
             account=summary.account,
-            actors=summary.actors.spans,
-            learner=summary.learner.spans,
-            pushes=summary.pushes,
+            actors=spent.of_actors.spans,
+            by_actor=[spent.of_actor(i).spans for i in range(distribution.actors)],
+            learner=spent.learner.spans,
+            pushes=spent.pushes,
             push_bytes=summary.push_bytes,
             in_place=summary.in_place,
-            staleness_mean=summary.staleness_mean,
-            staleness_max=summary.staleness_max,
+            staleness_mean=spent.staleness,
+            staleness_max=spent.stalest,
             replaced=training.replaced,
             learners=training.learners,
             energy=energy,
@@ -135,10 +138,11 @@ def energy_used(
             return Energy.of(meter.energy_j() - before_j, grid_kg_per_kwh, True, meter.scope)
         except OSError as error:
             return Energy.of(None, grid_kg_per_kwh, True, f"the meter failed: {error}")
-    cpu_s = training.summary.actors.cpu_s + training.summary.learner.cpu_s
+    spent = training.summary.spent
+    cpu_s = spent.of_actors.cpu_s + spent.learner.cpu_s
     scope = (
-        f"ESTIMATE, not measured: {cpu_s:.0f} s of processor time of the learner and of the actors that lived, x an "
-        f"assumed {cpu_watts:g} W per busy core"
+        f"ESTIMATE, not measured: {cpu_s:.0f} s of processor time of all processes, as far as they told, x an assumed "
+        f"{cpu_watts:g} W per busy core"
     )
     return Energy.of(cpu_s * cpu_watts, grid_kg_per_kwh, False, scope)
 

@@ -14,9 +14,9 @@ from typing import Any
 from edge.errors import UserError
 from tfqrl import agents
 from tfqrl.actorq.collected import Collected
-from tfqrl.actorq.messages import Hello, Push, assignments, is_finite
+from tfqrl.actorq.messages import Push, assignments, is_finite
 from tfqrl.actorq.options import Distribution
-from tfqrl.actorq.outcome import Summary, Training
+from tfqrl.actorq.outcome import Spent, Summary, Training
 from tfqrl.actorq.processes import START_S, TRIES, RolloutProcess, kill, remote_actor
 from tfqrl.actorq.publisher import Publisher
 from tfqrl.actorq.rollouts import Part
@@ -71,7 +71,9 @@ class Crew:
         # Where each runs: node and process; None if that is not known.
         self._where: list[tuple[str, int] | None] = [None] * n
         self._first = 0
-        self._earlier, self._present = [Usage()] * n, [Usage()] * n
+        self._used: dict[tuple[int, int], Usage] = {}
+        # How many were in the place of each before it.
+        self._successor = [0] * n
         self._replaced: Counter[str] = Counter()
         self._fruitless = [0] * n
 
@@ -104,9 +106,9 @@ class Crew:
                 getattr(rollout, name)[:, columns] = getattr(part, name)
             session.env.episodes += part.episodes
             # What was stepped before this part and is in none is lost.
-            ledger.joined(Hello(i, 0, part.stepped - n, 0))
+            ledger.joined(i, part.stepped - n, 0)
             ledger.delivered(i, n, part.stepped, finite=True)
-            self._present[i] = part.usage
+            self._used[i, self._successor[i]] = part.usage
         session.steps += steps * config.num_envs
         self._steps += steps * config.num_envs
         self._watch.lap("wait")
@@ -117,14 +119,11 @@ class Crew:
         publisher = self._publisher
         summary = Summary(
             account=collected.ledger.account(),
-            actors=sum([*self._earlier, *self._present], Usage()),
-            learner=self._watch.usage(),
+            # What arrives was done by the present policy.
+            spent=Spent(self._used, self._watch.usage(), 0 if publisher is None else publisher.pushes, self._steps),
             updates=self._rollouts,
-            pushes=0 if publisher is None else publisher.pushes,
             push_bytes=0 if publisher is None else publisher.push_bytes,
             in_place=publisher is not None and publisher.in_place,
-            staleness_mean=0.0,
-            staleness_max=0,
         )
         return Training(summary, time.monotonic() - self._began_s, self._steps, dict(self._replaced), 0)
 
@@ -168,8 +167,7 @@ class Crew:
             cure = " Give more --patience-s, or fewer --rollout-steps." * (reason == "silent")
             raise UserError(f"Actor {i} {text}. It was replaced {TRIES} times, and did nothing in between.{cure}")
         self._where[i] = None
-        self._earlier[i] += self._present[i]
-        self._present[i] = Usage()
+        self._successor[i] += 1
 
     def _ask(self, i: int, push: Push, steps: int) -> Any:
         """Ask an actor for its part; a new one once its process answers."""

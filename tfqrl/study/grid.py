@@ -88,7 +88,8 @@ def do(
         (out / folder).mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
     # Ray has a handler of its own for SIGTERM: what stops in good order comes after it.
-    with ray_engine(jobs, address) as ray, StopRequest() as stop, _Progress(cells, out) as progress:
+    engine = ray_engine(jobs if address is None else None, address)
+    with engine as ray, StopRequest() as stop, _Progress(cells, out) as progress:
         # Each in a process of its own: what one leaves behind in TensorFlow is nothing to the next.
         environment = {"env_vars": dict.fromkeys(ONE_THREAD, "1")}
         from tfqrl.study.work import work

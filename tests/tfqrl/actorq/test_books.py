@@ -14,7 +14,7 @@ from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
 from tfqrl.actorq.counter import Counter
 from tfqrl.actorq.ledger import Ledger
 from tfqrl.actorq.limited_replay import LimitedReplay
-from tfqrl.actorq.messages import Farewell, Hello, is_finite
+from tfqrl.actorq.messages import Farewell, is_finite
 from tfqrl.actorq.stopwatch import Stopwatch, Usage, shares
 from tfqrl.replay import Transitions, UniformReplay
 
@@ -47,16 +47,16 @@ os.kill(os.getpid(), 9)
 
 def test_what_a_killed_actor_had_not_delivered_is_lost() -> None:
     ledger = Ledger(2)
-    ledger.joined(Hello(0, 0, 0, 0))
-    ledger.joined(Hello(1, 0, 0, 0))
+    ledger.joined(0, 0, 0)
+    ledger.joined(1, 0, 0)
     ledger.delivered(0, 28, 30, finite=True)
     ledger.delivered(1, 30, 30, finite=True)
     # Actor 0 makes 17 more steps and is killed, with two transitions open.
-    ledger.joined(Hello(0, 0, 47, 0))
+    ledger.joined(0, 47, 0)
     ledger.delivered(0, 28, 77, finite=True)
     ledger.delivered(1, 30, 60, finite=False)
-    ledger.left(Farewell(0, 77, 2, Usage()))
-    ledger.left(Farewell(1, 60, 0, Usage()))
+    ledger.left(Farewell(0, 0, 77, 2, Usage()))
+    ledger.left(Farewell(1, 0, 60, 0, Usage()))
     account = ledger.account()
     assert (account.stepped, account.inserted, account.lost) == (137, 28 + 30 + 28, 47 - 28)
     assert (account.refused, account.unfinished) == (30, 2)
@@ -66,17 +66,17 @@ def test_what_a_killed_actor_had_not_delivered_is_lost() -> None:
 def test_books_that_miss_something_do_not_balance() -> None:
     ledger = Ledger(1)
     ledger.delivered(0, 29, 30, finite=True)
-    ledger.left(Farewell(0, 30, 0, Usage()))
+    ledger.left(Farewell(0, 0, 30, 0, Usage()))
     assert not ledger.account().balanced
 
 
 def test_an_actor_that_begins_on_another_machine_counts_on() -> None:
     ledger = Ledger(1)
     ledger.delivered(0, 30, 30, finite=True)
-    ledger.joined(Hello(0, 0, 0, 0))
+    ledger.joined(0, 0, 0)
     ledger.delivered(0, 30, 30, finite=True)
-    ledger.joined(Hello(0, 0, 35, 0))
-    ledger.left(Farewell(0, 35, 0, Usage()))
+    ledger.joined(0, 35, 0)
+    ledger.left(Farewell(0, 0, 35, 0, Usage()))
     account = ledger.account()
     assert (account.stepped, account.inserted, account.lost) == (65, 60, 5)
     assert account.balanced
@@ -89,7 +89,7 @@ def test_what_was_inserted_after_a_checkpoint_is_lost_with_the_learner() -> None
     ledger.delivered(0, 30, 60, finite=True)
     restarted = Ledger(1)
     restarted.restore(saved)
-    restarted.joined(Hello(0, 0, 90, 3))
+    restarted.joined(0, 90, 3)
     account = restarted.account()
     assert (account.stepped, account.inserted, account.lost) == (90, 30, 57)
 
@@ -105,11 +105,11 @@ def test_the_books_balance_whatever_happens(events: list[tuple[str, int]]) -> No
         elif event == "learner dies":
             ledger = Ledger(1)
             ledger.restore(saved)
-            ledger.joined(Hello(0, 0, stepped, 0))
+            ledger.joined(0, stepped, 0)
         else:
-            ledger.joined(Hello(0, 0, stepped, 0))
+            ledger.joined(0, stepped, 0)
         saved = ledger.state() if n % 2 else saved
-    ledger.left(Farewell(0, stepped, 0, Usage()))
+    ledger.left(Farewell(0, 0, stepped, 0, Usage()))
     account = ledger.account()
     assert account.balanced
     assert account.stepped == stepped

@@ -99,7 +99,7 @@ def test_each_algorithm_learns_from_what_actors_send(algorithm: str, tmp_path: P
     # One update for each transition after the first 20, give or take two calls and what is under way.
     per_call = Distribution(actors=2, push_every=10).updates_per_call(config)
     assert abs(summary.updates - (summary.account.inserted - 20)) <= 2 * per_call + 60
-    assert summary.pushes > 1
+    assert summary.spent.pushes > 1
     # It is a run like any other.
     network, spec = agents.load_policy(Run.open(tmp_path / "run"))
     assert network(np.zeros((1, *spec.observation.shape), np.float32)).shape[0] == 1
@@ -116,7 +116,7 @@ def test_actors_get_what_the_agent_itself_would_act_by(algorithm: str, tmp_path:
     agent.refresh()
     learner._updates += 1
     learner._publish()
-    order = learner.join(Hello(0, 7, 0, 0))
+    order = learner.join(Hello(0, 0, 7, 0, 0))
     assert order.push is not None
     policy = Policy(bytes(order.push.flatbuffer), order.push.spec)
     observations = np.random.default_rng(1).normal(1, 2, (50, *spec.observation.shape)).astype(np.float32)
@@ -128,7 +128,7 @@ def test_actors_get_what_the_agent_itself_would_act_by(algorithm: str, tmp_path:
 
 def test_an_actor_that_has_the_newest_policy_gets_none(tmp_path: Path) -> None:
     learner = learner_of(tmp_path / "run", "td3")
-    assert learner.join(Hello(0, 7, 0, 0)).push is not None
+    assert learner.join(Hello(0, 0, 7, 0, 0)).push is not None
     observation = np.zeros((5, 1), np.float32)
     seen = Transitions(observation, observation, observation[:, 0], observation, observation[:, 0])
     assert learner.insert(Experience(0, 7, seen, 5, [], 0, Usage())).push is None
@@ -139,12 +139,12 @@ def test_what_was_on_its_way_when_its_actor_died_counts_once(tmp_path: Path) -> 
     learner = learner_of(tmp_path / "run", "td3")
     observation = np.zeros((5, 1), np.float32)
     seen = Transitions(observation, observation, observation[:, 0], observation, observation[:, 0])
-    learner.join(Hello(0, 7, 0, 0))
+    learner.join(Hello(0, 0, 7, 0, 0))
     learner.insert(Experience(0, 7, seen, 5, [], 0, Usage()))
-    learner.join(Hello(0, 8, 12, 0))
+    learner.join(Hello(0, 1, 8, 12, 0))
     assert learner.insert(Experience(0, 7, seen, 10, [], 0, Usage())).stop
     learner.insert(Experience(0, 8, seen, 17, [], 0, Usage()))
-    learner.leave(Farewell(0, 17, 0, Usage()))
+    learner.leave(Farewell(0, 1, 17, 0, Usage()))
     account = learner.summary().account
     assert (account.stepped, account.inserted, account.lost) == (17, 10, 7)
     assert account.balanced
@@ -161,9 +161,19 @@ def test_a_learner_that_was_restarted_asks_actors_to_join_it(tmp_path: Path) -> 
     assert learner.summary().account.inserted == 0
 
 
+def test_who_left_a_learner_that_died_afterwards_is_known_to_the_next(tmp_path: Path) -> None:
+    learner = learner_of(tmp_path / "run", "td3")
+    # 35 steps: 2 were not finished, and what else was not in the checkpoint is lost.
+    learner.leave(Farewell(0, 3, 35, 2, Usage({"wait": 1.0}, 2.0)))
+    summary = learner.summary()
+    assert (summary.account.stepped, summary.account.lost, summary.account.unfinished) == (35, 33, 2)
+    assert summary.account.balanced
+    assert summary.spent.actors == {(0, 3): Usage({"wait": 1.0}, 2.0)}
+
+
 def test_nan_is_counted_and_refused(tmp_path: Path) -> None:
     learner = learner_of(tmp_path / "run", "td3")
-    learner.join(Hello(1, 7, 0, 0))
+    learner.join(Hello(1, 0, 7, 0, 0))
     observation = np.full((5, 1), np.nan, np.float32)
     seen = Transitions(observation, observation, observation[:, 0], observation, observation[:, 0])
     with pytest.raises(NotFiniteError, match="Actor 1 sent NaN or infinity in 5 transitions"):

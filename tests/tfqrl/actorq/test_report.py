@@ -8,7 +8,7 @@ import pytest
 from edge.records import to_json
 from tfqrl.actorq.ledger import Account
 from tfqrl.actorq.options import Distribution
-from tfqrl.actorq.outcome import Summary, Training
+from tfqrl.actorq.outcome import Spent, Summary, Training
 from tfqrl.actorq.report import Energy, Report, energy_used, text
 from tfqrl.actorq.stopwatch import Usage
 from tfqrl.agents.td3 import TD3Config
@@ -17,8 +17,13 @@ from tfqrl.runs import Run
 
 def training(lost: int = 10) -> Training:
     account = Account(stepped=1000, inserted=980, lost=lost, refused=7, unfinished=3)
-    actors, learner = Usage({"environment": 3.0, "wait": 1.0}, 30.0), Usage({"update": 9.0, "wait": 1.0}, 60.0)
-    summary = Summary(account, actors, learner, 500, 40, 8272, True, 12.5, 30)
+    actors = {
+        (0, 0): Usage({"environment": 1.0, "wait": 0.5}, 10.0),
+        (0, 1): Usage({"environment": 1.5, "wait": 0.25}, 15.0),
+        (2, 0): Usage({"environment": 0.5, "wait": 0.25}, 5.0),
+    }
+    spent = Spent(actors, Usage({"update": 9.0, "wait": 1.0}, 60.0), 40, arrived=100, stale=1250, stalest=30)
+    summary = Summary(account, spent, 500, 8272, True)
     return Training(summary, elapsed_s=4.0, steps=800, replaced={"died": 2}, learners=1)
 
 
@@ -70,4 +75,30 @@ def test_the_report_says_where_time_and_steps_went(lost: int, adds_up: bool, tmp
     assert "1.8 kJ, 0.25 g CO2e at 0.5 kg/kWh (ESTIMATE)" in printed
     plain = json.loads(to_json(report))
     assert (plain["algorithm"], plain["env"], plain["steps_per_s"]) == ("td3", "Pendulum-v1", 200.0)
+    assert plain["by_actor"] == [{"environment": 2.5, "wait": 0.75}, {}, {"environment": 0.5, "wait": 0.25}]
     assert {"tfqrl", "ray", "tensorflow"} <= set(plain["versions"])
+
+
+def test_what_was_taken_before_a_learner_died_counts() -> None:
+    before = Spent(
+        {(0, 0): Usage({"wait": 1.0}, 2.0), (1, 0): Usage({"wait": 1.0}, 2.0)},
+        Usage({"update": 5.0}, 6.0),
+        3,
+        10,
+        40,
+        9,
+    )
+    # The first actor lives on, and says what it has used in all; another one has taken the second's place.
+    later = Spent(
+        {(0, 0): Usage({"wait": 4.0}, 5.0), (1, 1): Usage({"wait": 2.0}, 3.0)},
+        Usage({"update": 1.0}, 2.0),
+        1,
+        10,
+        20,
+        7,
+    )
+    spent = before.then(later)
+    assert spent.of_actors == Usage({"wait": 7.0}, 10.0)
+    assert spent.of_actor(1) == Usage({"wait": 3.0}, 5.0)
+    assert spent.learner == Usage({"update": 6.0}, 8.0)
+    assert (spent.pushes, spent.staleness, spent.stalest) == (4, 3.0, 9)
