@@ -19,9 +19,9 @@ def test_a_cluster_that_is_too_small_is_refused(monkeypatch: pytest.MonkeyPatch)
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(ray_engine, "_check_answers", lambda address: None)
-    with pytest.raises(UserError, match="at head:6379 has 4 cores to give away, and 5 are needed: add machines"):
-        with ray_engine.ray_engine(5, "head:6379"):
-            pass
+    too_few = "at head:6379 has 4 cores to give away, and 5 are needed: add machines"
+    with pytest.raises(UserError, match=too_few), ray_engine.ray_engine(5, "head:6379"):
+        pass
     assert called == ["init", "shutdown"]
     with ray_engine.ray_engine(4, "head:6379") as engine:
         assert engine is ray
