@@ -11,7 +11,7 @@
 #   make sb3         models that Stable-Baselines3 trains now, imported; installs it and PyTorch, which takes gigabytes
 #   make recipes     every recipe of the policies in examples/policies/, into there and results/recipes/
 #   make algorithms  every algorithm on the reference tasks, hours to days, into results/; RUNS is the folder for runs
-#   make results     docs/RESULTS.md from results/
+#   make results     docs/RESULTS.md and docs/actorq-scaling.md from results/
 #
 # Each makes .venv first if it is missing or older than setup.py, and uses it again if not.
 
@@ -55,6 +55,8 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/bayesian_noise.py --json results/bayesian_noise.json
 	$(BIN)/python benchmarks/compression_cost.py --json results/compression_cost.json
 	$(BIN)/python benchmarks/actorq_actors.py --json results/actorq_actors.json
+	$(BIN)/python benchmarks/actorq_replay.py --json results/actorq_replay.json
+	$(BIN)/python benchmarks/actorq_learner.py --json results/actorq_learner.json
 	$(BIN)/python benchmarks/actorq.py --json results/actorq.json
 
 sb3: $(VENV)/test $(VENV)/bench

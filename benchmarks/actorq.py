@@ -61,6 +61,7 @@ def trained(network: str, precision: str, ratio: float, actors: int, seed: int) 
     timed_steps = last["steps"] - first["steps"]
     return {
         "s_per_1000_steps": (last["elapsed_s"] - first["elapsed_s"]) / timed_steps * 1000,
+        "steps": report["steps"],
         "updates": report["updates"],
         "staleness_mean": report["staleness_mean"],
         "in_place": report["in_place"],

@@ -1,4 +1,4 @@
-"""The sections of docs/RESULTS.md on ActorQ, from what actorq_actors.py and actorq.py measured."""
+"""The sections of docs/RESULTS.md on ActorQ, from what actorq_actors.py, actorq.py and actorq_replay.py measured."""
 
 from __future__ import annotations
 
@@ -101,4 +101,27 @@ def end_to_end_section(result: dict[str, Any]) -> list[str]:
         + ("Not reached: " + "; ".join(missed) + "." if missed else "What was wanted is reached."),
         "",
         *markdown_table((*header, "float32 / int8", "learner busy, int8"), rows),
+    ]
+
+
+def replay_section(result: dict[str, Any]) -> list[str]:
+    """What the learner waits for batches, by where the replay is."""
+    rows = [
+        (
+            f"{row['place']}, {row['updates']}",
+            *(
+                f"{row[name]['median']:,.0f} ({row[name]['p25']:,.0f}..{row[name]['p75']:,.0f})"
+                for name in ("wait_us", "cpu_us")
+            ),
+        )
+        for row in result["results"]
+    ]
+    return [
+        "## ActorQ: where the replay is",
+        "",
+        f"`{result['command']}` at commit {result['commit']}. Microseconds that a learner on {result['env']} waits for "
+        "the batches of a call of updates, and that all processors take for them; medians and quartiles of blocks by "
+        "turns. tfqrl has the replay with the learner.",
+        "",
+        *markdown_table(("replay, updates to a call", "waited", "of processors"), rows),
     ]

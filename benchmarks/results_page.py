@@ -1,4 +1,4 @@
-"""Draw docs/RESULTS.md and its figures from the data in results/: `make results`."""
+"""Draw docs/RESULTS.md, its figures, and docs/actorq-scaling.md from the data in results/: `make results`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actorq_section import actors_section, end_to_end_section
+import actorq_scaling
+from actorq_section import actors_section, end_to_end_section, replay_section
 from algorithms_section import algorithms_section, figures
 from compression_cost_section import compression_cost_section
 from drawing import markdown_table
@@ -19,6 +20,7 @@ from tfqrl.study.tables import Findings
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs"
+ACTORQ = ("actorq_actors", "actorq_learner", "actorq")
 
 
 def main() -> None:
@@ -27,6 +29,8 @@ def main() -> None:
     for name, text in figures(load_all("algorithms")).items():
         (DOCS / "figures" / name).write_text(text)
     (DOCS / "RESULTS.md").write_text(page())
+    if all((RESULTS / f"{name}.json").exists() for name in ACTORQ):
+        actorq_scaling.draw(DOCS / "actorq-scaling.md", {name: load(name) for name in ACTORQ})
 
 
 def page() -> str:
@@ -52,6 +56,8 @@ def page() -> str:
             *(actors_section(load("actorq_actors")) if (RESULTS / "actorq_actors.json").exists() else []),
             "",
             *(end_to_end_section(load("actorq")) if (RESULTS / "actorq.json").exists() else []),
+            "",
+            *(replay_section(load("actorq_replay")) if (RESULTS / "actorq_replay.json").exists() else []),
             "",
             *latency_section(load("edge_latency")),
             "",

@@ -195,9 +195,7 @@ def on_grid(
         steps, _ = rounded(x / scale)
         return tf.where(on, steps * scale, x)
 
-    def backward(
-        upstream: tf.Tensor, x: tf.Tensor, scale: tf.Tensor, on: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def backward(upstream: tf.Tensor, x: tf.Tensor, scale: tf.Tensor, on: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         size = x / scale
         steps, follows = rounded(size)
         by_x = tf.where(tf.logical_or(follows, tf.logical_not(on)), upstream, 0.0)
@@ -208,12 +206,12 @@ def on_grid(
 
     @tf.custom_gradient
     def differentiable(x: tf.Tensor, scale: tf.Tensor, on: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        return _fused(forward)(x, scale, on), lambda upstream: (*_fused(backward)(upstream, x, scale, on), None)
+        return fused(forward)(x, scale, on), lambda upstream: (*fused(backward)(upstream, x, scale, on), None)
 
     return differentiable(x, scale, switch.variable > 0)
 
 
-def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, in one pass over its tensors where TensorFlow would run one operation after the other.
 
     That is what it does in the functions that convolve (`tfqrl.training.scan`).

@@ -1,12 +1,15 @@
 import zlib
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras as keras
 from nets import filled
+from tensorflow_model_optimization.python.core.clustering.keras.clustering_algorithm import ClusteringAlgorithm
 
 from converters.stripping import computed, plain
 from tfqrl.compress import Clustering
+from tfqrl.compress.clustering import Lookup
 from tfqrl.networks import nature_cnn
 
 
@@ -48,3 +51,27 @@ def test_a_kernel_with_fewer_weights_than_clusters_stays_as_it_is() -> None:
     first, second = (item.kernel for item in computed(wrapped))
     assert len(np.unique(first)) == 16
     np.testing.assert_array_equal(second, network.layers[1].kernel)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (3, 3, 2, 4)])
+def test_lookups_are_those_of_tfmot(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    centroids = tf.Variable(rng.standard_normal(6).astype(np.float32))  # in no order, as training leaves them
+    weight, upstream = (tf.constant(rng.standard_normal(shape).astype(np.float32)) for _ in range(2))
+    found = []
+    for algorithm in (ClusteringAlgorithm(centroids), Lookup(centroids)):
+
+        @tf.function
+        def looked_up(weight: tf.Tensor, algorithm: ClusteringAlgorithm = algorithm) -> tuple[tf.Tensor, ...]:
+            with tf.GradientTape() as tape:
+                tape.watch(weight)
+                indices = algorithm.get_pulling_indices(weight)
+                total = tf.reduce_sum(upstream * algorithm.get_clustered_weight(indices, weight))
+            by_weight, by_centroids = tape.gradient(total, [weight, centroids])
+            return indices, total, by_weight, tf.convert_to_tensor(by_centroids)
+
+        found.append([tensor.numpy() for tensor in looked_up(weight)])
+    (indices, *theirs), (ours, *mine) = found
+    np.testing.assert_array_equal(ours, indices)
+    for expected, values in zip(theirs, mine):
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
