@@ -198,7 +198,7 @@ def main() -> None:
                 print(text(result))
     if arguments.json is not None:
         record = {
-            "command": f"python benchmarks/actorq_actors.py --rounds {arguments.rounds} --json {arguments.json}",
+            "command": f"python benchmarks/actorq_actors.py --rounds {arguments.rounds}",
             "commit": provenance.commit(),
             "push_every": PUSH_EVERY,
             "conditions": vars(conditions),
