@@ -139,7 +139,7 @@ def contenders(task: str, hidden: tuple[int, ...], folder: Path) -> dict[str, tu
         model = torch_model((inputs, *hidden, outputs), 0, quantized=quantized)
         found[name] = TorchActor(assignment(name), model, **options), Pushed(payloads, acting, False)
     for actor, link in found.values():
-        actor._observation, actor._watch = actor._env.reset().copy(), Stopwatch(*SPANS)
+        actor._observation, actor._watch, actor._life = actor._env.reset().copy(), Stopwatch(*SPANS), 0
         actor._take(link, link.push())
     return found
 

@@ -92,7 +92,7 @@ class Bench:
             metrics, learnt_from = learn(session, learner._replay, batch)
             watch.lap("update")
             learner._take_stock()
-            session.updated(metrics | learner._measured(), learnt_from, learner._state)
+            session.updated(metrics | learner._spent().metrics(), learnt_from, learner._state)
             watch.lap("report")
         found = {name: seconds / CALLS for name, seconds in watch.spans.items()}
         found["sample"] /= self.updates_per_call

@@ -1,11 +1,13 @@
-"""The sections of docs/RESULTS.md on ActorQ, from what actorq_actors.py, actorq.py and actorq_replay.py measured."""
+"""The sections of docs/RESULTS.md on ActorQ, from what its benchmarks and reference_runs.py left."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from algorithms_section import each_text, mean_text
 from drawing import markdown_table
+from reference_runs import ACTORQ, EPISODES, short
 
 from tfqrl.actorq.stopwatch import shares
 
@@ -124,4 +126,49 @@ def replay_section(result: dict[str, Any]) -> list[str]:
         "turns. tfqrl has the replay with the learner.",
         "",
         *markdown_table(("replay, updates to a call", "waited", "of processors"), rows),
+    ]
+
+
+def returns_section(plan: dict[str, Any], results: list[dict[str, Any]]) -> list[str]:
+    """What policies return that were trained with actors of the one precision and the other.
+
+    Args:
+      plan: reference_runs.yaml.
+      results: the files in results/algorithms/.
+    """
+    planned = [entry for entry in plan["runs"] if entry.get("library") == ACTORQ]
+    by_task: dict[tuple[str, str, int], dict[str, list[dict[str, Any]]]] = {}
+    for entry in planned:
+        runs = [
+            result
+            for result in results
+            if result["library"] == ACTORQ and all(result[key] == entry[key] for key in ("algorithm", "env", "options"))
+        ]
+        precision = entry["options"].split()[-1]
+        by_task.setdefault((entry["algorithm"], entry["env"], entry["steps"]), {})[precision] = runs
+    rows, missed = [], []
+    for (algorithm, env, steps), runs_of in by_task.items():
+        seeds = len(next(entry["seeds"] for entry in planned if entry["env"] == env))
+        cells, means = [], {}
+        for precision, runs in runs_of.items():
+            means[precision] = np.array([np.mean(run["returns"]) for run in runs])
+            cells += [mean_text(runs), each_text(runs, seeds)]
+        difference = "missing"
+        if all(len(found) == seeds for found in means.values()):
+            gained = means["int8"].mean() - means["float32"].mean()
+            spread = max(found.std(ddof=1) for found in means.values())
+            difference = f"{gained:+.1f}"
+            if gained < -spread:
+                missed.append(f"{env}: {-gained:.1f} below, the spread is {spread:.1f}")
+        rows.append((f"{algorithm} on {env}, {short(steps)}", *cells, difference))
+    return [
+        "## ActorQ: what 8 bits in actors cost in return",
+        "",
+        f"`python benchmarks/reference_runs.py --runs FOLDER --only {ACTORQ}`. `tfqrl actorq` with "
+        f"`{planned[0]['options'].rsplit(' --', 1)[0]}` and actors in float32 and in int8; the final policy, in "
+        f"float32 and without exploration, plays {EPISODES} episodes. Return: mean over seeds of training, ± their "
+        "standard deviation, and each. Wanted: int8 not below float32 by more than the larger of the two deviations. "
+        + ("Not reached: " + "; ".join(missed) + "." if missed else "That is so where nothing is missing."),
+        "",
+        *markdown_table(("training", "float32 actors", "each", "int8 actors", "each", "difference"), rows),
     ]

@@ -34,6 +34,7 @@ def algorithms_section(plan: dict[str, Any], results: Results) -> list[str]:
     ours = [entry for entry in plan["runs"] if entry.get("library", OURS) == OURS]
     envs = list(dict.fromkeys(entry["env"] for entry in ours))
     ordered = sorted(ours, key=lambda entry: envs.index(entry["env"]))
+    results = [result for result in results if result["library"] in (OURS, SB3)]
     commits = sorted({attempt["commit"] for result in results for attempt in result["attempts"]})
     measured = f" at commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}" if commits else ""
     lines = [
@@ -61,6 +62,7 @@ def algorithms_section(plan: dict[str, Any], results: Results) -> list[str]:
 
 def figures(results: Results) -> dict[str, str]:
     """Learning curves of every seed, a figure for each environment that has any: file names and SVG."""
+    results = [result for result in results if result["library"] in (OURS, SB3)]
     envs = dict.fromkeys(result["env"] for result in results)
     return {figure_name(env): _figure(_curves(env, results)) for env in envs if _curves(env, results)}
 
@@ -80,10 +82,10 @@ def _row(entry: dict[str, Any], plan: dict[str, Any], results: Results) -> tuple
         entry["env"],
         " ".join([entry["algorithm"], *([f"`{entry['options']}`"] if "options" in entry else [])]),
         short(entry["steps"]),
-        _mean_text(runs),
-        _each_text(runs, len(entry["seeds"])),
+        mean_text(runs),
+        each_text(runs, len(entry["seeds"])),
         "; ".join(_published_text(figure, entry["steps"]) for figure in _published(entry, plan)) or "none",
-        _mean_text(peers) if peers or peer_planned else "",
+        mean_text(peers) if peers or peer_planned else "",
         f"{statistics.median(run['steps_per_s'] for run in runs):,.0f}" if runs else MISSING,
     )
 
@@ -102,7 +104,8 @@ def _published(entry: dict[str, Any], plan: dict[str, Any]) -> list[dict[str, An
     return [figure for figure in figures if figure["steps"] == entry["steps"]] or figures
 
 
-def _mean_text(runs: Results) -> str:
+def mean_text(runs: Results) -> str:
+    """Mean and deviation of what seeds returned."""
     means = [statistics.mean(run["returns"]) for run in runs]
     if not means:
         return MISSING
@@ -110,7 +113,8 @@ def _mean_text(runs: Results) -> str:
     return f"{statistics.mean(means):.1f}{spread}"
 
 
-def _each_text(runs: Results, planned: int) -> str:
+def each_text(runs: Results, planned: int) -> str:
+    """What each seed returned, and how many are missing of those that are planned."""
     means = ", ".join(f"{statistics.mean(run['returns']):.1f}" for run in runs)
     return means if len(runs) == planned else f"{means} ({len(runs)} of {planned})".lstrip()
 

@@ -6,7 +6,8 @@
 Each is a `tfqrl train` into a folder in --runs, with the zoo's configuration, and then 20 episodes of the final policy
 by `tfqrl evaluate`, the same ones for all. What is done is not done again, and what was cut short, by Ctrl-C, SIGTERM
 or kill -9, is gone on with; a training whose runner was killed goes on by itself, and is left alone until it ends.
-Trainings with stable-baselines3 are run in the same way by sb3_training.py, with the same settings.
+Trainings with stable-baselines3 are run in the same way by sb3_training.py, with the same settings, and those by
+`tfqrl actorq` too.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ EPISODES, FIRST_SEED = 20, 2_000_000
 CURVE_POINTS = 100
 # In training.
 EVALUATIONS = 20
-OURS = "tfqrl"
+OURS, ACTORQ = "tfqrl", "actorq"
 ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 SCHEMA_VERSION = 1
 
@@ -50,8 +51,8 @@ class Job:
 
     Attributes:
       algorithm, env, steps, seed: of it.
-      library: what trains.
-      options: more of `tfqrl train`, than the zoo has.
+      library: what trains: `tfqrl train`, `tfqrl actorq` or another one.
+      options: more of these than the zoo has.
     """
 
     algorithm: str
@@ -93,7 +94,7 @@ def jobs() -> list[Job]:
 def commands(job: Job, folder: Path) -> list[list[str]]:
     """What does a job, words after `python`: it goes on with what `folder` has, and evaluates at the end."""
     options = ["--env", job.env, "--steps", str(job.steps), "--seed", str(job.seed), "--out", str(folder)]
-    if job.library != OURS:
+    if job.library not in (OURS, ACTORQ):
         return [[str(HERE / "sb3_training.py"), job.algorithm, *options]]
     # So that a run that was cut short ends as it would have otherwise; memories of frames take gigabytes.
     memory = [] if job.algorithm in ("ppo", "a2c") or job.env.startswith("ale:") else ["--save-replay"]
@@ -102,14 +103,14 @@ def commands(job: Job, folder: Path) -> list[list[str]]:
         options = ["--out", str(folder), "--resume"]
     evaluation = ["--episodes", str(EPISODES), "--seed", str(FIRST_SEED), "--json", f"{folder}.evaluation.json"]
     return [
-        ["-m", "tfqrl", "train", job.algorithm, *options],
+        ["-m", "tfqrl", "train" if job.library == OURS else "actorq", job.algorithm, *options],
         ["-m", "tfqrl", "evaluate", str(folder), *evaluation],
     ]
 
 
 def outcome(job: Job, folder: Path) -> dict[str, Any]:
     """What a job gave, once its commands are done."""
-    if job.library != OURS:
+    if job.library not in (OURS, ACTORQ):
         loaded: dict[str, Any] = json.loads((folder / "result.json").read_text())
         return loaded
     run = json.loads((folder / "config.json").read_text())

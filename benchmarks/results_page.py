@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import actorq_scaling
-from actorq_section import actors_section, end_to_end_section, replay_section
+from actorq_section import actors_section, end_to_end_section, replay_section, returns_section
 from algorithms_section import algorithms_section, figures
 from compression_cost_section import compression_cost_section
 from drawing import markdown_table
@@ -56,6 +56,8 @@ def page() -> str:
             *(actors_section(load("actorq_actors")) if (RESULTS / "actorq_actors.json").exists() else []),
             "",
             *(end_to_end_section(load("actorq")) if (RESULTS / "actorq.json").exists() else []),
+            "",
+            *returns_section(plan(), load_all("algorithms")),
             "",
             *(replay_section(load("actorq_replay")) if (RESULTS / "actorq_replay.json").exists() else []),
             "",

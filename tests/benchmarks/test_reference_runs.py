@@ -39,7 +39,7 @@ def test_every_planned_training_is_tuned_and_uses_no_seed_of_tuning() -> None:
     for job in jobs():
         assert job.env in zoo.environments(job.algorithm), job.name
         assert job.seed >= 10
-        assert job.library == "tfqrl" or job.algorithm in ("td3", "sac", "a2c")
+        assert job.library in ("tfqrl", "actorq") or job.algorithm in ("td3", "sac", "a2c")
 
 
 def test_every_published_figure_is_of_a_task_that_is_run() -> None:
@@ -97,6 +97,9 @@ def test_a_run_that_was_begun_is_resumed_with_its_own_options(tmp_path: Path) ->
         ["-m", "tfqrl", "train", "ppo", "--out", str(tmp_path), "--resume"],
         evaluate,
     ]
+    train, _ = commands(Job("d4pg", "dmc:a", 300, 10, "actorq", "--actors 4"), tmp_path / "actorq")
+    assert train[:4] == ["-m", "tfqrl", "actorq", "d4pg"]
+    assert train[-3:] == ["--save-replay", "--actors", "4"]
     ((script, *words),) = commands(Job("td3", "HalfCheetah-v5", 300, 10, "stable-baselines3"), tmp_path)
     assert Path(script).exists()
     assert words[:3] == ["td3", "--env", "HalfCheetah-v5"]

@@ -21,7 +21,7 @@ from tfqrl.actorq.messages import Experience, Farewell, Hello, Order, is_finite
 from tfqrl.actorq.options import Distribution
 from tfqrl.actorq.outcome import Spent, Summary
 from tfqrl.actorq.publisher import Publisher
-from tfqrl.actorq.stopwatch import Stopwatch, Usage, shares
+from tfqrl.actorq.stopwatch import Stopwatch, Usage
 from tfqrl.envs import spec_of
 from tfqrl.runs import Run, State, nested, prefixed
 from tfqrl.signals import StopFlag
@@ -144,7 +144,7 @@ class Learner:
                     else:
                         watch.lap("wait")
                     self._take_stock()
-                    session.updated(metrics | self._measured(), learnt_from, self._state)
+                    session.updated(metrics | self._spent().metrics(), learnt_from, self._state)
                     watch.lap("report")
                     if learnt_from is not None and self._wanted:
                         self._publish()
@@ -280,13 +280,6 @@ class Learner:
                 self._stalest,
             )
         return self._before.then(now)
-
-    def _measured(self) -> dict[str, float]:
-        spent = self._spent()
-        actors, learner = shares(spent.of_actors.spans), shares(spent.learner.spans)
-        measured = {f"actors/{name}": share for name, share in actors.items()}
-        measured |= {f"learner/{name}": share for name, share in learner.items()}
-        return measured | {"staleness": spent.staleness}
 
     def _state(self) -> State:
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tfqrl.actorq.ledger import Account
-from tfqrl.actorq.stopwatch import Usage
+from tfqrl.actorq.stopwatch import Usage, shares
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ class Spent:
     def staleness(self) -> float:
         """How many updates a policy was behind when what it had done arrived, on average."""
         return self.stale / max(1, self.arrived)
+
+    def metrics(self) -> dict[str, float]:
+        """The part of the time of all actors, and of the learner, that went into what; and the staleness."""
+        spans = {"actors": self.of_actors.spans, "learner": self.learner.spans}
+        parts = {f"{who}/{name}": part for who, each in spans.items() for name, part in shares(each).items()}
+        return parts | {"staleness": self.staleness}
 
 
 @dataclass(frozen=True)

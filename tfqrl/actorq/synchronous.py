@@ -77,7 +77,7 @@ class Crew:
         self._replaced: Counter[str] = Counter()
         self._fruitless = [0] * n
 
-    def __call__(self, session: Session, rollout: Rollout) -> None:
+    def __call__(self, session: Session, rollout: Rollout) -> dict[str, float]:
         """See `on_policy.Collect`."""
         agent, config = session.agent, session.config
         steps, ledger = len(rollout.reward), session.env.ledger
@@ -112,6 +112,7 @@ class Crew:
         session.steps += steps * config.num_envs
         self._steps += steps * config.num_envs
         self._watch.lap("wait")
+        return self._spent().metrics()
 
     def result(self, collected: Collected) -> Training:
         """What it was, once the training has ended."""
@@ -119,13 +120,17 @@ class Crew:
         publisher = self._publisher
         summary = Summary(
             account=collected.ledger.account(),
-            # What arrives was done by the present policy.
-            spent=Spent(self._used, self._watch.usage(), 0 if publisher is None else publisher.pushes, self._steps),
+            spent=self._spent(),
             updates=self._rollouts,
             push_bytes=0 if publisher is None else publisher.push_bytes,
             in_place=publisher is not None and publisher.in_place,
         )
         return Training(summary, time.monotonic() - self._began_s, self._steps, dict(self._replaced), 0)
+
+    def _spent(self) -> Spent:
+        pushes = 0 if self._publisher is None else self._publisher.pushes
+        # What arrives was done by the present policy.
+        return Spent(dict(self._used), self._watch.usage(), pushes, self._steps)
 
     def _parts(self, push: Push, steps: int) -> list[Part]:
         """What each actor made."""

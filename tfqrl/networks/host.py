@@ -77,14 +77,18 @@ class TensorFlowNetwork:
     def __init__(self, network: keras.Sequential) -> None:
         """Evaluate `network`, with the weights that it has at the last `refresh`."""
         self._network = network
-        self._layers = {layer.name: layer for layer in plain(network).layers}
+        copies = {layer.name: layer for layer in plain(network).layers}
+        # Of each layer what it computes, with weights of its own, and what rounds that; either may be missing.
+        self._layers = [
+            (copies.get(item.layer.name), config_of(layer)) for item, layer in zip(computed(network), network.layers)
+        ]
         self._call = tf.function(self._evaluate, jit_compile=True)
         self.refresh()
 
     def refresh(self) -> None:
         """Take over the network's weights."""
         self.weights = _values(self._network)
-        variables = [variable for layer in self._layers.values() for variable in layer.weights]
+        variables = [variable for layer, _ in self._layers if layer is not None for variable in layer.weights]
         for variable, array in zip(variables, self.weights, strict=True):
             variable.assign(array)
 
@@ -93,10 +97,9 @@ class TensorFlowNetwork:
         return self._call(as_input(tf.constant(inputs))).numpy()
 
     def _evaluate(self, x: tf.Tensor) -> tf.Tensor:
-        for layer in self._network.layers:
-            if layer.name in self._layers:
-                x = self._layers[layer.name](x)
-            config = config_of(layer)
+        for layer, config in self._layers:
+            if layer is not None:
+                x = layer(x)
             if config is not None and config.output is not None:
                 x = config.output(x, None, None)
         return x

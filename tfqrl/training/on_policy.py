@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class Rollout:
     done: Array
 
 
-Collect = Callable[[Session, Rollout], None]
+Collect = Callable[[Session, Rollout], Mapping[str, float]]
 
 
 def train(
@@ -52,7 +52,8 @@ def train(
       run: the run.
       config: its configuration.
       agent_type: its algorithm.
-      collect: fills a rollout, as the present policy acts, and counts its steps; None for environments of this process.
+      collect: fills a rollout, as the present policy acts, counts its steps, and returns metrics; None for environments
+        of this process.
       **of_session: what a `Session` takes besides.
 
     The observation normaliser is fixed during a rollout and updated after it, so that the probabilities that the
@@ -80,7 +81,7 @@ def train(
             return prefixed("reward", scaler.state())
 
         while session.unfinished:
-            collect(session, rollout)
+            measured = collect(session, rollout)
             reward = rollout.reward
             if config.normalize_reward:
                 reward = scaler.scale(rollout.reward, rollout.done)
@@ -103,7 +104,7 @@ def train(
             )
             session.observed(rollout.observation)
             learnt_from = normalized.reshape(-1, *observations.shape)
-            session.updated(metrics | {"learning_rate": learning_rate}, learnt_from, state)
+            session.updated({**metrics, "learning_rate": learning_rate, **measured}, learnt_from, state)
         session.finish(state())
 
 
@@ -113,7 +114,7 @@ class Here:
     def __init__(self) -> None:
         self._observation: Array | None = None
 
-    def __call__(self, session: Session, rollout: Rollout) -> None:
+    def __call__(self, session: Session, rollout: Rollout) -> Mapping[str, float]:
         """Fill `rollout`, from where the environments stand."""
         env, agent, config = session.env, session.agent, session.config
         observation = session.observation if self._observation is None else self._observation
@@ -129,6 +130,7 @@ class Here:
             observation = step.observation
             session.steps += config.num_envs
         self._observation = observation
+        return {}
 
 
 class RewardScaler:

@@ -19,6 +19,7 @@ from edge.errors import UnknownNameError, UsageError, UserError
 from tfqrl import agents, evaluate
 from tfqrl.compress import QABP, QAT, SVD, VNQ, Clustering, Pruning, SparseQAT
 from tfqrl.compress.bayesian.variational import variational_layers
+from tfqrl.networks import as_input
 from tfqrl.training.session import Session
 
 MATCH, CHOOSE, BLOB = "toys/Match-v0", "toys/Choose-v0", "toys/Blob-v0"
@@ -164,6 +165,18 @@ def test_what_acts_is_what_is_trained(tmp_path: Path) -> None:
             observation = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
             acted, trained_on = session.agent.acting(observation), session.agent.policy(observation).numpy()
             assert (np.abs(acted - trained_on) < 1e-5).mean() > 0.97
+
+
+@pytest.mark.parametrize("method", ["qat", "prune-qat", "svd", "vnq", "qabp"])
+def test_what_acts_on_frames_is_what_is_trained(method: str) -> None:
+    options = METHODS[method]
+    agent = _agent(config_of("ppo, frames", options))
+    frames = np.random.default_rng(0).integers(0, 256, (5, *agent.policy.input_shape[1:]), np.uint8)
+    for progress in (0.0, 1.0):
+        options.advance(agent.policy, as_input(tf.constant(frames)), progress, 100)
+        agent.refresh()
+        np.testing.assert_allclose(agent.acting(frames), agent.policy(as_input(tf.constant(frames))), atol=1e-5)
+    assert agent.acting(frames[:1]).shape == (1, agent.policy.output_shape[-1])
 
 
 def test_bayesian_policies_act_by_their_means_unless_they_are_to_be_drawn(tmp_path: Path) -> None:
