@@ -104,15 +104,16 @@ def main() -> int:
         else:
             print(log.read_text()[-3000:], file=sys.stderr)
     account = report.get("account", {})
-    lost = sum(account.get(name, 0) for name in ("lost", "refused", "unfinished"))
-    balanced = bool(account) and account["inserted"] == account["stepped"] - lost
+    gone = sum(account.get(name, 0) for name in ("lost", "refused", "unfinished"))
+    balanced = bool(account) and account["inserted"] == account["stepped"] - gone
+    replaced = report.get("replaced", {})
     record = {
         "command": f"python benchmarks/actorq_faults.py --steps {options.steps} --every-s {options.every_s:g}",
         "commit": provenance.commit(),
         "exit_code": training.returncode,
         "minutes": round(minutes, 1),
         "kills": kills,
-        "replaced": report.get("replaced", {}),
+        "replaced": replaced,
         "account": account,
         "balanced": balanced,
         "processes_left": left,
@@ -124,7 +125,8 @@ def main() -> int:
     print(text(record))
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1) + "\n")
-    return 0 if training.returncode == 0 and balanced and not left else 1
+    well = training.returncode == 0 and balanced and not left and kills > 0 and replaced.get("died", 0) >= kills
+    return 0 if well else 1
 
 
 def growth(samples: list[dict[str, float]]) -> dict[str, float]:

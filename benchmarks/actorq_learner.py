@@ -1,9 +1,10 @@
-"""What ActorQ's learner costs by itself: an update, taking in a message, making a policy for the actors.
+"""What ActorQ's learner costs by itself: updates, messages, policies for the actors.
 
     python benchmarks/actorq_learner.py --json results/actorq_learner.json
 
 The learner of `tfqrl actorq d4pg` on dmc:walker-stand, with a critic of 512-512-256, in this process, with a replay
-that is full and nobody to wait for; blocks of the networks take turns. docs/actorq-scaling.md reckons with it.
+that is full and nobody to wait for; blocks of the networks take turns. Messages go by Ray to a process that inserts
+them: what they cost is the processor time of either side. docs/actorq-scaling.md reckons with all of it.
 """
 
 from __future__ import annotations
@@ -27,20 +28,37 @@ import provenance
 from edge.conditions import Conditions
 from edge.report import table
 from tfqrl.actorq.learner import Learner
-from tfqrl.actorq.messages import Experience, Hello
+from tfqrl.actorq.limited_replay import LimitedReplay
+from tfqrl.actorq.messages import Experience, Order
 from tfqrl.actorq.options import RECIPES, Distribution
 from tfqrl.actorq.publisher import Publisher
 from tfqrl.actorq.stopwatch import Stopwatch, Usage
 from tfqrl.agents.d4pg import D4PGConfig
+from tfqrl.envs import spec_of
+from tfqrl.ray_engine import ray_engine
 from tfqrl.replay import Transitions
 from tfqrl.runs import Run
 from tfqrl.training.off_policy import learn
 
 ENV = "dmc:walker-stand"
 NETWORKS = ((256, 256), (512, 512, 512), (2048, 2048, 2048))
-PUSH_EVERY, ACTORS = 30, 4
-CALLS, MESSAGES, PUSHES = 3, 50, 10
-PACKAGES = ("tfqrl", "tensorflow", "ai-edge-litert", "dm-control", "mujoco", "numpy")
+PUSH_EVERY = 30
+CALLS, MESSAGES, PUSHES = 3, 500, 10
+# Updates to a call: what lies between says what an update costs, and a call beside its updates.
+FEW, MANY = 1, 32
+PACKAGES = ("tfqrl", "tensorflow", "ai-edge-litert", "ray", "dm-control", "mujoco", "numpy")
+
+
+def some(rows: int) -> Transitions:
+    """Transitions of the task, at random."""
+    spec, rng = spec_of(ENV), np.random.default_rng(0)
+    return Transitions(
+        observation=rng.standard_normal((rows, *spec.observation.shape), np.float32),
+        action=rng.uniform(-1, 1, (rows, *spec.action.shape)).astype(np.float32),
+        reward=rng.uniform(0, 1, rows).astype(np.float32),
+        next_observation=rng.standard_normal((rows, *spec.observation.shape), np.float32),
+        discount=np.full(rows, 0.95, np.float32),
+    )
 
 
 class Bench:
@@ -48,7 +66,7 @@ class Bench:
 
     def __init__(self, hidden: tuple[int, ...], folder: Path) -> None:
         """With a replay that is full."""
-        config = D4PGConfig(
+        self.config = D4PGConfig(
             env=ENV,
             hidden=hidden,
             critic_hidden=(512, 512, 256),
@@ -58,57 +76,81 @@ class Bench:
             checkpoint_period_s=1e9,
         )
         path = folder / "-".join(map(str, hidden))
-        Run.create(path, "d4pg", config)
-        self.learner = Learner(path, Distribution(actors=ACTORS, samples_per_insert=1e-3), np.copy)
-        self.config, self.session = config, self.learner._session
-        spec, rng = self.learner._collected.spec, np.random.default_rng(0)
-        n, observation, action = config.replay_size, spec.observation.shape[0], spec.action.shape[0]
-
-        def some(rows: int) -> Transitions:
-            return Transitions(
-                observation=rng.standard_normal((rows, observation), np.float32),
-                action=rng.uniform(-1, 1, (rows, action)).astype(np.float32),
-                reward=rng.uniform(0, 1, rows).astype(np.float32),
-                next_observation=rng.standard_normal((rows, observation), np.float32),
-                discount=np.full(rows, 0.95, np.float32),
-            )
-
-        self.learner._replay.insert(some(n))
-        self.message = some(PUSH_EVERY)
-        self.learner.join(Hello(0, 0, 1, 0, 0))
-        self.updates_per_call = Distribution(actors=ACTORS).updates_per_call(config)
-        agent = self.session.agent
+        Run.create(path, "d4pg", self.config)
+        self.learner = Learner(path, Distribution(samples_per_insert=1e-3), np.copy)
+        self.learner._replay.insert(some(self.config.replay_size))
+        self.session = self.learner._session
+        spec = self.learner._collected.spec
         self.publishers = {
-            precision: Publisher(agent.policy, spec.observation, None, precision, acts=PUSH_EVERY, put=np.copy)
+            precision: Publisher(
+                self.session.agent.policy, spec.observation, None, precision, acts=PUSH_EVERY, put=np.copy
+            )
             for precision in RECIPES
         }
 
     def block(self) -> dict[str, float]:
-        """Seconds: of an update and its batch, of a call's report, of a message, of a policy."""
+        """Seconds of an update, of its batch, of a call beside its updates, of a policy; and how many cores are busy."""
+        spans = {updates: self._calls(updates) for updates in (FEW, MANY)}
+        found = {
+            name: (spans[MANY][name] - spans[FEW][name]) / (MANY - FEW) for name in ("sample", "update", "processors")
+        }
+        cores = found.pop("processors") / (found["sample"] + found["update"])
+        found["call"] = sum(spans[FEW][name] for name in ("sample", "update", "report"))
+        found["call"] -= FEW * (found["sample"] + found["update"])
+        agent = self.session.agent
+        for precision, publisher in self.publishers.items():
+            watch = Stopwatch("quantise", "push")
+            for _ in range(PUSHES):
+                publisher.publish(agent.acting.weights, None, updates=0, explorer=agent.explorer(0), watch=watch)
+            found[f"publish {precision}"] = sum(watch.spans.values()) / PUSHES
+        return found | {"cores": cores}
+
+    def _calls(self, updates: int) -> dict[str, float]:
+        """By what they go to, seconds of a call of so many updates, and all processors' time."""
         learner, session, watch = self.learner, self.session, Stopwatch("sample", "update", "report")
+        before_s = time.process_time()
         for _ in range(CALLS):
-            batch = learner._replay.sample(self.updates_per_call, self.config.batch_size, session.rng)
+            batch = learner._replay.sample(updates, self.config.batch_size, session.rng)
             watch.lap("sample")
             metrics, learnt_from = learn(session, learner._replay, batch)
             watch.lap("update")
             learner._take_stock()
             session.updated(metrics | learner._spent().metrics(), learnt_from, learner._state)
             watch.lap("report")
-        found = {name: seconds / CALLS for name, seconds in watch.spans.items()}
-        found["sample"] /= self.updates_per_call
-        found["update"] /= self.updates_per_call
-        began_s = time.perf_counter()
-        for number in range(MESSAGES):
-            learner.insert(Experience(0, 1, self.message, number * PUSH_EVERY, [], 0, Usage({}, 0.0)))
-        found["receive"] = (time.perf_counter() - began_s) / MESSAGES
-        for precision, publisher in self.publishers.items():
-            watch = Stopwatch("quantise", "push")
-            for _ in range(PUSHES):
-                publisher.publish(
-                    session.agent.acting.weights, None, updates=0, explorer=session.agent.explorer(0), watch=watch
-                )
-            found[f"publish {precision}"] = sum(watch.spans.values()) / PUSHES
-        return found
+        spans = {name: seconds / CALLS for name, seconds in watch.spans.items()}
+        return spans | {"processors": (time.process_time() - before_s) / CALLS}
+
+
+class Inbox:
+    """A process that inserts what it is sent, as the learner does."""
+
+    def __init__(self) -> None:
+        config = D4PGConfig(env=ENV, replay_size=20_000)
+        self._replay = LimitedReplay(
+            config.make_replay(spec_of(ENV)), samples_per_insert=1.0, samples_per_call=1, learning_starts=10**9
+        )
+
+    def insert(self, experience: Experience) -> Order:
+        """Take what an actor has seen."""
+        self._replay.insert(experience.transitions)
+        return Order(None, False, False)
+
+    def cpu_s(self) -> float:
+        """Processor time of this process."""
+        return time.process_time()
+
+
+def messages(ray: Any, inbox: Any) -> dict[str, float]:
+    """Processor time of a message, on either side, one of them always under way."""
+    message = Experience(0, 1, some(PUSH_EVERY), 0, [], 0, Usage({}, 0.0))
+    sent, there_s, here_s = None, ray.get(inbox.cpu_s.remote()), time.process_time()
+    for _ in range(MESSAGES):
+        if sent is not None:
+            ray.get(sent)
+        sent = inbox.insert.remote(message)
+    ray.get(sent)
+    here_s = time.process_time() - here_s
+    return {"send": here_s / MESSAGES, "receive": (ray.get(inbox.cpu_s.remote()) - there_s) / MESSAGES}
 
 
 def main() -> None:
@@ -118,6 +160,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
     arguments = parser.parse_args()
     conditions = Conditions.now()
+    with ray_engine(1, None, "actorq") as ray:
+        inbox = ray.remote(num_cpus=1)(Inbox).remote()
+        messages(ray, inbox)  # to warm up
+        sent = [messages(ray, inbox) for _ in range(arguments.rounds)]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as open_:
         benches = {hidden: Bench(hidden, Path(folder)) for hidden in NETWORKS}
         for bench in benches.values():
@@ -128,49 +174,52 @@ def main() -> None:
             for hidden, bench in benches.items():
                 blocks[hidden].append(bench.block())
             print(f"round {turn + 1}", file=sys.stderr, flush=True)
-    results = []
-    for hidden, bench in benches.items():
-        us = {
-            name: dict(
-                zip(
-                    ("median", "p25", "p75"),
-                    map(float, np.percentile([block[name] * 1e6 for block in blocks[hidden]], [50, 25, 75])),
-                )
-            )
-            for name in blocks[hidden][0]
-        }
-        arrays = vars(bench.message).values()
-        results.append(
+    record = {
+        "command": f"python benchmarks/actorq_learner.py --rounds {arguments.rounds}",
+        "commit": provenance.commit(),
+        "env": ENV,
+        "push_every": PUSH_EVERY,
+        "batch_size": benches[NETWORKS[0]].config.batch_size,
+        "transition_bytes": sum(array[0].nbytes for array in vars(some(1)).values() if isinstance(array, np.ndarray)),
+        "conditions": vars(conditions),
+        "versions": {package: version(package) for package in PACKAGES},
+        "message_us": {name: _spread([each[name] * 1e6 for each in sent]) for name in sent[0]},
+        "results": [
             {
                 "hidden": list(hidden),
-                "us": us,
+                "cores": _spread([block["cores"] for block in blocks[hidden]]),
+                "us": {
+                    name: _spread([block[name] * 1e6 for block in blocks[hidden]])
+                    for name in blocks[hidden][0]
+                    if name != "cores"
+                },
                 "push_bytes": {name: publisher.push_bytes for name, publisher in bench.publishers.items()},
-                "transition_bytes": sum(array[0].nbytes for array in arrays if isinstance(array, np.ndarray)),
             }
-        )
-    print(text(results))
+            for hidden, bench in benches.items()
+        ],
+    }
+    print(text(record))
     if arguments.json is not None:
-        record = {
-            "command": f"python benchmarks/actorq_learner.py --rounds {arguments.rounds}",
-            "commit": provenance.commit(),
-            "env": ENV,
-            "push_every": PUSH_EVERY,
-            "batch_size": benches[NETWORKS[0]].config.batch_size,
-            "updates_per_call": benches[NETWORKS[0]].updates_per_call,
-            "conditions": vars(conditions),
-            "versions": {package: version(package) for package in PACKAGES},
-            "results": results,
-        }
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def text(results: list[dict[str, Any]]) -> str:
+def _spread(values: list[float]) -> dict[str, float]:
+    return dict(zip(("median", "p25", "p75"), map(float, np.percentile(values, [50, 25, 75]))))
+
+
+def text(record: dict[str, Any]) -> str:
     """A row for each network."""
     rows = [
-        ["-".join(map(str, result["hidden"])), *(f"{us['median']:,.0f}" for us in result["us"].values())]
-        for result in results
+        [
+            "-".join(map(str, result["hidden"])),
+            *(f"{us['median']:,.0f}" for us in result["us"].values()),
+            f"{result['cores']['median']:.2f}",
+        ]
+        for result in record["results"]
     ]
-    return table(["network", *(f"{name}, us" for name in results[0]["us"])], rows)
+    sent = ", ".join(f"{name} {us['median']:.0f} us" for name, us in record["message_us"].items())
+    header = ["network", *(f"{name}, us" for name in record["results"][0]["us"]), "cores busy in an update"]
+    return f"{table(header, rows)}\nA message of {record['push_every']} transitions, of processors: {sent}"
 
 
 if __name__ == "__main__":

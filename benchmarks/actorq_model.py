@@ -16,16 +16,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Costs:
-    """What the parts of a training cost.
+    """What the parts of a training cost, in seconds.
 
     Attributes:
       step_s: of an actor, for a step: environment, inference, transitions.
       send_s: of an actor, for a message.
       take_s: of an actor, for a new policy.
-      receive_s: of the learner, for a message.
+      receive_s: of the learner's process, for a message.
       update_s: of the learner, for an update, with the batch that is drawn for it.
-      call_s: of the learner, for what follows several updates: weights to the host, metrics.
+      call_s: of the learner, for a call of updates beside these: weights to the host, metrics.
       publish_s: of the learner, for a new policy.
+      cores: that the learner keeps busy meanwhile, on average.
       push_every: steps to a message.
       samples_per_insert: how often a transition is learnt from.
       batch_size: samples to an update.
@@ -39,6 +40,7 @@ class Costs:
     update_s: float
     call_s: float
     publish_s: float
+    cores: float
     push_every: int
     samples_per_insert: float
     batch_size: int
@@ -46,12 +48,12 @@ class Costs:
 
     @property
     def actor_step_s(self) -> float:
-        """Seconds of an actor for a step, when it waits for nothing."""
+        """Seconds of an actor for a step, when it waits for nothing and each message brings a policy."""
         return self.step_s + (self.send_s + self.take_s) / self.push_every
 
     @property
     def learner_step_s(self) -> float:
-        """Seconds of the learner's update for a step of the environment: its updates, each call with a new policy."""
+        """Seconds of the learner's updates for a step of the environment, when each call brings a policy."""
         updates = self.samples_per_insert / self.batch_size
         return updates * (self.update_s + (self.call_s + self.publish_s) / self.updates_per_call)
 
@@ -62,13 +64,13 @@ class Costs:
 
 
 def throughput(costs: Costs, actors: int) -> float:
-    """Steps of the environment in a second, at the most: the slowest of acting, receiving and learning."""
+    """Steps of the environment in a second: the slowest of acting, receiving and learning."""
     return min(actors / costs.actor_step_s, 1.0 / costs.receiving_step_s, 1.0 / costs.learner_step_s)
 
 
 def on_shared_cores(costs: Costs, actors: int, cores: int) -> float:
-    """The same where actors and learner share so many cores, which are never idle: at the most."""
-    work_s = costs.actor_step_s + costs.receiving_step_s + costs.learner_step_s
+    """The same where actors and learner share so many cores, none of which is ever idle."""
+    work_s = costs.actor_step_s + costs.receiving_step_s + costs.cores * costs.learner_step_s
     return min(throughput(costs, actors), cores / work_s)
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/actorq_replay.py --json results/actorq_replay.json
 
-What a learner waits for the batches of a call of updates, and what that takes of all processors: drawn in its own
-process (`tfqrl.actorq.limited_replay`), by another process of Ray that it asks, and by that one with the next call's
-batches asked for ahead. They take turns. Messages of actors cost the same either way: one call of a Ray process.
+What a learner waits for the batches of a call of updates, and what they take of processors, of its own process and the
+replay's: drawn in its own process (`tfqrl.actorq.limited_replay`), by another process of Ray that it asks, and by that
+one with the next call's batches asked for ahead, while it is at an update (here: sleeps). They take turns. Messages of
+actors cost the same either way: one call of a Ray process.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from tfqrl.replay import Transitions
 
 ENV = "dmc:walker-stand"
 SIZE, CALLS = 100_000, 20
+# Between two calls, as the update of the smallest network that is worth it.
+UPDATE_S = 0.01
 # Updates to a call: of a training that learns little from a step, and the most there are.
 UPDATES = (1, 8, 32)
 PACKAGES = ("tfqrl", "ray", "numpy")
@@ -65,36 +67,63 @@ class Replay:
         return time.process_time()
 
 
+class There:
+    """The one in another process."""
+
+    def __init__(self, ray: Any, *, ahead: bool) -> None:
+        """With or without the next call's batches asked for ahead."""
+        self._get, self._replay, self._ahead = ray.get, ray.remote(num_cpus=1)(Replay).remote(), ahead
+        self._asked: Any = None
+
+    def begin(self, updates: int) -> None:
+        """A block of calls of so many updates begins."""
+        self._asked = self._replay.sample.remote(updates) if self._ahead else None
+
+    def sample(self, updates: int) -> Transitions:
+        """Batches of so many updates."""
+        asked = self._replay.sample.remote(updates) if self._asked is None else self._asked
+        batches: Transitions = self._get(asked)
+        if self._ahead:
+            self._asked = self._replay.sample.remote(updates)
+        return batches
+
+    def cpu_s(self) -> float:
+        """Processor time of its process and of this one."""
+        return float(self._get(self._replay.cpu_s.remote())) + time.process_time()
+
+
+class Here(Replay):
+    """The one in this process."""
+
+    def begin(self, updates: int) -> None:
+        """Nothing to do before a block."""
+
+
 def measured(rounds: int) -> list[dict[str, Any]]:
     """A row for each place and number of updates."""
-    with ray_engine(1, None, "actorq") as ray:
-        here, there = Replay(), ray.remote(num_cpus=1)(Replay).remote()
-        asked: dict[int, Any] = {}
-
-        def ahead(updates: int) -> Transitions:
-            batches = ray.get(asked[updates]) if updates in asked else None
-            asked[updates] = there.sample.remote(updates)
-            return ray.get(there.sample.remote(updates)) if batches is None else batches
-
-        places: dict[str, Callable[[int], Transitions]] = {
-            "with the learner": here.sample,
-            "a process of Ray": lambda updates: ray.get(there.sample.remote(updates)),
-            "a process of Ray, asked ahead": ahead,
+    waits: dict[tuple[str, int], list[float]] = {}
+    used: dict[tuple[str, int], list[float]] = {}
+    with ray_engine(2, None, "actorq") as ray:
+        places: dict[str, Here | There] = {
+            "with the learner": Here(),
+            "a process of Ray": There(ray, ahead=False),
+            "a process of Ray, asked ahead": There(ray, ahead=True),
         }
-        waits: dict[tuple[str, int], list[float]] = {}
-        used: dict[tuple[str, int], list[float]] = {}
         for turn in range(rounds + 1):
             for updates in UPDATES:
-                for name, sample in places.items():
-                    before_s, began_s = here.cpu_s() + ray.get(there.cpu_s.remote()), time.perf_counter()
+                for name, replay in places.items():
+                    replay.begin(updates)
+                    before_s, took_s = replay.cpu_s(), 0.0
                     for _ in range(CALLS):
-                        batches = sample(updates)
+                        time.sleep(UPDATE_S)
+                        began_s = time.perf_counter()
+                        batches = replay.sample(updates)
+                        took_s += time.perf_counter() - began_s
                         assert batches.observation.shape[0] == updates
-                    took_s = (time.perf_counter() - began_s) / CALLS
-                    cpu_s = (here.cpu_s() + ray.get(there.cpu_s.remote()) - before_s) / CALLS
+                    cpu_s = replay.cpu_s() - before_s
                     if turn:  # the first round was to warm up
-                        waits.setdefault((name, updates), []).append(took_s * 1e6)
-                        used.setdefault((name, updates), []).append(cpu_s * 1e6)
+                        waits.setdefault((name, updates), []).append(took_s / CALLS * 1e6)
+                        used.setdefault((name, updates), []).append(cpu_s / CALLS * 1e6)
             print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
     return [
         {"place": name, "updates": updates, "wait_us": _spread(wait), "cpu_us": _spread(used[name, updates])}

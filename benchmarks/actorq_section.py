@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from algorithms_section import each_text, mean_text
+from algorithms_section import MISSING, each_text, mean_text
 from drawing import markdown_table
 from reference_runs import ACTORQ, EPISODES, short
 
@@ -61,10 +61,33 @@ def actors_section(result: dict[str, Any]) -> list[str]:
         "microseconds of a step by what they are spent on. "
         + ("Not reached: " + "; ".join(missed) + "." if missed else "All that was wanted is reached."),
         "",
+        *_estimates(result),
         *markdown_table(("int8 over", *result["results"][0]["int8_over"]), ratios),
         "",
         *markdown_table(("actor", "steps/s", *spans, "pull and load"), rows),
     ]
+
+
+def _estimates(result: dict[str, Any]) -> list[str]:
+    largest = [measured for measured in result["results"] if measured["hidden"][0] == max(WANTED)]
+    if not largest:
+        return []
+    estimates = ", ".join(f"{_if_streamed(measured):.2f} ({measured['task']})" for measured in largest)
+    return [
+        "A step reads all weights once, and those of the largest network are more than a core's own caches hold. An "
+        "estimate of what there is to be had: if int8 read its weights at the bytes a second that float32 does, int8 "
+        f"over float32 would be {estimates}.",
+        "",
+    ]
+
+
+def _if_streamed(measured: dict[str, Any]) -> float:
+    """An estimate of int8 over float32, if int8 read weights as many bytes a second as float32 does."""
+    actors = {actor["actor"]: actor for actor in measured["actors"]}
+    small, large = actors["int8"], actors["float32"]
+    streaming_us = large["us_per_step"]["inference"] * small["push_bytes"] / large["push_bytes"]
+    rest_us = sum(us for span, us in small["us_per_step"].items() if span != "inference")
+    return float(sum(large["us_per_step"].values()) / (rest_us + streaming_us))
 
 
 def end_to_end_section(result: dict[str, Any]) -> list[str]:
@@ -122,8 +145,8 @@ def replay_section(result: dict[str, Any]) -> list[str]:
         "## ActorQ: where the replay is",
         "",
         f"`{result['command']}` at commit {result['commit']}. Microseconds that a learner on {result['env']} waits for "
-        "the batches of a call of updates, and that all processors take for them; medians and quartiles of blocks by "
-        "turns. tfqrl has the replay with the learner.",
+        "the batches of a call of updates, and that the processors of its process and the replay's take for them; "
+        "medians and quartiles of blocks by turns. tfqrl has the replay with the learner.",
         "",
         *markdown_table(("replay, updates to a call", "waited", "of processors"), rows),
     ]
@@ -142,7 +165,7 @@ def returns_section(plan: dict[str, Any], results: list[dict[str, Any]]) -> list
         runs = [
             result
             for result in results
-            if result["library"] == ACTORQ and all(result[key] == entry[key] for key in ("algorithm", "env", "options"))
+            if all(result[key] == entry[key] for key in ("library", "algorithm", "env", "steps", "options"))
         ]
         precision = entry["options"].split()[-1]
         by_task.setdefault((entry["algorithm"], entry["env"], entry["steps"]), {})[precision] = runs
@@ -153,7 +176,7 @@ def returns_section(plan: dict[str, Any], results: list[dict[str, Any]]) -> list
         for precision, runs in runs_of.items():
             means[precision] = np.array([np.mean(run["returns"]) for run in runs])
             cells += [mean_text(runs), each_text(runs, seeds)]
-        difference = "missing"
+        difference = MISSING
         if all(len(found) == seeds for found in means.values()):
             gained = means["int8"].mean() - means["float32"].mean()
             spread = max(found.std(ddof=1) for found in means.values())
@@ -168,7 +191,14 @@ def returns_section(plan: dict[str, Any], results: list[dict[str, Any]]) -> list
         f"`{planned[0]['options'].rsplit(' --', 1)[0]}` and actors in float32 and in int8; the final policy, in "
         f"float32 and without exploration, plays {EPISODES} episodes. Return: mean over seeds of training, ± their "
         "standard deviation, and each. Wanted: int8 not below float32 by more than the larger of the two deviations. "
-        + ("Not reached: " + "; ".join(missed) + "." if missed else "That is so where nothing is missing."),
+        + ("Not reached: " + "; ".join(missed) + "." if missed else _so_far(rows)),
         "",
         *markdown_table(("training", "float32 actors", "each", "int8 actors", "each", "difference"), rows),
     ]
+
+
+def _so_far(rows: list[tuple[str, ...]]) -> str:
+    missing = sum(row[-1] == MISSING for row in rows)
+    if missing == len(rows):
+        return "Nothing can be compared yet."
+    return "That is so." if not missing else "That is so of those that are complete."

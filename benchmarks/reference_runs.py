@@ -6,8 +6,8 @@
 Each is a `tfqrl train` into a folder in --runs, with the zoo's configuration, and then 20 episodes of the final policy
 by `tfqrl evaluate`, the same ones for all. What is done is not done again, and what was cut short, by Ctrl-C, SIGTERM
 or kill -9, is gone on with; a training whose runner was killed goes on by itself, and is left alone until it ends.
-Trainings with stable-baselines3 are run in the same way by sb3_training.py, with the same settings, and those by
-`tfqrl actorq` too.
+Trainings with stable-baselines3 are run in the same way by sb3_training.py, with the same settings. Those by `tfqrl
+actorq` have the zoo's too, but learn as often from each step as their options say; their processes share the core.
 """
 
 from __future__ import annotations

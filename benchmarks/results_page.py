@@ -20,7 +20,6 @@ from tfqrl.study.tables import Findings
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs"
-ACTORQ = ("actorq_actors", "actorq_learner", "actorq")
 
 
 def main() -> None:
@@ -29,8 +28,8 @@ def main() -> None:
     for name, text in figures(load_all("algorithms")).items():
         (DOCS / "figures" / name).write_text(text)
     (DOCS / "RESULTS.md").write_text(page())
-    if all((RESULTS / f"{name}.json").exists() for name in ACTORQ):
-        actorq_scaling.draw(DOCS / "actorq-scaling.md", {name: load(name) for name in ACTORQ})
+    there = [name for name in (*actorq_scaling.NEEDED, actorq_scaling.CHECKED) if (RESULTS / f"{name}.json").exists()]
+    actorq_scaling.draw(DOCS / "actorq-scaling.md", {name: load(name) for name in there})
 
 
 def page() -> str:

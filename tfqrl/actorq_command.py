@@ -84,12 +84,10 @@ def main(words: list[str]) -> int:
         if command.resume:
             check_unchanged(distribution, command.distribution, ("patience_s",))
         check(command.config, command.distribution)
-        init_from = command.config.init_from
-        if command.ray is not None and init_from is not None and not Path(init_from).is_absolute():
-            raise UsageError(
-                "--init-from must be an absolute path with --ray, because the learner may run on another machine; it "
-                f"was given {init_from}."
-            )
+        if command.config.init_from is not None and not command.resume:
+            # The learner may run elsewhere.
+            init_from = str(Path(command.config.init_from).resolve())
+            command = dataclasses.replace(command, config=dataclasses.replace(command.config, init_from=init_from))
         are_numbers(command)
         above(command, 0, "cpu_watts")
         at_least(command, 0, "grid_kg_per_kwh")

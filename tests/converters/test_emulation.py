@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from nets import filled, spec_of
 from converters import RECIPES, convert
 from converters.emulation import Output, Widths, calibrate, emulated
 from converters.export import DeployedPolicy
-from converters.quantizers import LayerConfig, is_emulated, is_on_grid
+from converters.quantizers import LayerConfig, Quantizer, Switch, is_emulated, is_on_grid, on_grid
 from converters.stripping import computed, own_variables, plain, strip
 from converters.tflite import layers, output_step
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
@@ -83,6 +84,52 @@ def test_the_gradient_is_that_of_lsq() -> None:
         np.testing.assert_allclose(by_x, [[inside]], atol=1e-6)
         # Eq. 3 times the scale, whose logarithm is learnt, and times 1 / sqrt(values * steps).
         np.testing.assert_allclose(by_log_scale, of_scale * 0.5 / np.sqrt(3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["eager", "function", "compiled"])
+@pytest.mark.parametrize("clips", [True, False])
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize(("shape", "channels"), [((7, 5), False), ((7, 5), True), ((3, 3, 2, 4), True), ((5,), True)])
+def test_the_gradients_that_are_written_out_are_those_of_differentiation(
+    shape: tuple[int, ...], channels: bool, on: bool, clips: bool, how: str
+) -> None:
+    rng = np.random.default_rng(0)
+    x, upstream = (tf.constant(rng.standard_normal(shape).astype(np.float32)) for _ in range(2))
+    scale = tf.constant(rng.uniform(0.2, 0.6, shape[-1:] if channels else ()).astype(np.float32))
+    switch = Switch()
+    switch.variable = tf.Variable(float(on))
+    quantizer = Quantizer(switch, -2, 3, clips=clips)
+
+    @tf.custom_gradient
+    def rounded(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        return tf.round(x), lambda upstream: upstream
+
+    def expected(x: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        steps = rounded(x / scale)
+        if clips:
+            steps = tf.clip_by_value(steps, -2.0, 3.0)
+        return tf.where(switch.variable > 0, steps * scale, x)
+
+    def found(x: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        return on_grid(x, scale, switch, quantizer._rounded, 0.5)
+
+    def with_gradients(function: Any) -> Any:
+        def call(x: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            with tf.GradientTape() as tape:
+                tape.watch([x, scale])
+                y = function(x, scale)
+                total = tf.reduce_sum(upstream * y)
+            by_x, by_scale = tape.gradient(total, [x, scale])
+            return y, by_x, tf.zeros_like(scale) if by_scale is None else by_scale
+
+        if how != "eager":
+            call = tf.function(call, jit_compile=how == "compiled")
+        return call(x, scale)
+
+    (y, by_x, by_scale), (expected_y, expected_by_x, expected_by_scale) = map(with_gradients, (found, expected))
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(by_x, expected_by_x)
+    np.testing.assert_allclose(by_scale, 0.5 * expected_by_scale, rtol=1e-4, atol=1e-5)
 
 
 BITS = (8, 6, 5, 4, 3, 2)

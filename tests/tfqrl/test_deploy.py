@@ -46,7 +46,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 
 @pytest.fixture
 def board(device: Board) -> Board:
-    """The device with tfqrl installed, as it was after the first time, and without policies."""
+    """The device with the environments that it had after the first installation, and without policies."""
     fresh = device.box / "fresh"
     if not fresh.exists():
         shutil.rmtree(device.base, ignore_errors=True)

@@ -104,6 +104,7 @@ class Supervisor:
         self._lines: list[str] = []
         self._stopping = False
         self._ended_s: float | None = None
+        self._summary: Summary | None = None
 
     def start(self) -> Status:
         """Begin, where the run's checkpoint ends.
@@ -141,11 +142,12 @@ class Supervisor:
             for method, words in self._last_words[self._heard :]:
                 self._asked(getattr(self._learner, method).remote(*words))
                 self._heard += 1
-        except (self._ray.exceptions.RayActorError, LearnerLostError):
+            if not going:
+                self._summary = self._asked(self._learner.summary.remote())
+        except (self._ray.exceptions.RayActorError, LearnerLostError) as error:
             # As long as it learns, its death is seen above, next time.
             if self._learning is None:
-                self._learners += 1
-                self._restart_learner()
+                self._learner_died(error)
             return True
         for i in self._acting.values():
             self._look_after(i)
@@ -167,12 +169,12 @@ class Supervisor:
         return lines
 
     def result(self) -> Training:
-        """What it was, once nothing goes on."""
-        summary: Summary = self._asked(self._learner.summary.remote())
+        """What it was, once `watch` has said that nothing goes on."""
+        assert self._summary is not None
         return Training(
-            summary=summary,
+            summary=self._summary,
             elapsed_s=time.monotonic() - self._since_s,
-            steps=summary.account.inserted - self._since_steps,
+            steps=self._summary.account.inserted - self._since_steps,
             replaced=dict(self._replaced),
             learners=self._learners,
         )
@@ -247,26 +249,26 @@ class Supervisor:
     def _learner_ended(self, ref: Any) -> None:
         try:
             self._asked(ref)
-        except self._ray.exceptions.RayActorError:
-            self._learners += 1
-            steps = self.status.steps
-            self._restarts = self._restarts + 1 if steps <= self._restarted_at else 0
-            self._restarted_at = steps
-            if self._restarts >= TRIES:
-                raise UserError(
-                    f"The learner's process died {TRIES} times without getting any further. Is there enough memory for "
-                    "--replay-size and the networks?"
-                ) from None
-            self._restart_learner()
+        except (self._ray.exceptions.RayActorError, LearnerLostError) as error:
+            self._learner_died(error)
             self._learning = self._learner.learn.remote()
-            self._lines.append(
-                f"The learner died. Another one goes on from the checkpoint at {self.status.steps:,} steps, with "
-                f"{self.status.remembered:,} transitions in its replay."
-            )
         else:
             self._learning, self._ended_s = None, time.monotonic()
 
-    def _restart_learner(self) -> None:
+    def _learner_died(self, error: Exception) -> None:
+        """Begin another one, where the checkpoint ends; only to keep the books, once the learning has ended."""
+        self._learners += 1
+        steps = self.status.steps
+        self._restarts = self._restarts + 1 if steps <= self._restarted_at else 0
+        self._restarted_at = steps
+        if self._restarts >= TRIES:
+            raise UserError(
+                f"The learner's process died {TRIES} times without getting any further. Is there enough memory for "
+                "--replay-size and the networks?"
+            ) from None
+        if isinstance(error, self._ray.exceptions.ActorUnavailableError):
+            # It may be alive, and out of reach: there must not be two that learn.
+            kill(self._learner, None)
         before = self.status.spent
         self.status = self._until_heard(lambda: self._learner.start.remote(before))
         # It has heard of no actor yet.
@@ -275,6 +277,10 @@ class Supervisor:
             self._learner.stop.remote()
         if self._learning is None:
             self._ended_s = time.monotonic()
+        self._lines.append(
+            f"The learner died. Another one goes on from the checkpoint at {self.status.steps:,} steps, with "
+            f"{self.status.remembered:,} transitions in its replay."
+        )
 
     def _until_heard(self, ask: Callable[[], Any]) -> Any:
         """Ask a learner that may be about to be restarted."""

@@ -144,7 +144,9 @@ class Learner:
                     else:
                         watch.lap("wait")
                     self._take_stock()
-                    session.updated(metrics | self._spent().metrics(), learnt_from, self._state)
+                    spent = self._spent()
+                    measured = spent.metrics() | {"staleness": spent.staleness}
+                    session.updated(metrics | measured, learnt_from, self._state)
                     watch.lap("report")
                     if learnt_from is not None and self._wanted:
                         self._publish()

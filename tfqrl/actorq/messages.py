@@ -58,7 +58,7 @@ class Hello:
 
     Attributes:
       actor: its number.
-      successor: which of those in its place it is; another number for each process.
+      successor: a number that no other process in its place has.
       life: another one each time it says so. Messages of an earlier life that are still on their way are lost.
       stepped: steps that it, and those before it in its place, have made.
       unfinished: transitions of n steps that it has begun.

@@ -54,10 +54,9 @@ class Spent:
         return self.stale / max(1, self.arrived)
 
     def metrics(self) -> dict[str, float]:
-        """The part of the time of all actors, and of the learner, that went into what; and the staleness."""
+        """By "actors/" or "learner/" and what it went into, the part of their time."""
         spans = {"actors": self.of_actors.spans, "learner": self.learner.spans}
-        parts = {f"{who}/{name}": part for who, each in spans.items() for name, part in shares(each).items()}
-        return parts | {"staleness": self.staleness}
+        return {f"{who}/{name}": part for who, each in spans.items() for name, part in shares(each).items()}
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,10 @@ class Clustered(ClusterWeights):
 
 
 class Lookup(ClusteringAlgorithm):
-    """TF-MOT's, in operations that XLA can do side by side; its own take a hundred times as long as the layer does.
+    """TF-MOT's with SUM for the gradients of centroids, in operations that XLA does side by side on a CPU.
 
-    There the nearest centroid is found by a distance from each weight to each centroid, and the gradient of a centroid
-    by scattering those of the weights, one after the other.
+    Of TF-MOT's own the gradient, which scatters those of weights, is done weight by weight. Either way what it takes
+    grows with the number of clusters.
     """
 
     def get_pulling_indices(self, weight: tf.Tensor, centroids: tf.Tensor | None = None) -> tf.Tensor:

@@ -17,7 +17,7 @@ from tfqrl.ray_engine import ONE_THREAD, ray_engine
 from tfqrl.runs import Run, RunError
 from tfqrl.signals import StopRequest
 from tfqrl.study.outcome import Outcome
-from tfqrl.study.plan import Cell
+from tfqrl.study.plan import BEGINS_WITH, Cell
 
 POLL_S = 2.0
 # For a training to save its checkpoint when it is asked to stop.
@@ -60,7 +60,7 @@ def _wanted(cell: Cell | None) -> dict[str, Any]:
 
 def _essence(config: Mapping[str, Any] | None) -> dict[str, Any]:
     """A configuration without where its runs lie, and what is kept in checkpoints."""
-    return {k: v for k, v in (config or {}).items() if k not in ("init_from", "teacher", "save_replay")}
+    return {k: v for k, v in (config or {}).items() if k not in (*BEGINS_WITH, "save_replay")}
 
 
 def do(

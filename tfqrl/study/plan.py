@@ -19,6 +19,9 @@ from edge.records import from_plain
 from tfqrl import agents, envs, train_command
 from tfqrl.options import check_episodes, value_of
 
+# Options that name the run which a training begins with.
+BEGINS_WITH = ("init_from", "teacher")
+
 
 @dataclass(frozen=True)
 class Method:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,7 @@ from tfqrl.options import EVALUATION_SEED, Margin
 from tfqrl.runs import Run
 from tfqrl.signals import Interrupted
 from tfqrl.study.outcome import SCHEMA_VERSION, Outcome, Policy, Weights
-from tfqrl.study.plan import Cell
+from tfqrl.study.plan import BEGINS_WITH, Cell
 
 BINS = 60
 
@@ -84,8 +85,8 @@ def _work(cell: Cell, out: Path) -> None:
         env=policy.env,
         train=cell.train,
         begins_with=cell.begins_with,
-        config=run.config,
-        origin=None if origin is None else origin.config,
+        config=_located(run.config),
+        origin=None if origin is None else _located(origin.config),
         versions={package: version(package) for package in (*VERSIONS_OF, "gymnasium", "mujoco")},
         conditions=Conditions.now(),
         training_s=run.metrics()[-1]["elapsed_s"],
@@ -103,6 +104,11 @@ def _work(cell: Cell, out: Path) -> None:
         deployed_steps=steps,
         complete=config.compress is None or config.compress.complete(trained, steps / config.steps),
     ).save(out / "cells" / f"{cell.name}.json")
+
+
+def _located(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration that names the run which it begins with by its place in the study's folder."""
+    return {k: f"runs/{Path(v).name}" if k in BEGINS_WITH and v is not None else v for k, v in config.items()}
 
 
 def _origin(name: str, runs: Path) -> Run:

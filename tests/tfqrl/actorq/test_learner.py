@@ -103,7 +103,11 @@ def test_each_algorithm_learns_from_what_actors_send(algorithm: str, tmp_path: P
     # It is a run like any other.
     network, spec = agents.load_policy(Run.open(tmp_path / "run"))
     assert network(np.zeros((1, *spec.observation.shape), np.float32)).shape[0] == 1
-    assert Run.open(tmp_path / "run").metrics()[-1]["steps"] >= 200
+    metrics = Run.open(tmp_path / "run").metrics()[-1]
+    assert metrics["steps"] >= 200
+    assert 0 < metrics["actors/environment"] < 1
+    assert 0 < metrics["learner/update"] < 1
+    assert metrics["staleness"] == summary.spent.staleness > 0
 
 
 @pytest.mark.parametrize("algorithm", CONFIGS)

@@ -17,7 +17,7 @@ from tfqrl.actorq.learner import Status
 from tfqrl.actorq.ledger import Account
 from tfqrl.actorq.messages import Farewell
 from tfqrl.actorq.options import Distribution
-from tfqrl.actorq.outcome import Spent, Summary
+from tfqrl.actorq.outcome import Spent, Summary, Training
 from tfqrl.actorq.processes import START_S, TRIES
 from tfqrl.actorq.stopwatch import Usage
 from tfqrl.agents.td3 import TD3Config
@@ -25,6 +25,10 @@ from tfqrl.runs import Run
 
 
 class DiedError(Exception):
+    pass
+
+
+class UnavailableError(DiedError):
     pass
 
 
@@ -42,7 +46,9 @@ class Reference:
 class Engine:
     """Stands for Ray: a call that waits for something ends when the test says so."""
 
-    exceptions = SimpleNamespace(RayActorError=DiedError, RayTaskError=FailedError)
+    exceptions = SimpleNamespace(
+        RayActorError=DiedError, RayTaskError=FailedError, ActorUnavailableError=UnavailableError
+    )
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -59,6 +65,9 @@ class Engine:
         return SimpleNamespace(remote=lambda assignment, **_: Handle(FakeActor(self, assignment.actor)))
 
     def kill(self, actor: Any, where: Any) -> None:
+        if actor.target is self.learner:
+            self.killed.append(-1)
+            return
         number = actor.target.number
         self.killed.append(number)
         self.acts[number].result = (DiedError(),)
@@ -170,6 +179,17 @@ def supervisor(engine: Engine, tmp_path: Path) -> Supervisor:
     return supervisor
 
 
+def ended(engine: Engine, supervisor: Supervisor) -> Training:
+    """What it was, once the learner and all actors have come to their end."""
+    engine.learner.learning.result = (None,)
+    for _ in range(9):
+        for number, act in engine.acts.items():
+            act.result = act.result or (farewell(number),)
+        if not supervisor.watch(0.5):
+            return supervisor.result()
+    raise AssertionError("It does not end.")
+
+
 def farewell(actor: int) -> Farewell:
     return Farewell(actor, 0, 100, 0, Usage())
 
@@ -182,7 +202,7 @@ def test_an_actor_that_died_is_replaced_by_one_that_plays_other_episodes(
     supervisor.watch(0.5)
     assert supervisor.told() == ["Actor 1 died. Another one takes its place."]
     assert engine.successors == [(0, 0), (1, 0), (1, 1)]
-    assert supervisor.result().replaced == {"died": 1}
+    assert ended(engine, supervisor).replaced == {"died": 1}
 
 
 def test_one_that_says_nothing_is_killed_once(engine: Engine, supervisor: Supervisor) -> None:
@@ -194,7 +214,8 @@ def test_one_that_says_nothing_is_killed_once(engine: Engine, supervisor: Superv
         supervisor.watch(0.5)
     assert engine.killed == [1]
     assert supervisor.told() == ["Actor 1 was silent. Another one takes its place."]
-    assert supervisor.result().replaced == {"silent": 1}
+    engine.learner.silent_s = [0.1, 0.1]
+    assert ended(engine, supervisor).replaced == {"silent": 1}
 
 
 def test_who_has_just_begun_is_not_silent_because_the_one_before_it_was(engine: Engine, supervisor: Supervisor) -> None:
@@ -245,7 +266,22 @@ def test_a_learner_that_died_goes_on_with_what_was_spent(engine: Engine, supervi
     supervisor.watch(0.5)
     assert engine.killed == []  # it has not heard of them yet
     assert "The learner died." in supervisor.told()[0]
-    assert supervisor.result().learners == 1
+    assert ended(engine, supervisor).learners == 1
+
+
+def test_a_learner_that_is_out_of_reach_is_killed_before_another_one_begins(
+    engine: Engine, supervisor: Supervisor
+) -> None:
+    engine.learner.learning.result = (UnavailableError(),)
+    supervisor.watch(0.5)
+    assert engine.killed == [-1]
+    assert engine.learner.begun == [None, Spent(pushes=7)]
+
+
+def test_a_learner_that_died_before_it_could_learn_is_begun_again(engine: Engine, supervisor: Supervisor) -> None:
+    engine.learner.learning.result = (LearnerLostError(),)
+    supervisor.watch(0.5)
+    assert engine.learner.begun == [None, Spent(pushes=7)]
 
 
 def test_a_learner_that_dies_without_getting_further_ends_the_training(engine: Engine, supervisor: Supervisor) -> None:
@@ -277,6 +313,15 @@ def test_a_learner_that_dies_at_the_very_end_hears_again_who_has_left(engine: En
         pass
     assert engine.learner.heard == [("left", 0), ("left", 1)]
     assert supervisor.result().learners == 1
+    assert "The learner died." in supervisor.told()[0]
+
+
+def test_a_learner_that_dies_again_and_again_at_the_end_ends_it(engine: Engine, supervisor: Supervisor) -> None:
+    engine.learner.learning.result = (None,)
+    with pytest.raises(UserError, match="without getting any further"):
+        for _ in range(TRIES + 2):
+            engine.learner.lost = True
+            supervisor.watch(0.5)
 
 
 def test_actors_that_do_not_end_are_killed_and_written_off(engine: Engine, supervisor: Supervisor) -> None:

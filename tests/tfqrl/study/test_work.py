@@ -44,6 +44,15 @@ def test_the_policy_that_is_to_be_kept_is_converted_and_played(keep: str, tmp_pa
     assert Run.open(tmp_path / "runs" / "cell").has_checkpoint()
 
 
+def test_an_outcome_names_the_run_it_begins_with_by_its_place_in_the_study(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    work._work(dataclasses.replace(CELL, name="first"), tmp_path)
+    work._work(dataclasses.replace(CELL, name="second", begins_with="first"), tmp_path)
+    outcome = Outcome.load(tmp_path / "cells" / "second.json")
+    assert outcome.config["init_from"] == "runs/first"
+    assert str(tmp_path) not in (tmp_path / "cells" / "second.json").read_text()
+
+
 @pytest.mark.parametrize(
     "compress",
     [("prune-qat", "--sparsity", "0.5"), ("svd", "--sparsity", "0.3"), ("vnq",), ("qabp", "--sparsity", "0.3")],
