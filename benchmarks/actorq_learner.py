@@ -89,7 +89,7 @@ class Bench:
         }
 
     def block(self) -> dict[str, float]:
-        """Seconds of an update, of its batch, of a call beside its updates, of a policy; and how many cores are busy."""
+        """Seconds of an update, of its batch, of a call beside its updates, of a policy; and of how many cores."""
         spans = {updates: self._calls(updates) for updates in (FEW, MANY)}
         found = {
             name: (spans[MANY][name] - spans[FEW][name]) / (MANY - FEW) for name in ("sample", "update", "processors")

@@ -79,9 +79,9 @@ def _costs_table(networks: list[list[int]], measured: Measured) -> list[str]:
             rows.append((f"{_name(hidden)}, {precision}", *(f"{seconds * 1e6:,.0f}" for seconds in us)))
     commands = [measured[name]["command"] for name in NEEDED]
     return [
-        f"Microseconds, d4pg on {TASK}: of an actor alone on its core, the mean of `{commands[0]}`; of the learner alone "
-        f"on two cores, and of a message the processor time on either side, the medians of `{commands[1]}`. An update "
-        "is with the batch that is drawn for it.",
+        f"Microseconds, d4pg on {TASK}: of an actor alone on its core, the mean of `{commands[0]}`; of the learner "
+        f"alone on two cores, and of a message the processor time on either side, the medians of `{commands[1]}`. An "
+        "update is with the batch that is drawn for it.",
         "",
         *markdown_table(
             ("network", "step", "take a policy", "send", "receive", "update", "call", "make a policy"), rows
@@ -145,8 +145,8 @@ def _bytes_table(networks: list[list[int]], measured: Measured) -> list[str]:
             )
     return [
         "What goes over a network at the worst: each message of an actor brings a new policy, and none of them shares "
-        "it with another one on its machine (they do, where they ask for the same). Megabytes a second from the learner "
-        "and to it, and for how many actors its link of 1 Gbit/s is enough.",
+        "it with another one on its machine (they do, where they ask for the same). Megabytes a second from the "
+        "learner and to it, and for how many actors its link of 1 Gbit/s is enough.",
         "",
         *markdown_table(
             ("network", "bytes of a policy", "MB/s down, an actor", "MB/s up, an actor", "actors at 1 Gbit/s"), rows

@@ -48,11 +48,8 @@ def test_int8_is_to_be_within_the_spread(int8: tuple[float, ...], difference: st
 
 def test_weights_are_streamed_by_bytes() -> None:
     def actor(name: str, inference_us: float, push_bytes: int) -> dict[str, Any]:
-        return {
-            "actor": name,
-            "push_bytes": push_bytes,
-            "us_per_step": {"environment": 100.0, "inference": inference_us},
-        }
+        us = {"environment": 100.0, "inference": inference_us}
+        return {"actor": name, "push_bytes": push_bytes, "us_per_step": us}
 
     measured = {"actors": [actor("int8", 500.0, 8), actor("float32", 1200.0, 32)]}
     # 1300 us against 100 us and a quarter of 1200.

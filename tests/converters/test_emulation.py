@@ -8,10 +8,10 @@ import tensorflow as tf
 import tf_keras as keras
 from nets import filled, spec_of
 
-from converters import RECIPES, convert
+from converters import RECIPES, convert, quantizers
 from converters.emulation import Output, Widths, calibrate, emulated
 from converters.export import DeployedPolicy
-from converters.quantizers import LayerConfig, Quantizer, Switch, is_emulated, is_on_grid, on_grid
+from converters.quantizers import LayerConfig, Quantizer, Switch, is_emulated, is_on_grid
 from converters.stripping import computed, own_variables, plain, strip
 from converters.tflite import layers, output_step
 from edge.artifact import ActionSpec, ObservationSpec, PolicySpec
@@ -111,7 +111,7 @@ def test_the_gradients_that_are_written_out_are_those_of_differentiation(
         return tf.where(switch.variable > 0, steps * scale, x)
 
     def found(x: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        return on_grid(x, scale, switch, quantizer._rounded, 0.5)
+        return quantizers.on_grid(x, scale, switch, quantizer._rounded, 0.5)
 
     def with_gradients(function: Any) -> Any:
         def call(x: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, ...]:

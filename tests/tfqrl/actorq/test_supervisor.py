@@ -318,10 +318,13 @@ def test_a_learner_that_dies_at_the_very_end_hears_again_who_has_left(engine: En
 
 def test_a_learner_that_dies_again_and_again_at_the_end_ends_it(engine: Engine, supervisor: Supervisor) -> None:
     engine.learner.learning.result = (None,)
+    supervisor.watch(0.5)
+    for _ in range(TRIES):
+        engine.learner.lost = True
+        assert supervisor.watch(0.5)
+    engine.learner.lost = True
     with pytest.raises(UserError, match="without getting any further"):
-        for _ in range(TRIES + 2):
-            engine.learner.lost = True
-            supervisor.watch(0.5)
+        supervisor.watch(0.5)
 
 
 def test_actors_that_do_not_end_are_killed_and_written_off(engine: Engine, supervisor: Supervisor) -> None:
