@@ -133,20 +133,22 @@ def _bytes_table(networks: list[list[int]], measured: Measured) -> list[str]:
         for precision in PRECISIONS:
             it = costs(hidden, precision, 1.0, ACTORS, measured)
             size = _learner(hidden, measured)["push_bytes"][precision]
-            down, up = size / (it.push_every * it.actor_step_s), up_bytes / it.actor_step_s
+            call_s = it.updates_per_call * it.update_s + it.call_s + it.publish_s
+            down, up = size / max(it.push_every * it.actor_step_s, call_s), up_bytes / it.actor_step_s
             rows.append(
                 (
                     f"{_name(hidden)}, {precision}",
                     f"{size:,}",
                     f"{down / 1e6:.1f}",
                     f"{up / 1e6:.2f}",
-                    f"{GBIT / max(down, up):,.0f}",
+                    f"{GBIT / max(down, up):,.1f}",
                 )
             )
     return [
-        "What goes over a network at the worst: each message of an actor brings a new policy, and none of them shares "
-        "it with another one on its machine (they do, where they ask for the same). Megabytes a second from the "
-        "learner and to it, and for how many actors its link of 1 Gbit/s is enough.",
+        "What goes over a network at the worst: an actor takes every policy that the learner here can make (at one "
+        "sample per insert), as long as that is not more than one with each message, and none of them shares it with "
+        "another one on its machine (they do, where they ask for the same). Megabytes a second from the learner and to "
+        "it, and for how many actors its link of 1 Gbit/s is enough.",
         "",
         *markdown_table(
             ("network", "bytes of a policy", "MB/s down, an actor", "MB/s up, an actor", "actors at 1 Gbit/s"), rows
