@@ -107,7 +107,7 @@ def test_each_algorithm_learns_from_what_actors_send(algorithm: str, tmp_path: P
     assert metrics["steps"] >= 200
     assert 0 < metrics["actors/environment"] < 1
     assert 0 < metrics["learner/update"] < 1
-    assert metrics["staleness"] == summary.spent.staleness > 0
+    assert 0 <= metrics["staleness"] <= summary.spent.stalest
 
 
 @pytest.mark.parametrize("algorithm", CONFIGS)
