@@ -28,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import provenance
 import torch
+from spread import quartiles
 
 from edge.artifact import ActionSpec, PolicySpec
 from edge.conditions import Conditions
@@ -162,21 +163,19 @@ def measured(task: str, hidden: tuple[int, ...], rounds: int, folder: Path) -> d
     for name, (actor, link) in actors.items():
         spans = {span: seconds for span, seconds in actor._watch.spans.items() if span not in ("wait", "insert")}
         steps = rounds * MESSAGES * PUSH_EVERY
-        quartiles = np.percentile(rates[name][1:], [50, 25, 75])
         rows.append(
             {
                 "actor": name,
                 "push_bytes": len(link.payloads[0]),
                 "in_place": link.in_place,
-                "steps_per_s": dict(zip(("median", "p25", "p75"), map(float, quartiles))),
+                "steps_per_s": quartiles(rates[name][1:]),
                 "us_per_step": {span: seconds / steps * 1e6 for span, seconds in spans.items()},
             }
         )
         actor._env.close()
     ratios = {}
     for over in ("float32", "torch float32", "torch int8"):
-        ratio = np.array(rates["int8"][1:]) / np.array(rates[over][1:])
-        ratios[over] = dict(zip(("median", "p25", "p75"), map(float, np.percentile(ratio, [50, 25, 75]))))
+        ratios[over] = quartiles(np.array(rates["int8"][1:]) / np.array(rates[over][1:]))
     return {"task": task, "hidden": list(hidden), "actors": rows, "int8_over": ratios}
 
 

@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import provenance
+from spread import quartiles
 
 from edge.conditions import Conditions
 from edge.report import table
@@ -183,13 +184,13 @@ def main() -> None:
         "transition_bytes": sum(array[0].nbytes for array in vars(some(1)).values() if isinstance(array, np.ndarray)),
         "conditions": vars(conditions),
         "versions": {package: version(package) for package in PACKAGES},
-        "message_us": {name: _spread([each[name] * 1e6 for each in sent]) for name in sent[0]},
+        "message_us": {name: quartiles([each[name] * 1e6 for each in sent]) for name in sent[0]},
         "results": [
             {
                 "hidden": list(hidden),
-                "cores": _spread([block["cores"] for block in blocks[hidden]]),
+                "cores": quartiles([block["cores"] for block in blocks[hidden]]),
                 "us": {
-                    name: _spread([block[name] * 1e6 for block in blocks[hidden]])
+                    name: quartiles([block[name] * 1e6 for block in blocks[hidden]])
                     for name in blocks[hidden][0]
                     if name != "cores"
                 },
@@ -201,10 +202,6 @@ def main() -> None:
     print(text(record))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return dict(zip(("median", "p25", "p75"), map(float, np.percentile(values, [50, 25, 75]))))
 
 
 def text(record: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import provenance
+from spread import quartiles
 
 from edge.conditions import Conditions
 from edge.report import table
@@ -126,13 +127,9 @@ def measured(rounds: int) -> list[dict[str, Any]]:
                         used.setdefault((name, updates), []).append(cpu_s / CALLS * 1e6)
             print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
     return [
-        {"place": name, "updates": updates, "wait_us": _spread(wait), "cpu_us": _spread(used[name, updates])}
+        {"place": name, "updates": updates, "wait_us": quartiles(wait), "cpu_us": quartiles(used[name, updates])}
         for (name, updates), wait in waits.items()
     ]
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return dict(zip(("median", "p25", "p75"), map(float, np.percentile(values, [50, 25, 75]))))
 
 
 def main() -> None:

@@ -179,8 +179,8 @@ def on_grid(
 ) -> tf.Tensor:
     """`x` on its grid, where `switch` is on.
 
-    The gradients are those of LSQ, eq. 2 and 3. They are written out because what differentiation makes of the steps
-    costs as much as the layers that read them.
+    The gradients are those of LSQ, eq. 2 and 3. They are written out because differentiation makes many operations of
+    them, each over all values (benchmarks/compression_cost.py).
 
     Args:
       x: (..., outputs) float32.

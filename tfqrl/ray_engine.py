@@ -50,8 +50,7 @@ def ray_engine(cores: int | None, address: str | None, extra: str = "study") -> 
                 "docs/studies.md and docs/actorq.md have more."
             ) from error
     try:
-        has = ray.cluster_resources().get("CPU", 0.0)
-        if cores is not None and has < cores:
+        if address is not None and cores is not None and (has := ray.cluster_resources().get("CPU", 0.0)) < cores:
             raise UserError(
                 f"The cluster at {address} has {has:g} cores to give away, and {cores} are needed: add machines, or "
                 "begin its nodes with `ray start --num-cpus N`; N may be more than there are."

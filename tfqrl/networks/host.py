@@ -68,8 +68,8 @@ class HostNetwork:
 class TensorFlowNetwork:
     """A network for frames on its grids, which only TensorFlow evaluates between two updates.
 
-    Weights are rounded at each `refresh`, because at each call that is far more work than one frame is; grids of what
-    layers give are those of the time.
+    Weights are rounded at each `refresh`, once for all calls until the next; grids of what layers give are those of the
+    time.
 
     Attributes:
       weights: what it computes with: kernel and bias of each layer.
