@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from edge.errors import UserError
-from edge.records import to_json
+from edge.errors import UsageError, UserError
+from edge.records import from_plain, to_json
+from tfqrl import agents
 from tfqrl.ray_engine import ONE_THREAD, ray_engine
 from tfqrl.runs import Run, RunError
 from tfqrl.signals import StopRequest
@@ -41,8 +42,8 @@ def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
         origin = None if cell.begins_with is None else named[cell.begins_with]
         if (
             (recipes, len(outcome.returns), outcome.keep) != (cell.recipes, cell.episodes, cell.keep)
-            or _essence(outcome.config) != _wanted(cell)
-            or _essence(outcome.origin) != _wanted(origin)
+            or _had(cell, outcome.config) != _wanted(cell)
+            or _had(origin, outcome.origin) != _wanted(origin)
         ):
             raise UserError(
                 f"{path} is of other options than the study asks for now. Remove it, to redo it, or give another --out."
@@ -54,13 +55,22 @@ def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
 def _wanted(cell: Cell | None) -> dict[str, Any]:
     if cell is None:
         return {}
-    config: dict[str, Any] = json.loads(to_json(cell.configuration(Path("runs"))[1]))
-    return _essence(config)
+    return _essence(cell.configuration(Path("runs"))[1])
 
 
-def _essence(config: Mapping[str, Any] | None) -> dict[str, Any]:
+def _had(cell: Cell | None, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a result was made with, at its default what was no option yet; None if it is not of this cell."""
+    if cell is None or config is None:
+        return {} if cell is None and config is None else None
+    try:
+        return _essence(from_plain(agents.get(cell.train[0]).config, config, cell.name))
+    except (UsageError, ValueError):
+        return None
+
+
+def _essence(config: Any) -> dict[str, Any]:
     """A configuration without where its runs lie, and what is kept in checkpoints."""
-    return {k: v for k, v in (config or {}).items() if k not in (*BEGINS_WITH, "save_replay")}
+    return {k: v for k, v in json.loads(to_json(config)).items() if k not in (*BEGINS_WITH, "save_replay")}
 
 
 def do(

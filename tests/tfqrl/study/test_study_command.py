@@ -123,6 +123,12 @@ def test_a_study_on_a_cluster_does_what_is_missing_names_what_fails_and_reports(
     timed = {(row["method"], row["recipe"]): row["act_us"] is not None for row in rows}
     assert timed == {key: key != ("float", "int8") for key in timed}
 
+    # A result of before there was an option is one of its default.
+    path = out / "cells" / "ddpg-toys-Match-v0-float-s0.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps(plain | {"config": {k: v for k, v in plain["config"].items() if k != "compress"}}))
+    assert cli.main(["study", str(study), "--out", str(out)]) == 0
+
     # What went on from another policy than that of now is noticed, too.
     path = out / "cells" / "ddpg-toys-Match-v0-qat-8-s0.json"
     plain = json.loads(path.read_text())
