@@ -58,6 +58,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/actorq_replay.py --json results/actorq_replay.json
 	$(BIN)/python benchmarks/actorq_learner.py --json results/actorq_learner.json
 	$(BIN)/python benchmarks/actorq.py --json results/actorq.json
+	$(BIN)/python benchmarks/actorq_faults.py --json results/actorq_faults.json
 
 sb3: $(VENV)/test $(VENV)/bench
 	$(BIN)/python -m pytest tests/sb3

@@ -110,6 +110,8 @@ def main() -> int:
     record = {
         "command": f"python benchmarks/actorq_faults.py --steps {options.steps} --every-s {options.every_s:g}",
         "commit": provenance.commit(),
+        "actors": ACTORS,
+        "every_s": options.every_s,
         "exit_code": training.returncode,
         "minutes": round(minutes, 1),
         "kills": kills,

@@ -15,6 +15,8 @@ from tfqrl.actorq.stopwatch import shares
 WANTED = {2048: {"float32": 4.0, "torch float32": 5.0}, 512: {"float32": 1.4, "torch float32": 2.5}}
 # Of an actor's time, pulling and loading at a push every 30 steps, of 512-512-512.
 WANTED_SHARE = 0.02
+# Memory is flat if a line through the second half of its samples rises by no more than this part of it in 10 minutes.
+FLAT = 0.01
 # Where acting is what takes time: 2048-2048-2048, a quarter of a sample learnt from for each inserted.
 WANTED_GAIN = 2.0
 
@@ -149,6 +151,37 @@ def replay_section(result: dict[str, Any]) -> list[str]:
         "medians and quartiles of blocks by turns. tfqrl has the replay with the learner.",
         "",
         *markdown_table(("replay, updates to a call", "waited", "of processors"), rows),
+    ]
+
+
+def faults_section(result: dict[str, Any]) -> list[str]:
+    """What became of a training whose actors were killed."""
+    account = result["account"]
+    replaced = ", ".join(f"{count} {why}" for why, count in result["replaced"].items() if count)
+    books = ", ".join(f"{count:,} {what}" for what, count in account.items())
+    half = result["memory_mib"][len(result["memory_mib"]) // 2 :]
+    rows, missed = [], []
+    for kind, growth in result["memory_growth_mib_per_10_min"].items():
+        mean = float(np.mean([sample[kind] for sample in half]))
+        rows.append((f"{kind}s together" if kind == "actor" else kind, f"{mean:,.0f}", f"{growth:+.1f}"))
+        if growth > FLAT * mean:
+            missed.append(f"memory of the {kind} processes grew by {growth:.1f} MiB in 10 minutes, {growth / mean:.1%}")
+    for failed, text in (
+        (result["exit_code"] != 0, f"exit code {result['exit_code']}"),
+        (not result["balanced"], "the books do not balance"),
+        (result["processes_left"] > 0, f"{result['processes_left']} processes were left"),
+    ):
+        missed += [text] * failed
+    return [
+        "## ActorQ: actors that are killed",
+        "",
+        f"`{result['command']}` at commit {result['commit']}. An actor of {result['actors']} on two cores gets SIGKILL "
+        f"every {result['every_s']:g} s, for {result['minutes']:g} minutes: {result['kills']} killed; replaced: "
+        f"{replaced}. Transitions: {books}; inserted = stepped - lost - refused - unfinished. Resident memory in MiB, "
+        f"mean of the second half and the rise of a line through it; flat is a rise of at most {FLAT:.0%}. "
+        + ("Not reached: " + "; ".join(missed) + "." if missed else "The books balance, and nothing is left or grows."),
+        "",
+        *markdown_table(("processes", "MiB", "in 10 minutes"), rows),
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import actorq_scaling
-from actorq_section import actors_section, end_to_end_section, replay_section, returns_section
+from actorq_section import actors_section, end_to_end_section, faults_section, replay_section, returns_section
 from algorithms_section import algorithms_section, figures
 from compression_cost_section import compression_cost_section
 from drawing import markdown_table
@@ -57,6 +57,8 @@ def page() -> str:
             *(end_to_end_section(load("actorq")) if (RESULTS / "actorq.json").exists() else []),
             "",
             *returns_section(plan(), load_all("algorithms")),
+            "",
+            *(faults_section(load("actorq_faults")) if (RESULTS / "actorq_faults.json").exists() else []),
             "",
             *(replay_section(load("actorq_replay")) if (RESULTS / "actorq_replay.json").exists() else []),
             "",

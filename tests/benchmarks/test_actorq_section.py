@@ -54,3 +54,38 @@ def test_weights_are_streamed_by_bytes() -> None:
     measured = {"actors": [actor("int8", 500.0, 8), actor("float32", 1200.0, 32)]}
     # 1300 us against 100 us and a quarter of 1200.
     assert actorq_section._if_streamed(measured) == 3.25
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({}, "The books balance, and nothing is left or grows."),
+        ({"exit_code": 1}, "Not reached: exit code 1."),
+        ({"balanced": False}, "Not reached: the books do not balance."),
+        ({"processes_left": 2}, "Not reached: 2 processes were left."),
+        (
+            {"memory_growth_mib_per_10_min": {"actor": 3.0}},
+            "Not reached: memory of the actor processes grew by 3.0 MiB in 10 minutes, 1.5%.",
+        ),
+    ],
+)
+def test_what_kills_leave_behind_is_said(changed: dict[str, Any], text: str) -> None:
+    result = {
+        "command": "python benchmarks/actorq_faults.py",
+        "commit": "1234567",
+        "actors": 4,
+        "every_s": 60.0,
+        "exit_code": 0,
+        "minutes": 30.1,
+        "kills": 29,
+        "replaced": {"died": 30, "hung": 0},
+        "account": {"stepped": 1000, "inserted": 990, "lost": 10},
+        "balanced": True,
+        "processes_left": 0,
+        "memory_growth_mib_per_10_min": {"actor": 1.0},
+        "memory_mib": [{"s": 10.0, "actor": 50.0}, {"s": 20.0, "actor": 200.0}],
+    }
+    lines = actorq_section.faults_section(result | changed)
+    assert lines[2].endswith(text)
+    assert "29 killed; replaced: 30 died. Transitions: 1,000 stepped, 990 inserted, 10 lost;" in lines[2]
+    assert lines[-1].startswith("| actors together | 200 | +")
