@@ -22,6 +22,7 @@ from converters.golden import golden_pairs, golden_tolerance, spread
 from converters.normalise import normalised
 from converters.quantise import Trained, activation_scale, quantise
 from converters.recipe import Recipe
+from converters.refit import read_by_last_layer, refitted
 from converters.shrink import cut_grid, shrink, summary
 from converters.stripping import computed, strip
 from converters.weights import Grid, Steps
@@ -125,8 +126,15 @@ def convert(
     network, trained = strip(network)
     if trained is not None:
         grids |= trained.kernels
-    if spec.action.discrete and not logits and chosen.weight_bits < 32:
-        network, grids, notes = centred(network, grids, np.asarray(original.normalize(calibrated_on)))
+    if spec.action.discrete:
+        *before, last = [layer.name for layer in network.layers if layer.weights]
+        if chosen.calibrated and not chosen.integer_io and before and last not in chosen.float_layers:
+            # They may differ by far less than 8 bits of a value can tell, and a few outputs cost next to nothing.
+            chosen = dataclasses.replace(chosen, float_layers=(*chosen.float_layers, last))
+            notes += (f"The values of choices (layer {last}) are computed in float.",)
+        elif not logits and chosen.weight_bits < 32 and last not in chosen.float_layers:
+            network, grids, more = centred(network, grids, np.asarray(original.normalize(calibrated_on)))
+            notes += more
     if trained is not None:
         trained = _with_output_grid(trained, as_trained, network.layers[-1], original.normalize(calibrated_on))
         spec = _clipped(spec, trained.observation)
@@ -148,6 +156,14 @@ def convert(
         notes += more
     policy = DeployedPolicy(network, spec, logits=logits)
     flatbuffer, more = _flatbuffer(policy, chosen, calibrated_on, grids, trained)
+    last = network.layers[-1]
+    if spec.action.discrete and chosen.calibrated and last.name in chosen.float_layers and last.name not in grids:
+        read = read_by_last_layer(flatbuffer, calibrated_on)
+        fitted = refitted(network, read, np.asarray(network(policy.normalize(calibrated_on))))
+        if fitted is not None:
+            policy = DeployedPolicy(fitted, spec, logits=logits)
+            flatbuffer, more = _flatbuffer(policy, chosen, calibrated_on, grids, trained)
+            more += (f"The layer {last.name} was fitted anew to what the integers before it give.",)
 
     converted_act = _batched(Policy(flatbuffer, spec, name=name))
     plain_act = _batched(Policy(flatbuffer, spec, name=name, plain_kernels=True))

@@ -73,6 +73,24 @@ def layer_of(graph: Graph, operator: schema.OperatorT) -> str:
     return path[1]
 
 
+def checked_grid(layer: str, grid: Grid, kernel: FloatArray) -> Grid:
+    """The grid of a kernel, outputs last, as the kernel lies in the flatbuffer.
+
+    Raises:
+      GridError: it is another one's.
+    """
+    fits = grid.integers.shape == kernel.shape
+    if fits and (grid.weights == kernel).all():
+        return grid
+    if fits and (grid.weights * _PER_BYTE == kernel).all():
+        # The converter multiplied the first kernel by 1/255, rather than each frame.
+        return dataclasses.replace(grid, scale=grid.scale * _PER_BYTE)
+    raise GridError(
+        f"The grid that was given for the layer {layer} is not the grid of its kernel. (A normaliser without a clip is "
+        "multiplied into the first kernel: give it one.)"
+    )
+
+
 def quantise_layer(
     graph: Graph,
     operator: schema.OperatorT,
@@ -87,16 +105,7 @@ def quantise_layer(
     bias_index = int(operator.inputs[2]) if len(operator.inputs) > 2 else -1
     bias = graph.constant(bias_index) if bias_index >= 0 else np.zeros(kernel.shape[-1], np.float32)
     if layer in grids:
-        grid = grids[layer]
-        fits = grid.integers.shape == kernel.shape
-        if fits and (grid.weights != kernel).any() and (grid.weights * _PER_BYTE == kernel).all():
-            # The converter multiplied the first kernel by 1/255, rather than each frame.
-            grid = dataclasses.replace(grid, scale=grid.scale * _PER_BYTE)
-        elif not fits or (grid.weights != kernel).any():
-            raise GridError(
-                f"The grid that was given for the layer {layer} is not the grid of its kernel. (A normaliser without a "
-                "clip is multiplied into the first kernel: give it one.)"
-            )
+        grid = checked_grid(layer, grids[layer], kernel)
     else:
         grid = nearest_grid(kernel, recipe.weight_bits, per_channel=recipe.per_channel)
         if activations is not None:

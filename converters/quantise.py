@@ -17,7 +17,15 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.flatbuffer import WITH_WEIGHTS, Graph, Operators, Types
-from converters.layers import TANH_INPUT_LIMIT, Scale, layer_of, quantise_layer, quantization, store_as_float16
+from converters.layers import (
+    TANH_INPUT_LIMIT,
+    Scale,
+    checked_grid,
+    layer_of,
+    quantise_layer,
+    quantization,
+    store_as_float16,
+)
 from converters.recipe import Recipe
 from converters.weights import Grid, Steps
 from edge.errors import UnknownNameError, UserError
@@ -88,6 +96,9 @@ def quantise(
     for name in (*recipe.float_layers, *grids):
         if name not in layers:
             raise UnknownNameError("layer with weights", name, layers)
+    for operator in weighted:
+        if (layer := layer_of(graph, operator)) in grids and layer in recipe.float_layers:
+            checked_grid(layer, grids[layer], np.moveaxis(graph.constant(operator.inputs[1]), 0, -1))
     if recipe.weight_bits == 16:
         for operator in weighted:
             store_as_float16(graph, operator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,8 @@ def computed(network: keras.Sequential, *, in_training: bool = False) -> list[Co
 
     Args:
       network: any.
-      in_training: as long as it is not on its grids, what it computes without them, and not what would be deployed.
+      in_training: as long as it is not on its grids, what it computes without them, and not what would be deployed;
+        on its grids, actions beyond their bounds, which are clipped once deployed.
     """
     on = is_on_grid(network)
     return [_computed(layer, on, in_training) for layer in network.layers]
@@ -149,6 +151,8 @@ def _computed(layer: keras.layers.Layer, on: bool, in_training: bool) -> Compute
             return Computed(layer, q_kernel(kernel).numpy(), q_bias(bias).numpy(), streams=(kernel, bias))
         return Computed(layer, kernel, bias)
     steps = None if config.output is None else config.output.steps()
+    if steps is not None and in_training and not config.output.clips:
+        steps = dataclasses.replace(steps, low=-(2**30), high=2**30)
     if kernel is None:
         return Computed(layer, None, None, steps=steps)
     assert config.kernel is not None

@@ -11,15 +11,16 @@ import toy_envs  # noqa: F401  (registers the toys)
 from training import assert_same_training, trained, trained_in_two
 
 from converters import convert
+from converters.emulation import Output, Widths, calibrate, emulated
 from converters.export import DeployedPolicy
 from converters.quantizers import is_on_grid
-from converters.stripping import strip
+from converters.stripping import own_variables, strip
 from converters.tflite import output_step
 from edge.errors import UnknownNameError, UsageError, UserError
 from tfqrl import agents, evaluate
 from tfqrl.compress import QABP, QAT, SVD, VNQ, Clustering, Pruning, SparseQAT
 from tfqrl.compress.bayesian.variational import variational_layers
-from tfqrl.networks import as_input
+from tfqrl.networks import HostNetwork, as_input, mlp
 from tfqrl.training.session import Session
 
 MATCH, CHOOSE, BLOB = "toys/Match-v0", "toys/Choose-v0", "toys/Blob-v0"
@@ -165,6 +166,18 @@ def test_what_acts_is_what_is_trained(tmp_path: Path) -> None:
             observation = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
             acted, trained_on = session.agent.acting(observation), session.agent.policy(observation).numpy()
             assert (np.abs(acted - trained_on) < 1e-5).mean() > 0.97
+
+
+@pytest.mark.parametrize("output", ["clipped", "before tanh"])
+def test_actions_beyond_their_bounds_act_as_they_are_trained(output: Output) -> None:
+    # An algorithm that draws actions around a mean would else learn as if it had drawn them around another one.
+    network = emulated(mlp(3, (16,), 2, activation="tanh", output_activation="linear"), Widths(), output)
+    own_variables(network.layers)[-1].assign([5.0, -5.0])
+    observation = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    calibrate(network, observation)
+    acted = HostNetwork(network)(observation)
+    assert np.abs(acted).min() > 3.5
+    np.testing.assert_allclose(acted, network(observation), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["qat", "prune-qat", "svd", "vnq", "qabp"])
