@@ -7,8 +7,15 @@ import shlex
 from drawing import markdown_table
 
 from edge import report
-from tfqrl.study.report import number, percent, with_interval
+from edge.stats import Estimate
+from tfqrl.study.report import fewest_bits
 from tfqrl.study.tables import KEPT, Findings, Row
+from tfqrl.study.words import interval, number, percent, with_interval
+
+GOES_ON = (
+    " Where policies go on from those trained in float, the error is against `{0}`, which goes on as long without "
+    "compression; the column `{0}` is its own, against the float policy."
+)
 
 # What 8 bits may cost, in the mean and on a task.
 MARGIN = 0.02
@@ -21,7 +28,8 @@ def study_section(found: Findings) -> list[str]:
         "",
         f"`{shlex.join(found.command)}`; each training is in `results/quarl/cells/`, the report with all figures is "
         "`results/quarl/report.html`. Relative errors are of mean returns over the same episodes, against the policy "
-        "as it was trained in float; intervals of 95 % are over seeds, or over episodes where there is one seed.",
+        "as it was trained in float, before conversion; intervals of 95 % are over seeds, or over episodes where there "
+        "is one seed.",
         "",
         *_conversion(found),
         "",
@@ -35,11 +43,14 @@ def _conversion(found: Findings) -> list[str]:
     means = {(mean.method, mean.recipe): mean for mean in found.mean_errors}
     sentences = []
     if mean := means.get((found.baseline, "int8")):
-        kept = "within" if mean.error.value <= MARGIN else "beyond"
         sentences.append(
             f"Converted to `int8` after training, the mean relative error over {mean.tasks} tasks is "
-            f"{with_interval(mean.error)}, {kept} the {MARGIN:.0%} that were wanted (QuaRL's table: 2 to 5 %)."
+            f"{with_interval(mean.error)} for these policies, {_verdict(mean.error)} (QuaRL's table: 2 to 5 %); for "
+            f"tasks such as these, by the spread of their errors, it is within {interval(mean.over_tasks)}."
         )
+        if mean.left_out:
+            sentences.append(f"Left out are {', '.join(mean.left_out)}, whose seeds return above and below 0.")
+    sentences.append("`float32` differs from what was trained by rounding alone: its errors are those of chance.")
     plain = [row for row in found.rows if (row.method, row.recipe) == (found.baseline, "int8")]
     for row in plain:
         if row.failure is not None or (row.error is not None and row.error.value > MARGIN):
@@ -54,36 +65,46 @@ def _conversion(found: Findings) -> list[str]:
     table = []
     for task, value in found.returns.items():
         of_task = [row for row in found.rows if row.task == task]
+        seeds = max((row.seeds for row in of_task if row.method == found.baseline), default=0)
         after = [_error(of_task, found.baseline, recipe) for recipe in recipes]
-        table.append((task, number(value.value), *after, *(_error(of_task, method, "int8") for method in trained)))
+        qat = [_error(of_task, method, "int8") for method in trained]
+        table.append((task, str(seeds), number(value.value), *after, *qat))
     overall = [means.get((found.baseline, recipe)) for recipe in recipes] + [means.get((m, "int8")) for m in trained]
-    table.append(("mean", "", *("-" if mean is None else with_interval(mean.error) for mean in overall)))
+    cells = ("-" if mean is None else f"{with_interval(mean.error)} ({mean.tasks} tasks)" for mean in overall)
+    table.append(("mean", "", "", *cells))
     return [
         "### 8 bits",
         "",
         " ".join(sentences),
         "",
-        *markdown_table(("task", "return", *recipes, *(f"{method}, int8" for method in trained)), table),
+        *markdown_table(("task", "seeds", "return", *recipes, *(f"{method}, int8" for method in trained)), table),
     ]
+
+
+def _verdict(error: Estimate) -> str:
+    wanted = f"the {MARGIN:.0%} that were wanted"
+    if error.high <= MARGIN:
+        return f"all of it within {wanted}"
+    return f"beyond {wanted}" if error.low > MARGIN else f"of which {wanted} are a part: neither within nor beyond"
 
 
 def _cure(broken: Row, found: Findings) -> str:
-    """What brings the return of a policy back that 8 bits broke, or that nothing does."""
-    after = "cannot be made of all seeds" if broken.error is None else f"costs {percent(broken.error.value)}"
-    cures = [
-        row
-        for row in found.rows
-        if row.task == broken.task
-        and row is not broken
-        and row.error is not None
-        and row.error.value <= MARGIN
-        and ((row.is_qat and row.bits == 8) or (row.method == broken.method and row.recipe.startswith(("int", "dyn"))))
-    ]
+    """What brings the return of a policy back that 8 bits broke, what costs least first, or that nothing does."""
+    after = "cannot be made of all seeds" if broken.error is None else f"costs {with_interval(broken.error)}"
+    rows = [row for row in found.rows if row.task == broken.task and row is not broken and row.keeps(1 - MARGIN)]
+    kinds = (
+        [row for row in rows if row.method == broken.method and row.recipe.startswith(("int", "dyn"))],
+        [row for row in rows if (row.method, row.recipe) == (found.control, "int8")],
+        [row for row in rows if row.is_qat and row.bits == 8],
+    )
+    # Those that `tfqrl convert` accepts go before those that it rejects.
+    cures = sorted((row for kind in kinds for row in kind), key=lambda row: row.rejected > 0)
     if not cures:
         return f"On {broken.task} `int8` {after}, and nothing in the table cures it."
-    best = min(cures, key=lambda row: row.error.value if row.error else 0.0)
+    best = cures[0]
     assert best.error is not None
-    return f"On {broken.task} `int8` {after}; {best.method}, `{best.recipe}`, {percent(best.error.value)}."
+    rejected = f" (rejected for {best.rejected} of {best.seeds} seeds)" if best.rejected else ""
+    return f"On {broken.task} `int8` {after}; {best.method}, `{best.recipe}`, {with_interval(best.error)}{rejected}."
 
 
 def _bits(found: Findings) -> list[str]:
@@ -91,34 +112,34 @@ def _bits(found: Findings) -> list[str]:
     methods = list(dict.fromkeys(row.method for row in rows))
     table = []
     for task in found.returns:
-        of_task = [row for row in rows if row.task == task]
-        fewest = [row.bits for row in of_task if row.bits and row.error and row.error.value <= 1 - KEPT]
-        table.append(
-            (
-                task,
-                *(_error(of_task, method) for method in methods),
-                str(found.lowest_bits.get(task) or "-"),
-                str(min(fewest, default="-")),
-            )
-        )
+        of_task = [row for row in found.rows if row.task == task]
+        fewest = min((row.weight_bits for row in of_task if row.weight_bits <= 8 and row.keeps(KEPT)), default=None)
+        control = [] if found.control is None else [_error(of_task, found.control, "float32")]
+        errors = [_error([row for row in rows if row.task == task], method) for method in methods]
+        table.append((task, *control, *errors, fewest_bits(found, task), "none" if fewest is None else str(fewest)))
+    goes_on = "" if found.control is None else GOES_ON.format(found.control)
     return [
         "### Fewer bits",
         "",
-        "Weights and activations of so many bits; observations and actions have 8. The last columns are the fewest "
-        f"bits that keep {KEPT:.0%} of the return, by quantisation-aware training alone, and by any method. QuaRL "
-        "found 5 to 6 bits to be enough, Kresse & Lampert (2025) 3 on most MuJoCo tasks, with more for observations.",
+        f"Weights and activations of so many bits; observations and actions have 8.{goes_on} The last columns are the "
+        f"fewest bits that keep {KEPT:.0%} of the return: by quantisation-aware training, at which and above which so "
+        "much is kept, in brackets where the mean keeps it but not all of the interval; and by any method at all, 8 "
+        "bits after training among them, by the mean. QuaRL found 5 to 6 bits to be enough, Kresse & Lampert (2025) 3 "
+        "on most MuJoCo tasks, with more for observations.",
         "",
-        *markdown_table(("task", *methods, "fewest", "of any"), table),
+        *markdown_table(
+            ("task", *([] if found.control is None else [found.control]), *methods, "fewest", "of any"), table
+        ),
     ]
 
 
 def _pruning(found: Findings) -> list[str]:
     table = []
-    for row in found.rows:
-        if row.compression != "prune":
-            continue
+    pruned = [row for row in found.rows if row.compression == "prune"]
+    for row in pruned:
         same = [other for other in found.rows if (other.task, other.recipe) == (row.task, row.recipe)]
-        dense = next((other for other in same if other.method == found.baseline), None)
+        # What went on has the normaliser that it went on with, if it did.
+        dense = next((other for other in same if other.method == row.reference), None)
         times = "-"
         if dense is not None and row.act_us is not None and dense.act_us is not None:
             times = f"{row.act_us.value:.1f} / {dense.act_us.value:.1f}"
@@ -132,11 +153,30 @@ def _pruning(found: Findings) -> list[str]:
     return [
         "### Pruning",
         "",
+        *(_pruned(method, pruned) for method in dict.fromkeys(row.method for row in pruned)),
         "Zeros that are scattered make no smaller matrices, so they cost as much time as other weights; whole neurons "
-        f"are taken out by the converter. Models and times of an action in microseconds{where}: pruned / dense.",
+        "are taken out by the converter. Models, and times of an action of the lowest seed's in "
+        f"microseconds{where}: pruned / dense.",
         "",
         *markdown_table(("task", "method", "recipe", "zeros", "relative error", "model", "act p50"), table),
     ]
+
+
+def _pruned(method: str, rows: list[Row]) -> str:
+    """On which tasks so much is kept, as trained in float."""
+    recipe = next(row.recipe for row in rows if row.method == method)
+    of_method = [row for row in rows if (row.method, row.recipe) == (method, recipe)]
+    kept = [row.task for row in of_method if row.keeps(KEPT)]
+    lost = [
+        f"{row.task} ({'-' if row.error is None else percent(row.error.value)})"
+        for row in of_method
+        if not row.keeps(KEPT)
+    ]
+    return (
+        f"`{method}` (`{recipe}`) keeps {KEPT:.0%} of the return on {', '.join(kept) or 'none'}"
+        + (f"; not on {', '.join(lost)}" if lost else "")
+        + "."
+    )
 
 
 def _error(rows: list[Row], method: str, recipe: str | None = None) -> str:

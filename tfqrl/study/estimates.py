@@ -49,19 +49,29 @@ def relative_error(pairs: Pairs) -> RelativeError | None:
     trainings.
 
     Returns:
-      The error; None if the first policies' mean return is 0, of which nothing is a part.
+      The error; None if of the first policies' returns those above and below 0 take more than half of each other
+      away: a part of what is left means nothing.
     """
     if len(pairs) > 1:
         before, after = (np.array([np.mean(pair[i]) for pair in pairs], np.float64) for i in range(2))
     else:
         before, after = (np.asarray(values, np.float64) for values in pairs[0])
     whole = float(before.mean())
-    if abs(whole) < 1e-9:
+    if abs(whole) <= max(0.5 * float(np.abs(before).mean()), 1e-9):
         return None
     value = (whole - float(after.mean())) / abs(whole)
     # What each adds to the error, to first order.
     parts = (before - after - value * math.copysign(1.0, whole) * before) / abs(whole)
     return RelativeError(value, float(parts.std(ddof=1)) / math.sqrt(len(parts)), len(parts) - 1)
+
+
+def mean_of(values: npt.ArrayLike) -> Estimate:
+    """The mean of a sample with its 95 % interval, by Student's t; of a single value, no more than that."""
+    sample = np.asarray(values, np.float64)
+    mean = float(sample.mean())
+    if len(sample) == 1:
+        return Estimate(mean, mean, mean)
+    return RelativeError(mean, float(sample.std(ddof=1)) / math.sqrt(len(sample)), len(sample) - 1).estimate
 
 
 def mean_relative_error(errors: Sequence[RelativeError]) -> RelativeError:

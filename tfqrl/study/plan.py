@@ -83,6 +83,8 @@ class Study:
       methods: by name; the first one is the baseline, which the others are compared with.
       seeds: of trainings.
       episodes: that each policy plays, the same ones for all.
+      control: the method that goes on from the baseline's policy without compression: what others that go on are
+        compared with, because steps alone bring something too.
     """
 
     title: str
@@ -90,6 +92,7 @@ class Study:
     methods: dict[str, Method]
     seeds: tuple[int, ...] = (0,)
     episodes: int = 100
+    control: str | None = None
 
     @property
     def baseline(self) -> str:
@@ -171,6 +174,8 @@ def _check(study: Study, path: Path) -> None:
         )
     if study.methods[study.baseline].keep == "best":
         raise UsageError(f"The first method, {study.baseline}, is what others go on from: it keeps its last policy.")
+    if study.control is not None and study.control not in study.methods:
+        raise UnknownNameError("method for `control`", study.control, study.methods)
     for name, method in study.methods.items():
         if method.train and method.distill is not None:
             raise UsageError(f"The method {name} has both `train` and `distill`: give one of them.")

@@ -13,12 +13,15 @@ from edge import report
 from tfqrl.page import html_table, page, svg_grid
 from tfqrl.study import weight_sections as sections
 from tfqrl.study.outcome import Outcome
-from tfqrl.study.tables import KEPT, Findings, Row
+from tfqrl.study.tables import KEPT, Fewest, Findings, Row
 from tfqrl.study.words import COLORS, interval, looks_of, number, percent, with_interval
 
+# % of return, below which a figure shows no more.
+LOWEST = -20
+
 HEADER = (
-    *("task", "method", "recipe", "seeds", "return", "relative error", "95 % interval", "model", "zeros", "bits"),
-    "act p50",
+    *("task", "method", "recipe", "as trained", "return", "of each seed", "against", "relative error"),
+    *("95 % interval", "model", "zeros", "bits", "act p50"),
 )
 
 
@@ -36,8 +39,10 @@ def cells(row: Row) -> list[str]:
         row.task,
         row.method,
         row.recipe,
-        str(row.seeds),
+        number(row.trained_return),
         number(row.mean_return),
+        ", ".join(map(number, row.each)) or "-",
+        row.reference,
         "-" if row.error is None else percent(row.error.value),
         "-" if row.error is None else interval(row.error),
         "-" if row.model_bytes is None else report.size(row.model_bytes),
@@ -52,11 +57,11 @@ def sentences(found: Findings) -> list[str]:
     lines = []
     for mean in found.mean_errors:
         lines.append(
-            f"{mean.method}, {mean.recipe}: mean relative error over {mean.tasks} tasks {with_interval(mean.error)}."
+            f"{mean.method}, {mean.recipe}: mean relative error over {mean.tasks} tasks {with_interval(mean.error)} "
+            f"for these policies, {interval(mean.over_tasks)} for tasks such as these."
+            + (f" Without {', '.join(mean.left_out)}: no relative error." if mean.left_out else "")
         )
-    for task, bits in found.lowest_bits.items():
-        least = f"{bits} bits are the fewest that keep" if bits else "no width that was tried keeps"
-        lines.append(f"{task}: {least} {KEPT:.0%} of the return.")
+    lines += [f"{task}: {_fewest(fewest)}" for task, fewest in found.lowest_bits.items()]
     for row in (row for row in found.rows if row.failure is not None):
         lines.append(f"{row.task}, {row.method}, {row.recipe} was not made: {row.failure}")
     for row in (row for row in found.rows if row.incomplete > 0):
@@ -69,6 +74,13 @@ def sentences(found: Findings) -> list[str]:
             f"{row.task}, {row.method}: `tfqrl convert` rejects {row.recipe} of {row.rejected} of {row.seeds} seeds."
         )
     return lines
+
+
+def _fewest(fewest: Fewest | None) -> str:
+    if fewest is None:
+        return f"trained on grids, none of the widths that were tried keeps {KEPT:.0%} of the return."
+    by = "with its whole interval" if fewest.certain else "by its mean; the interval reaches below"
+    return f"trained on grids, {fewest.bits} bits are the fewest that keep {KEPT:.0%} of the return, {by}."
 
 
 def study_page(found: Findings, outcomes: Sequence[Outcome], missing: int) -> str:
@@ -91,10 +103,12 @@ def study_page(found: Findings, outcomes: Sequence[Outcome], missing: int) -> st
         *_pareto(found),
         "<h2>Everything</h2>",
         html_table(HEADER, [cells(row) for row in found.rows]),
-        '<p class="note">Relative error: what the mean return is below that of the baseline as it was trained, '
-        f"{html.escape(found.baseline)}, over the same seeds and episodes. Its 95 % interval is over seeds; "
-        "with one seed it is over episodes, and says nothing of other trainings. Bits: of a weight, in the mean over "
-        "all, of which those that are gone have none.</p>",
+        '<p class="note">As trained: the mean return before conversion. Relative error: what the mean return is below '
+        f"that of the method that it stands against, as it was trained, over the same seeds and episodes: "
+        f"{html.escape(found.baseline)}, or what goes on from it without compression. Its 95 % interval is over seeds; "
+        "with one seed it is over episodes, and says nothing of other trainings. float32 differs from what was trained "
+        "by rounding alone: its errors are what chance makes of a task. Bits: of a weight, in the mean over all, of "
+        "which those that are gone have none.</p>",
         "<h2>Conditions</h2>",
         *_conditions(outcomes, found),
     ]
@@ -115,9 +129,9 @@ def _conversion(found: Findings) -> list[str]:
             with_interval(error) if (row := of_task.get(recipe)) and (error := row.error) else "-" for recipe in recipes
         ]
         rows.append([task, f"{number(value.value)} [{number(value.low)}, {number(value.high)}]", *errors])
-    means = {mean.recipe: mean.error for mean in found.mean_errors if mean.method == found.baseline}
+    means = {mean.recipe: mean for mean in found.mean_errors if mean.method == found.baseline}
     if means:
-        cells_of = {name: with_interval(mean) for name, mean in means.items()}
+        cells_of = {name: f"{with_interval(mean.error)}, {mean.tasks} tasks" for name, mean in means.items()}
         rows.append(["mean", "", *(cells_of.get(name, "-") for name in recipes)])
     return [
         "<h2>Conversion after training: relative error of the return</h2>",
@@ -153,7 +167,7 @@ def _qat(found: Findings) -> list[str]:
         axes.set_ylabel("% of return")
         # Far beyond this error bars say no more.
         lowest = min(100 * (1 - row.error.value) for row in lines if row.error)
-        axes.set_ylim(min(-20, lowest - 10), 130)
+        axes.set_ylim(min(LOWEST, lowest - 10), 130)
         if len(families) > 1:
             axes.legend(frameon=False, fontsize=7)
 
@@ -164,15 +178,26 @@ def _qat(found: Findings) -> list[str]:
             texts = [f"{row.method} {text}" for row, text in zip(fitting, texts)]
         return "; ".join(texts) or "-"
 
-    table = [[task, *(cell(task, bits) for bits in widths), str(found.lowest_bits.get(task) or "-")] for task in tasks]
+    table = [[task, *(cell(task, bits) for bits in widths), fewest_bits(found, task)] for task in tasks]
     header = ("task", *(f"{bits} bits" for bits in widths), f"fewest for {KEPT:.0%}")
     return [
         "<h2>Quantisation-aware training: return by bits</h2>",
         svg_grid([partial(draw, task=task) for task in tasks]),
         html_table(header, table),
         '<p class="note">Of weights and activations; observations and actions have the bits that the study says. The '
-        f"dotted line is {KEPT:.0%} of the baseline's return.</p>",
+        f"dotted line is {KEPT:.0%} of the return that they are compared with. The fewest bits are those at which, and "
+        "above which, so much is kept; in brackets where the mean keeps it, but not all of the interval.</p>",
     ]
+
+
+def fewest_bits(found: Findings, task: str) -> str:
+    """For a table: in brackets where it is not certain."""
+    if task not in found.lowest_bits:
+        return "-"
+    fewest = found.lowest_bits[task]
+    if fewest is None:
+        return "none"
+    return str(fewest.bits) if fewest.certain else f"({fewest.bits})"
 
 
 def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -201,7 +226,7 @@ def _pareto(found: Findings) -> list[str]:
     def draw(axes: Axes, label: str, cost: Callable[[Row], float | None]) -> None:
         for method, look in looks.items():
             points = [
-                (x, 100 * (1 - row.error.value))
+                (x, max(LOWEST, 100 * (1 - row.error.value)))
                 for row in rows
                 if row.label == method and row.error and (x := cost(row)) is not None
             ]
@@ -210,6 +235,7 @@ def _pareto(found: Findings) -> list[str]:
         costs = [x for row in rows if (x := cost(row))]
         if costs and max(costs) > 10 * min(costs):
             axes.set_xscale("log")
+        axes.set_ylim(LOWEST - 5, None)
         axes.set_xlabel(label)
         axes.set_ylabel("% of return")
 
@@ -228,6 +254,7 @@ def _pareto(found: Findings) -> list[str]:
             report.size(row.model_bytes),
             "-" if row.act_us is None else f"{row.act_us.value:.2f} us",
             "-" if row.energy is None else report.energy_cell(row.energy),
+            f"{row.rejected} of {row.seeds}" if row.rejected else "",
         ]
         for row in _best(rows)
     ]
@@ -242,9 +269,9 @@ def _pareto(found: Findings) -> list[str]:
                 legend,
             ]
         ),
-        '<p class="note">Each point is a policy on a task. Those that no other of their task betters, or equals, in '
-        "return, size and latency:</p>",
-        html_table(("task", "method", "recipe", "return kept", "model", "act p50", "energy/action"), table),
+        f'<p class="note">Each point is a policy on a task; what keeps less than {LOWEST} % is drawn there. Those that '
+        "no other of their task betters, or equals, in mean return, size and latency:</p>",
+        html_table(("task", "method", "recipe", "return kept", "model", "act p50", "energy/action", "rejected"), table),
         f'<p class="note">act: one call of <code>edge.Policy.act</code> on the last machine below. Energy: '
         f"{html.escape('; '.join(scopes) or 'not measured')}</p>",
     ]

@@ -10,14 +10,14 @@ import numpy as np
 from converters import recipe as recipes
 from edge.conditions import Conditions
 from edge.energy import Energy
-from edge.stats import Estimate, mean_estimate
+from edge.stats import Estimate
 from tfqrl.compress.report import FLOAT_BITS
-from tfqrl.study.estimates import RelativeError, mean_relative_error, relative_error
+from tfqrl.study.estimates import RelativeError, mean_of, mean_relative_error, relative_error
 from tfqrl.study.latency import TaskLatency
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Study
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Of the float policy's return.
 KEPT = 0.97
@@ -34,8 +34,11 @@ class Row:
       sparsity: part of the weights that is zero, mean over the seeds.
       bits_per_weight: mean over all weights, those that are gone too, and over the seeds.
       seeds: of how many trainings.
-      mean_return: over all episodes.
-      error: relative, to the baseline as it was trained; None where there is none with the same seed, or it returns 0.
+      each: mean return of each seed's policy.
+      trained_return: mean over the same seeds, before conversion.
+      reference: the method whose policies, as they were trained, it is compared with: the control, if it went on from
+        the baseline and is not the control itself; else the baseline.
+      error: relative, to that one; None where there is none with the same seed, or `relative_error` gives none.
       model_bytes: of the models, mean over the seeds.
       act_us: median of one action, in microseconds; None if it was not measured.
       energy: of an action; None if it was not looked at.
@@ -53,7 +56,9 @@ class Row:
     sparsity: float
     bits_per_weight: float
     seeds: int
-    mean_return: float | None
+    each: tuple[float, ...]
+    trained_return: float | None
+    reference: str
     error: Estimate | None
     model_bytes: float | None
     act_us: Estimate | None
@@ -68,6 +73,20 @@ class Row:
         return f"{self.method}, {self.recipe}"
 
     @property
+    def mean_return(self) -> float | None:
+        """Over seeds and episodes."""
+        return float(np.mean(self.each)) if self.each else None
+
+    @property
+    def weight_bits(self) -> int:
+        """Of those it was trained with, or else of the recipe."""
+        return self.bits or recipes.get(self.recipe).weight_bits
+
+    def keeps(self, part: float) -> bool:
+        """Whether its mean return is so large a part of the reference's."""
+        return self.error is not None and self.error.value <= 1 - part
+
+    @property
     def is_qat(self) -> bool:
         """Whether it is quantisation-aware training of the task's own algorithm, and not of a student."""
         return self.compression == "qat" and self.algorithm != "distill"
@@ -80,13 +99,30 @@ class MeanError:
     Attributes:
       method, recipe: which.
       tasks: how many.
-      error: mean of their relative errors.
+      error: mean of their relative errors, with the interval for these policies on these tasks.
+      over_tasks: the same mean, with the interval for tasks such as these: by the spread of their errors.
+      left_out: tasks without a relative error.
     """
 
     method: str
     recipe: str
     tasks: int
     error: Estimate
+    over_tasks: Estimate
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fewest:
+    """The fewest bits of weights that keep KEPT of the return, and so does every larger number that was tried.
+
+    Attributes:
+      bits: how many.
+      certain: whether all of the 95 % interval keeps as much, rather than the mean alone.
+    """
+
+    bits: int
+    certain: bool
 
 
 @dataclass(frozen=True)
@@ -98,65 +134,87 @@ class Findings:
       title: of the study.
       command: the words of the command.
       baseline: its method that others are compared with.
+      control: that which those that went on from the baseline are compared with; None if the study has none.
       returns: of the baseline as it was trained, by task: mean over seeds and episodes, with its interval over seeds,
         or over episodes where there is one seed.
       rows: everything.
       mean_errors: of the methods and recipes that are there on more than one task.
       measured_on: the machine of latencies and energies; None if nothing was measured.
-      lowest_bits: by task, the fewest bits at which quantisation-aware training keeps KEPT of the return; None if no
-        number does.
+      lowest_bits: by task, of quantisation-aware training; None if no number of bits keeps as much.
     """
 
     schema_version: int
     title: str
     command: tuple[str, ...]
     baseline: str
+    control: str | None
     returns: dict[str, Estimate]
     rows: tuple[Row, ...]
     mean_errors: tuple[MeanError, ...]
     measured_on: Conditions | None
-    lowest_bits: dict[str, int | None]
+    lowest_bits: dict[str, Fewest | None]
 
 
 def findings(
     study: Study, outcomes: Sequence[Outcome], latency: Mapping[str, TaskLatency], command: Sequence[str]
 ) -> Findings:
     """What the results of a study's cells, and measurements of its tasks, say."""
-    baseline = study.baseline
     rows: list[Row] = []
-    errors: dict[tuple[str, str], list[RelativeError]] = {}
+    errors: dict[tuple[str, str], dict[str, RelativeError | None]] = {}
     for task in dict.fromkeys(outcome.task for outcome in outcomes):
         of_task = [outcome for outcome in outcomes if outcome.task == task]
-        base = {outcome.seed: np.array(outcome.returns) for outcome in of_task if outcome.method == baseline}
         for method in dict.fromkeys(outcome.method for outcome in of_task):
             group = [outcome for outcome in of_task if outcome.method == method]
+            reference = _reference(study, group[0], of_task)
+            base = {outcome.seed: np.array(outcome.returns) for outcome in of_task if outcome.method == reference}
             for recipe in dict.fromkeys(policy.recipe for outcome in group for policy in outcome.policies):
-                row, error = _row(group, recipe, base, latency.get(task))
+                row, error = _row(group, recipe, reference, base, latency.get(task))
                 rows.append(row)
-                if error is not None:
-                    errors.setdefault((method, recipe), []).append(error)
+                errors.setdefault((method, recipe), {})[task] = error
     return Findings(
         schema_version=SCHEMA_VERSION,
         title=study.title,
         command=tuple(command),
-        baseline=baseline,
+        baseline=study.baseline,
+        control=study.control,
         returns={
-            task: _mean_return([outcome for outcome in outcomes if (outcome.task, outcome.method) == (task, baseline)])
-            for task in dict.fromkeys(outcome.task for outcome in outcomes if outcome.method == baseline)
+            task: _mean_return([o for o in outcomes if (o.task, o.method) == (task, study.baseline)])
+            for task in dict.fromkeys(outcome.task for outcome in outcomes if outcome.method == study.baseline)
         },
         rows=tuple(rows),
         mean_errors=tuple(
-            MeanError(*key, len(found), mean_relative_error(found).estimate)
-            for key, found in errors.items()
-            if len(found) > 1
+            _mean_error(*key, found) for key, found in errors.items() if sum(e is not None for e in found.values()) > 1
         ),
         measured_on=next((times.conditions for times in latency.values()), None),
         lowest_bits=_lowest_bits(rows),
     )
 
 
+def _reference(study: Study, outcome: Outcome, of_task: Sequence[Outcome]) -> str:
+    goes_on = outcome.begins_with is not None and outcome.algorithm != "distill" and outcome.method != study.control
+    if study.control is not None and goes_on and any(other.method == study.control for other in of_task):
+        return study.control
+    return study.baseline
+
+
+def _mean_error(method: str, recipe: str, found: Mapping[str, RelativeError | None]) -> MeanError:
+    errors = [error for error in found.values() if error is not None]
+    return MeanError(
+        method=method,
+        recipe=recipe,
+        tasks=len(errors),
+        error=mean_relative_error(errors).estimate,
+        over_tasks=mean_of([error.value for error in errors]),
+        left_out=tuple(task for task, error in found.items() if error is None),
+    )
+
+
 def _row(
-    group: Sequence[Outcome], recipe: str, base: dict[int, np.ndarray], latency: TaskLatency | None
+    group: Sequence[Outcome],
+    recipe: str,
+    reference: str,
+    base: dict[int, np.ndarray],
+    latency: TaskLatency | None,
 ) -> tuple[Row, RelativeError | None]:
     found = [(outcome, policy) for outcome in group for policy in outcome.policies if policy.recipe == recipe]
     made = [(outcome, np.array(policy.returns)) for outcome, policy in found if policy.returns is not None]
@@ -178,7 +236,9 @@ def _row(
         sparsity=float(np.mean([_sparsity(outcome) for outcome in group])),
         bits_per_weight=float(np.mean([_bits_per_weight(outcome, recipe) for outcome in group])),
         seeds=len(made),
-        mean_return=float(np.mean([returns.mean() for _, returns in made])) if made else None,
+        each=tuple(float(returns.mean()) for _, returns in made),
+        trained_return=float(np.mean([np.mean(outcome.returns) for outcome, _ in made])) if made else None,
+        reference=reference,
         error=None if error is None else error.estimate,
         model_bytes=float(np.mean(sizes)) if sizes else None,
         act_us=timed[key].act_us.p50 if key in timed else None,
@@ -203,16 +263,21 @@ def _bits_per_weight(outcome: Outcome, recipe: str) -> float:
 
 
 def _mean_return(group: Sequence[Outcome]) -> Estimate:
-    if len(group) == 1:
-        return mean_estimate(np.array(group[0].returns))
-    return mean_estimate(np.array([np.mean(outcome.returns) for outcome in group]))
+    return mean_of(group[0].returns if len(group) == 1 else [np.mean(outcome.returns) for outcome in group])
 
 
-def _lowest_bits(rows: Sequence[Row]) -> dict[str, int | None]:
-    lowest: dict[str, int | None] = {}
-    for row in rows:
-        if row.is_qat:
-            best = lowest.setdefault(row.task, None)
-            if row.error is not None and row.error.value <= 1 - KEPT and row.bits is not None:
-                lowest[row.task] = row.bits if best is None else min(best, row.bits)
+def _lowest_bits(rows: Sequence[Row]) -> dict[str, Fewest | None]:
+    lowest: dict[str, Fewest | None] = {}
+    for task in dict.fromkeys(row.task for row in rows if row.is_qat):
+        # Of several methods of one width the first: the best of more would be the luckiest.
+        by_bits: dict[int, Row] = {}
+        for row in rows:
+            if row.task == task and row.is_qat and row.bits is not None:
+                by_bits.setdefault(row.bits, row)
+        lowest[task] = None
+        for bits in sorted(by_bits, reverse=True):
+            if not by_bits[bits].keeps(KEPT):
+                break
+            error = by_bits[bits].error
+            lowest[task] = Fewest(bits, error is not None and error.high <= 1 - KEPT)
     return lowest

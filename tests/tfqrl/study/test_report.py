@@ -12,7 +12,7 @@ from tfqrl.compress.report import LayerReport
 from tfqrl.study import report
 from tfqrl.study.outcome import SCHEMA_VERSION, Outcome, Policy, Weights
 from tfqrl.study.plan import Method, Study, Task
-from tfqrl.study.tables import Findings, findings
+from tfqrl.study.tables import Fewest, Findings, findings
 
 STUDY = Study(
     "Made <up>",
@@ -97,7 +97,66 @@ def test_means_are_over_tasks_and_the_fewest_bits_are_those_that_keep_97_percent
     means = {(mean.method, mean.recipe): mean for mean in result.mean_errors}
     assert means["float", "int8"].error.value == pytest.approx((0.01 + 0.109) / 2)
     assert means["float", "int8"].tasks == 2
-    assert result.lowest_bits == {"ppo-Here-v0": 4, "sac-There-v0": 8}
+    assert means["float", "int8"].over_tasks.high > means["float", "int8"].error.high
+    assert means["float", "int8"].left_out == ()
+    assert result.lowest_bits == {"ppo-Here-v0": Fewest(4, certain=True), "sac-There-v0": Fewest(8, certain=True)}
+
+
+def test_a_width_is_enough_only_if_all_larger_ones_are() -> None:
+    some = [
+        replace(one, policies=(replace(one.policies[0], returns=(kept - 1, kept + 1)),))
+        for one in outcomes()
+        if (kept := {"qat-8": 99.0, "qat-4": 90.0, "qat-3": 99.0, "float": 100.0}.get(one.method)) is not None
+    ]
+    # Its other seed is worse, so that the interval reaches beyond.
+    some = [
+        replace(one, policies=(replace(one.policies[0], returns=(94.0, 98.0)),))
+        if (one.task, one.method, one.seed) == ("sac-There-v0", "qat-8", 1)
+        else one
+        for one in some
+    ]
+    result = findings(STUDY, some, {}, [])
+    assert result.lowest_bits == {"ppo-Here-v0": Fewest(8, certain=True), "sac-There-v0": Fewest(8, certain=False)}
+    assert report.fewest_bits(result, "sac-There-v0") == "(8)"
+    # A second method of 4 bits that is luckier does not count.
+    lucky = [replace(one, method="qat-4-again") for one in outcomes() if one.method == "qat-4"]
+    assert findings(STUDY, [*some, *lucky], {}, []).lowest_bits == result.lowest_bits
+
+
+def test_what_goes_on_is_compared_with_what_goes_on_without_compression() -> None:
+    study = replace(STUDY, methods={**STUDY.methods, "more": Method()}, control="more")
+    some = [replace(one, begins_with=None if one.method == "float" else "it") for one in outcomes()]
+    some += [
+        replace(
+            outcome("ppo-Here-v0", "more", seed, {"float32": 150.0}, None), returns=(149.0, 151.0), begins_with="it"
+        )
+        for seed in (0, 1)
+    ]
+    rows = {(row.task, row.method, row.recipe): row for row in findings(study, some, {}, []).rows}
+    references = {key: row.reference for key, row in rows.items()}
+    # That of the other task has no control.
+    assert references["ppo-Here-v0", "qat-8", "int8"] == "more"
+    assert references["sac-There-v0", "qat-8", "int8"] == "float"
+    assert references["ppo-Here-v0", "more", "float32"] == references["ppo-Here-v0", "float", "int8"] == "float"
+    error = rows["ppo-Here-v0", "qat-8", "int8"].error
+    assert error is not None
+    assert error.value == pytest.approx(51 / 150)
+    assert (rows["ppo-Here-v0", "qat-8", "int8"].trained_return, rows["ppo-Here-v0", "qat-8", "int8"].each) == (
+        100.0,
+        (99.0, 99.0),
+    )
+
+
+def test_a_task_whose_return_is_near_zero_is_left_out_and_named() -> None:
+    some = [
+        replace(one, returns=(3.0 - 5 * one.seed,) * 2) if one.cell.startswith("ppo-Here-v0-float") else one
+        for one in outcomes()
+    ]
+    third = [replace(one, task="td3-Else-v0") for one in outcomes() if one.task == "sac-There-v0"]
+    result = findings(STUDY, [*some, *third], {}, [])
+    (mean,) = (mean for mean in result.mean_errors if (mean.method, mean.recipe) == ("float", "int8"))
+    assert (mean.tasks, mean.left_out) == (2, ("ppo-Here-v0",))
+    assert "Without ppo-Here-v0: no relative error." in report.text(result, {})
 
 
 def test_what_bayesian_policies_leave_is_drawn_against_return() -> None:
@@ -122,7 +181,7 @@ def test_a_recipe_that_failed_on_one_task_has_no_mean_and_a_student_is_no_qat() 
     student = outcome("sac-There-v0", "student", 0, {"int8x4": 99.5}, {"method": "qat", "weight_bits": 3})
     students = [replace(student, algorithm="distill", seed=seed) for seed in (0, 1)]
     result = findings(STUDY, [*some, *students], {}, [])
-    assert result.lowest_bits["sac-There-v0"] == 8
+    assert result.lowest_bits["sac-There-v0"] == Fewest(8, certain=True)
     page = report.study_page(result, some, 0)
     assert "student" in page[page.index("Other methods") :]
     assert [mean.recipe for mean in result.mean_errors if mean.method == "float"] == ["float32"]
@@ -132,7 +191,7 @@ def test_a_policy_that_could_not_be_made_is_in_the_table_and_says_why() -> None:
     some = outcomes()
     some[0] = replace(some[0], policies=(Policy("int8", failure="It has no bias."),))
     result = findings(STUDY, some[:1], {}, [])
-    assert report.cells(result.rows[0])[3:10] == ["0", "-", "-", "-", "-", "25%", "4"]
+    assert report.cells(result.rows[0])[3:12] == ["-", "-", "-", "float", "-", "-", "-", "25%", "4"]
     assert "It has no bias." in report.text(result, {"other": "It was stopped."})
     assert "other: It was stopped." in report.text(result, {"other": "It was stopped."})
 
@@ -142,7 +201,12 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     page.write_text(report.study_page(found(), outcomes(), 3))
     text = screenshot(page, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
-    for part in ("Made &lt;up&gt;", "20 trainings; 3 are missing", "sac-There-v0: 8 bits are the fewest", "+10.9%"):
+    for part in (
+        "Made &lt;up&gt;",
+        "20 trainings; 3 are missing",
+        "sac-There-v0: trained on grids, 8 bits are the fewest",
+        "+10.9%",
+    ):
         assert part in text, part
     # Two tasks, their bits, their weights and their curves, and three ways to pay with a legend.
     assert text.count("<svg") == 10
