@@ -41,7 +41,7 @@ def test_what_the_choices_share_is_left_alone() -> None:
 def test_what_never_changes_teaches_a_bias() -> None:
     network = last_layer([[1.0, 2.0]], [0.0, 0.0])
     read = np.ones((100, 1), np.float32)
-    fitted = refitted(network, read, network(read).numpy() + [0.5, 0.0])
+    fitted = refitted(network, read, network(read).numpy() + np.array([0.5, 0.0]))
     assert fitted is not None
     np.testing.assert_allclose(fitted.get_weights()[1], [0.5, 0.0], atol=1e-6)
 

@@ -10,6 +10,8 @@ import tf_keras as keras
 import tyro
 
 from converters.emulation import Output
+from edge.errors import UsageError
+from tfqrl.compress.delay import DELAY
 from tfqrl.compress.pruning import Pruning, prunable
 from tfqrl.compress.qat import QAT
 
@@ -22,9 +24,15 @@ class SparseQAT(Pruning, QAT):
     prune_end: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Refuse values out of range, and grids that would be fitted to weights that are yet to go."""
         Pruning.__post_init__(self)
         QAT.__post_init__(self)
+        delay = DELAY if self.delay is None else self.delay
+        if delay < self.prune_end:
+            raise UsageError(
+                f"Weights go until {self.prune_end:g} of the training (--prune-end), and grids are fitted to what is "
+                f"left: --delay must be {self.prune_end:g} or more, and is {delay:g}."
+            )
 
     def of_trained(self) -> SparseQAT:
         """The same: weights go first."""

@@ -331,6 +331,7 @@ def agents_run(path: Path, config: Any) -> Any:
         (lambda: Pruning(pattern=(4, 2)), "--pattern takes N M"),
         (lambda: Clustering(clusters=1), "--clusters must lie in 2..256; it was given 1"),
         (lambda: Clustering(delay=-0.1), "--delay must be at least 0 and below 1"),
+        (lambda: SparseQAT(prune_end=0.9), "--delay must be 0.9 or more, and is 0.5"),
         (lambda: SparseQAT(activation_bits=9), "--activation-bits must lie in 2..8"),
         (lambda: SVD(kl_weight=0.0), "--kl-weight must be above 0"),
         (lambda: SVD(sparsity=1.0), "--sparsity must lie between 0 and 1; it was given 1.0"),

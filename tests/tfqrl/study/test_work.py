@@ -55,13 +55,14 @@ def test_an_outcome_names_the_run_it_begins_with_by_its_place_in_the_study(tmp_p
 
 @pytest.mark.parametrize(
     "compress",
-    [("prune-qat", "--sparsity", "0.5"), ("svd", "--sparsity", "0.3"), ("vnq",), ("qabp", "--sparsity", "0.3")],
+    [("qat", "--delay", "0.5"), ("prune-qat", "--sparsity", "0.5"), ("vnq",), ("qabp", "--sparsity", "0.3")],
     ids=" ".join,
 )
-def test_the_outcome_of_each_compressor_is_written_and_read(compress: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_outcome_of_a_compressor_is_written_and_read(compress: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     cell = dataclasses.replace(CELL, train=(*CELL.train, "--compress", *compress))
     work._work(cell, tmp_path)
     outcome = Outcome.load(tmp_path / "cells" / "cell.json")
     assert outcome.config["compress"] is not None
-    assert isinstance(outcome.complete, bool)
+    # A controller does not get as far in so short a training.
+    assert outcome.complete == (compress[0] != "qabp")
