@@ -159,13 +159,20 @@ def _agent(config: Any) -> Any:
     return kinds[type(config).__name__](config, spec_of(config.env))
 
 
-def test_what_acts_is_what_is_trained(tmp_path: Path) -> None:
-    for method in (METHODS["prune-qat"], METHODS["cluster"]):
-        run = trained(tmp_path / method.method, config_of("td3", method))
-        with Session(run, agents.config_of(run), type(_agent(agents.config_of(run)))) as session:
-            observation = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
-            acted, trained_on = session.agent.acting(observation), session.agent.policy(observation).numpy()
-            assert (np.abs(acted - trained_on) < 1e-5).mean() > 0.97
+@pytest.mark.parametrize("method", ["qat", "prune-qat", "cluster", "svd", "vnq", "qabp"])
+@pytest.mark.parametrize("case", ["ppo", "td3", "sac, normalised", "dqn"])
+def test_what_acts_is_what_is_trained(case: str, method: str) -> None:
+    options = METHODS[method]
+    agent = _agent(config_of(case, options))
+    for variable in own_variables(agent.policy.layers):
+        variable.assign(3.0 * variable)  # so that some actions are beyond their bounds
+    observation = np.random.default_rng(0).normal(size=(200, agent.policy.input_shape[-1])).astype(np.float32)
+    for progress in (0.0, 0.65, 1.0):
+        options.advance(agent.policy, tf.constant(observation), progress, 100)
+        agent.refresh()
+        # But for what lies half way between two steps.
+        acted, trained_on = agent.acting(observation), agent.policy(observation).numpy()
+        assert (np.abs(acted - trained_on) < 1e-5).mean() > 0.97
 
 
 @pytest.mark.parametrize("output", ["clipped", "before tanh"])
