@@ -11,6 +11,7 @@ from actorq_section import actors_section, end_to_end_section, faults_section, r
 from algorithms_section import algorithms_section, figures
 from compression_cost_section import compression_cost_section
 from drawing import markdown_table
+from qabp_section import qabp_section
 from reference_runs import plan
 from study_section import study_section
 from training_speed_section import training_speed_section
@@ -50,7 +51,9 @@ def page() -> str:
                 else []
             ),
             "",
-            *(study_section(quarl()) if (RESULTS / "quarl" / "findings.json").exists() else []),
+            *(study_section(study("quarl")) if (RESULTS / "quarl" / "findings.json").exists() else []),
+            "",
+            *(qabp_section(study("qabp")) if (RESULTS / "qabp" / "findings.json").exists() else []),
             "",
             *(actors_section(load("actorq_actors")) if (RESULTS / "actorq_actors.json").exists() else []),
             "",
@@ -91,9 +94,9 @@ def load_all(folder: str) -> list[dict[str, Any]]:
     return [load(f"{folder}/{path.stem}") for path in sorted((RESULTS / folder).glob("*.json"))]
 
 
-def quarl() -> Findings:
-    """What studies/quarl.yaml found."""
-    return from_plain(Findings, load("quarl/findings"), "findings.json")
+def study(name: str) -> Findings:
+    """What studies/NAME.yaml found."""
+    return from_plain(Findings, load(f"{name}/findings"), "findings.json")
 
 
 def measured_by(result: dict[str, Any]) -> str:
