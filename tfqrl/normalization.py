@@ -18,7 +18,7 @@ class RunningMoments:
     Attributes:
       mean: of each element, float64.
       variance: of each element, float64; 1 before anything was seen.
-      count: rows seen.
+      count: rows seen; infinite once they are fixed.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -29,7 +29,9 @@ class RunningMoments:
         self._cache()
 
     def update(self, rows: npt.ArrayLike) -> None:
-        """Take in (n, *shape) rows."""
+        """Take in (n, *shape) rows, unless they are fixed."""
+        if np.isinf(self.count):
+            return
         batch = np.asarray(rows, np.float64)
         mean, variance, count = batch.mean(axis=0), batch.var(axis=0), len(batch)
         total = self.count + count
@@ -40,6 +42,10 @@ class RunningMoments:
         self.mean = self.mean + delta * (count / total)
         self.count = total
         self._cache()
+
+    def fix(self) -> None:
+        """Stay as they are from now on, in checkpoints too."""
+        self.count = np.inf
 
     @property
     def std(self) -> FloatArray:

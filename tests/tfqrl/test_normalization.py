@@ -38,3 +38,14 @@ def test_a_checkpoint_holds_everything() -> None:
     restored.update(more)
     np.testing.assert_array_equal(moments.mean, restored.mean)
     np.testing.assert_array_equal(moments.variance, restored.variance)
+
+
+def test_fixed_moments_stay_as_they_are_also_when_restored() -> None:
+    moments, other = RunningMoments((2,)), RunningMoments((2,))
+    moments.update(np.array([[1.0, 2.0], [3.0, 6.0]]))
+    moments.fix()
+    other.restore(moments.state())
+    for each in (moments, other):
+        each.update(np.array([[100.0, 100.0]]))
+        np.testing.assert_array_equal(each.mean, [2.0, 4.0])
+        np.testing.assert_array_equal(each.variance, [1.0, 4.0])

@@ -29,7 +29,8 @@ def inherit(source: Run, algorithm: str, config: TrainingConfig, agent: Any, mom
     """Take over the networks and the normaliser of another run, but not its optimisers.
 
     Where the other run had no normaliser and this one has, that is fitted to what the other's policy meets in a few
-    episodes, and the first layer of each network undoes it.
+    episodes, and the first layer of each network undoes it. It stays as it is from then on: weights that were not
+    learnt with it would become another policy's as it moved.
 
     Args:
       source: the other run.
@@ -70,6 +71,7 @@ def inherit(source: Run, algorithm: str, config: TrainingConfig, agent: Any, mom
         policy = DeployedPolicy(deployable(network), spec)
         played = evaluate.play(policy.act, config.env, first_seed=CALIBRATION_SEED, episodes=EPISODES)
         moments.update(np.concatenate(played.observations))
+        moments.fix()
         for network in _networks(agent):
             _undo(network, moments)
 

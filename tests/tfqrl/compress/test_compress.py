@@ -318,6 +318,9 @@ def test_a_normaliser_that_the_other_run_lacked_is_undone_by_all_networks(compre
                 a(np.hstack([normalized, action])), b(np.hstack([observation, action])), atol=1e-5
             )
         np.testing.assert_allclose(mine.acting(normalized), other.policy(observation), atol=1e-5)
+        # What is met later changes nothing, or it would be another policy before it has learnt anything.
+        session.observed(observation + 5.0)
+        np.testing.assert_array_equal(session.normalize(observation), normalized)
 
 
 def agents_run(path: Path, config: Any) -> Any:
