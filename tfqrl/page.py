@@ -13,14 +13,15 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .3rem; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #d5dce4; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 p.note { color: #5a6a7a; font-size: .9rem; } .verdict { font-weight: 600; }
 svg { width: 100%; height: auto; } .figures { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem; }
-@media (max-width: 44rem) { .figures { grid-template-columns: 1fr; } table { display: block; overflow-x: auto; } }
+@media (max-width: 76rem) { table { display: block; overflow-x: auto; } }
+@media (max-width: 44rem) { .figures { grid-template-columns: 1fr; } }
 """
 
 

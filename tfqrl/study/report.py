@@ -14,14 +14,14 @@ from tfqrl.page import html_table, page, svg_grid
 from tfqrl.study import weight_sections as sections
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.tables import KEPT, Fewest, Findings, Row
-from tfqrl.study.words import COLORS, interval, looks_of, number, percent, with_interval
+from tfqrl.study.words import COLORS, interval, looks_of, number, with_interval
 
 # % of return, below which a figure shows no more.
 LOWEST = -20
 
 HEADER = (
-    *("task", "method", "recipe", "as trained", "return", "of each seed", "against", "relative error"),
-    *("95 % interval", "model", "zeros", "bits", "act p50"),
+    *("task", "method", "recipe", "as trained", "return", "of each seed", "against", "relative error", "model"),
+    *("zeros", "bits", "act p50"),
 )
 
 
@@ -43,8 +43,7 @@ def cells(row: Row) -> list[str]:
         number(row.mean_return),
         ", ".join(map(number, row.each)) or "-",
         row.reference,
-        "-" if row.error is None else percent(row.error.value),
-        "-" if row.error is None else interval(row.error),
+        "-" if row.error is None else with_interval(row.error),
         "-" if row.model_bytes is None else report.size(row.model_bytes),
         f"{row.sparsity:.0%}",
         f"{row.bits_per_weight:.3g}",

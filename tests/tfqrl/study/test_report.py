@@ -191,7 +191,7 @@ def test_a_policy_that_could_not_be_made_is_in_the_table_and_says_why() -> None:
     some = outcomes()
     some[0] = replace(some[0], policies=(Policy("int8", failure="It has no bias."),))
     result = findings(STUDY, some[:1], {}, [])
-    assert report.cells(result.rows[0])[3:12] == ["-", "-", "-", "float", "-", "-", "-", "25%", "4"]
+    assert report.cells(result.rows[0])[3:11] == ["-", "-", "-", "float", "-", "-", "25%", "4"]
     assert "It has no bias." in report.text(result, {"other": "It was stopped."})
     assert "other: It was stopped." in report.text(result, {"other": "It was stopped."})
 
