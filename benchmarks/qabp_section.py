@@ -15,7 +15,7 @@ OTHERS = ("float", "qat-4", "prune-qat", "prune-qat-97", "svdpg", "vnq")
 ABLATED = {
     "qabp": "the method",
     "no-tuning": "no training on the fixed grid at the end: weights are rounded",
-    "no-warm-up": "noise and divergence from the first update, and not only once the replay buffer is filled",
+    "no-warm-up": "the divergence counts fully at once, and not more and more until half of the training",
     "drawn-targets": "targets by a drawn policy, and not by the means",
     "drawn-acting": "acting by a drawn policy",
     "protected": "the first and the last layer lose nothing",

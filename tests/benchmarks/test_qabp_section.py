@@ -6,7 +6,7 @@ from edge.stats import Estimate
 from tfqrl.study.tables import Findings, Row
 
 ROW = Row(
-    *("td3-A", "td3", "qabp", "int8x4", "qabp", None, 0.91, 0.2, 2, (98.0, 100.0), 99.0),
+    *("td3-A", "td3", "qabp", "int8x4", "qabp", None, 0.91, 0.2, (98.0, 100.0), 99.0),
     *("more", Estimate(0.05, 0.0, 0.1), 4096.0, None, None, 0, 0, None),
 )
 

@@ -65,15 +65,6 @@ def relative_error(pairs: Pairs) -> RelativeError | None:
     return RelativeError(value, float(parts.std(ddof=1)) / math.sqrt(len(parts)), len(parts) - 1)
 
 
-def mean_of(values: npt.ArrayLike) -> Estimate:
-    """The mean of a sample with its 95 % interval, by Student's t; of a single value, no more than that."""
-    sample = np.asarray(values, np.float64)
-    mean = float(sample.mean())
-    if len(sample) == 1:
-        return Estimate(mean, mean, mean)
-    return RelativeError(mean, float(sample.std(ddof=1)) / math.sqrt(len(sample)), len(sample) - 1).estimate
-
-
 def mean_relative_error(errors: Sequence[RelativeError]) -> RelativeError:
     """The mean of the relative errors of several tasks, with the degrees of freedom of Welch and Satterthwaite."""
     n = len(errors)

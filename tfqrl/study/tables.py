@@ -10,9 +10,9 @@ import numpy as np
 from converters import recipe as recipes
 from edge.conditions import Conditions
 from edge.energy import Energy
-from edge.stats import Estimate
+from edge.stats import Estimate, mean_estimate
 from tfqrl.compress.report import FLOAT_BITS
-from tfqrl.study.estimates import RelativeError, mean_of, mean_relative_error, relative_error
+from tfqrl.study.estimates import RelativeError, mean_relative_error, relative_error
 from tfqrl.study.latency import TaskLatency
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Study
@@ -33,7 +33,6 @@ class Row:
       bits: of the weights, where those were trained on a grid; None elsewhere.
       sparsity: part of the weights that is zero, mean over the seeds.
       bits_per_weight: mean over all weights, those that are gone too, and over the seeds.
-      seeds: of how many trainings.
       each: mean return of each seed's policy.
       trained_return: mean over the same seeds, before conversion.
       reference: the method whose policies, as they were trained, it is compared with: the control, if it went on from
@@ -55,7 +54,6 @@ class Row:
     bits: int | None
     sparsity: float
     bits_per_weight: float
-    seeds: int
     each: tuple[float, ...]
     trained_return: float | None
     reference: str
@@ -71,6 +69,11 @@ class Row:
     def label(self) -> str:
         """Method and recipe."""
         return f"{self.method}, {self.recipe}"
+
+    @property
+    def seeds(self) -> int:
+        """Of how many trainings."""
+        return len(self.each)
 
     @property
     def mean_return(self) -> float | None:
@@ -204,7 +207,7 @@ def _mean_error(method: str, recipe: str, found: Mapping[str, RelativeError | No
         recipe=recipe,
         tasks=len(errors),
         error=mean_relative_error(errors).estimate,
-        over_tasks=mean_of([error.value for error in errors]),
+        over_tasks=mean_estimate(np.array([error.value for error in errors])),
         left_out=tuple(task for task, error in found.items() if error is None),
     )
 
@@ -235,7 +238,6 @@ def _row(
         bits=compress.get("weight_bits"),
         sparsity=float(np.mean([_sparsity(outcome) for outcome in group])),
         bits_per_weight=float(np.mean([_bits_per_weight(outcome, recipe) for outcome in group])),
-        seeds=len(made),
         each=tuple(float(returns.mean()) for _, returns in made),
         trained_return=float(np.mean([np.mean(outcome.returns) for outcome, _ in made])) if made else None,
         reference=reference,
@@ -263,7 +265,9 @@ def _bits_per_weight(outcome: Outcome, recipe: str) -> float:
 
 
 def _mean_return(group: Sequence[Outcome]) -> Estimate:
-    return mean_of(group[0].returns if len(group) == 1 else [np.mean(outcome.returns) for outcome in group])
+    return mean_estimate(
+        np.array(group[0].returns if len(group) == 1 else [np.mean(outcome.returns) for outcome in group])
+    )
 
 
 def _lowest_bits(rows: Sequence[Row]) -> dict[str, Fewest | None]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfqrl.study.estimates import Pairs, mean_of, mean_relative_error, relative_error
+from tfqrl.study.estimates import Pairs, mean_relative_error, relative_error
 
 
 def error_of(pairs: Pairs) -> float:
@@ -40,13 +40,6 @@ def test_of_what_may_be_zero_there_is_no_part() -> None:
     seeds = [(np.full(4, value), np.full(4, value - 1)) for value in (194.0, -101.0, -100.0)]
     assert relative_error(seeds) is None
     assert relative_error(seeds[:1]) is not None
-
-
-def test_a_mean_has_the_interval_of_students_t() -> None:
-    estimate = mean_of([1.0, 2.0, 3.0])
-    # t of 2 degrees of freedom is 4.303, the standard error 1 / sqrt(3).
-    assert (estimate.value, estimate.high) == (2.0, pytest.approx(2.0 + 4.303 / np.sqrt(3), abs=1e-3))
-    assert mean_of([5.0]).low == mean_of([5.0]).high == 5.0
 
 
 def test_a_loss_in_proportion_has_no_noise_though_returns_have() -> None:
