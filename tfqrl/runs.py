@@ -110,8 +110,13 @@ class Run:
 
     def save_best(self, state: State) -> None:
         """Let `best` be the policy of this checkpoint."""
-        self.best._write_config()
-        self.best.save_checkpoint(state)
+        self.copy_to(self.path / "best", state)
+
+    def copy_to(self, path: Path, state: State) -> None:
+        """Make another folder a run with this one's configuration and the given checkpoint."""
+        copy = dataclasses.replace(self, path=path)
+        copy._write_config()
+        copy.save_checkpoint(state)
 
     def forget_best_after(self, steps: int) -> None:
         """Forget it if it is of a part of the training that a resumed run will go through again."""

@@ -35,7 +35,7 @@ class StudyCommand:
     Attributes:
       study: the study's file (docs/studies.md).
       out: folder for the results: cells/ has a JSON for each training, latency/ one for each task, and report.html is
-        drawn from them; runs/ has what is not worth keeping.
+        drawn from them; policies/ has those that other trainings begin with; runs/ has what is not worth keeping.
       only: do only the trainings whose names match this regular expression; the report has all that are done.
       jobs: trainings at a time, each on one core (default: as many as there are cores).
       ray: address of a Ray cluster to train on (auto: the one that this machine belongs to); --out must be a folder

@@ -55,7 +55,7 @@ def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
 def _wanted(cell: Cell | None) -> dict[str, Any]:
     if cell is None:
         return {}
-    return _essence(cell.configuration(Path("runs"))[1])
+    return _essence(cell.configuration(Path("policies"))[1])
 
 
 def _had(cell: Cell | None, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -94,7 +94,7 @@ def do(
     """
     if not missing:
         return {}
-    for folder in ("cells", "runs"):
+    for folder in ("cells", "policies", "runs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
     # Ray has a handler of its own for SIGTERM: what stops in good order comes after it.

@@ -111,6 +111,7 @@ class Cell:
       recipes: what its policy is converted to.
       episodes: how many each policy plays.
       begins_with: the cell whose policy it goes on from, or learns from.
+      passed_on: whether others begin with its own.
       keep: see `Method`.
     """
 
@@ -122,16 +123,17 @@ class Cell:
     recipes: tuple[str, ...]
     episodes: int
     begins_with: str | None
+    passed_on: bool
     keep: Literal["last", "best"]
 
-    def configuration(self, runs: Path) -> tuple[str, Any]:
-        """Algorithm and configuration of its training, where `runs` has the folders of all cells.
+    def configuration(self, policies: Path) -> tuple[str, Any]:
+        """Algorithm and configuration of its training, where `policies` has those that are passed on.
 
         Raises:
           UserError: its options are wrong.
         """
         algorithm, config = _configuration(self.train, self.begins_with is not None)
-        origin = None if self.begins_with is None else str(runs / self.begins_with)
+        origin = None if self.begins_with is None else str(policies / self.begins_with)
         field = "teacher" if algorithm == "distill" else "init_from"
         return algorithm, dataclasses.replace(config, seed=self.seed, **({field: origin} if origin else {}))
 
@@ -227,7 +229,7 @@ def check_cells(cells: list[Cell], tell: Callable[[float], None] = lambda fracti
         if (cell.task, cell.method) not in looked_at:
             looked_at.add((cell.task, cell.method))
             try:
-                algorithm, config = cell.configuration(Path("runs"))
+                algorithm, config = cell.configuration(Path("policies"))
                 agents.get(algorithm).check(config, envs.spec_of(config.env, config.env_module))
                 if cell.keep == "best" and not config.evaluate_every:
                     raise UsageError("to keep the best policy, it has to be evaluated: add --evaluate-every.")
@@ -240,8 +242,11 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
     def name(method: str) -> str:
         return file_name(f"{task.label}-{method}-s{seed}")
 
-    chosen, options = study.methods[method], _words(task.train)
-    continues = method != study.baseline and (task.continued_steps is not None or chosen.distill is not None)
+    def begins_with_baseline(method: str) -> bool:
+        continued = task.continued_steps is not None or study.methods[method].distill is not None
+        return method != study.baseline and continued
+
+    chosen, options, continues = study.methods[method], _words(task.train), begins_with_baseline(method)
     if chosen.distill is None:
         steps = task.continued_steps if continues else task.steps
         more = _words(task.continued) if continues else []
@@ -259,6 +264,7 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
         recipes=chosen.recipes,
         episodes=study.episodes,
         begins_with=name(study.baseline) if continues else None,
+        passed_on=method == study.baseline and any(map(begins_with_baseline, task.methods or study.methods)),
         keep=chosen.keep,
     )
 

@@ -27,6 +27,7 @@ from tfqrl.runs import Run
 from tfqrl.signals import Interrupted
 from tfqrl.study.outcome import SCHEMA_VERSION, Outcome, Policy, Weights
 from tfqrl.study.plan import BEGINS_WITH, Cell
+from tfqrl.training.inheritance import heritage
 
 BINS = 60
 
@@ -65,9 +66,10 @@ def work(cell: Cell, out: Path, *after: str | None) -> str | None:
 
 
 def _work(cell: Cell, out: Path) -> None:
-    runs = out / "runs"
-    origin = None if cell.begins_with is None else _origin(cell.begins_with, runs)
-    run = _trained(cell, runs)
+    origin = None if cell.begins_with is None else _origin(cell.begins_with, out)
+    run = _trained(cell, out)
+    if cell.passed_on:
+        run.copy_to(out / "policies" / cell.name, heritage(run))
     # Of a compressor that did not get as far as it was to, there is no best.
     deployed = run.best if cell.keep == "best" and run.best.has_checkpoint() else run
     trained = agents.load_trained(deployed)[0]
@@ -92,7 +94,7 @@ def _work(cell: Cell, out: Path) -> None:
         training_s=run.metrics()[-1]["elapsed_s"],
         first_seed=EVALUATION_SEED,
         returns=tuple(policy.float_returns.tolist()),
-        policies=tuple(_converted(policy, name, runs / cell.name) for name in cell.recipes),
+        policies=tuple(_converted(policy, name, out / "runs" / cell.name) for name in cell.recipes),
         weights=_weights(policy.network),
         layers=report(trained),
         curve=tuple(
@@ -108,24 +110,26 @@ def _work(cell: Cell, out: Path) -> None:
 
 def _located(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration that names the run which it begins with by its place in the study's folder."""
-    return {k: f"runs/{Path(v).name}" if k in BEGINS_WITH and v is not None else v for k, v in config.items()}
+    return {k: f"policies/{Path(v).name}" if k in BEGINS_WITH and v is not None else v for k, v in config.items()}
 
 
-def _origin(name: str, runs: Path) -> Run:
-    """The run that a cell begins with."""
-    if not (runs / name / "checkpoint.npz").exists():
+def _origin(name: str, out: Path) -> Run:
+    """The policy that a cell begins with."""
+    run = out / "policies" / name
+    if not (run / "checkpoint.npz").exists():
         raise UserError(
-            f"{runs / name} is not there any more, which it begins with. Remove cells/{name}.json, to train that anew."
+            f"{run} is not there, which it begins with. Remove cells/{name}.json, to make it again; what of its "
+            "training is in runs/ is not repeated."
         )
-    return Run.open(runs / name)
+    return Run.open(run)
 
 
-def _trained(cell: Cell, runs: Path) -> Run:
-    algorithm, config = cell.configuration(runs)
+def _trained(cell: Cell, out: Path) -> Run:
+    algorithm, config = cell.configuration(out / "policies")
     # So that a run that was cut short ends as it would have otherwise; memories of frames take gigabytes.
     if hasattr(config, "save_replay") and not envs.spec_of(config.env, config.env_module).observation.frames:
         config = replace(config, save_replay=True)
-    folder = runs / cell.name
+    folder = out / "runs" / cell.name
     if (folder / "config.json").exists():
         run = Run.open(folder)
         if agents.config_of(run) != config:

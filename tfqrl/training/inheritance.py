@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,12 +18,23 @@ from tfqrl.compress import compressed_networks
 from tfqrl.envs import spec_of
 from tfqrl.normalization import RunningMoments
 from tfqrl.options import CALIBRATION_SEED
-from tfqrl.runs import Run, RunError, nested
+from tfqrl.runs import Run, RunError, State, nested
 from tfqrl.training.config import TrainingConfig
 from tfqrl.training.restoring import assign_variables, normalizes, restore_policy
 
 # By which a normaliser is fitted that the other run did without.
 EPISODES = 10
+# What a training alone goes on from: names in its checkpoint that have these.
+ITS_OWN = re.compile("^(rng|env/|replay/|windows/|reward/)|optimizer")
+
+
+def heritage(run: Run) -> State:
+    """What of a run's checkpoint `inherit` takes over: networks and normaliser, small enough to be kept and passed on.
+
+    Raises:
+      RunError: it has no checkpoint.
+    """
+    return {name: array for name, array in run.load_checkpoint().items() if not ITS_OWN.search(name)}
 
 
 def inherit(source: Run, algorithm: str, config: TrainingConfig, agent: Any, moments: RunningMoments) -> None:
@@ -52,12 +64,13 @@ def inherit(source: Run, algorithm: str, config: TrainingConfig, agent: Any, mom
         raise UsageError(f"{source.path} was trained with --normalize-observation: what begins with it needs that too.")
     state, other = source.load_checkpoint(), type(agent)(theirs, spec)
     try:
-        assign_variables(other.variables, state)
-        for name, variables in agent.variables.items():
-            values = other.variables[name]
+        theirs_by_name = {name: values for name, values in other.variables.items() if not ITS_OWN.search(name)}
+        assign_variables(theirs_by_name, state)
+        for name, values in theirs_by_name.items():
+            variables = agent.variables[name]
             # What a compressor wrapped begins with the weights alone, and not where the other's compression stood.
             compressed = name in compressed_networks(agent)
-            if "optimizer" not in name and not compressed and [v.shape for v in variables] == [v.shape for v in values]:
+            if not compressed and [v.shape for v in variables] == [v.shape for v in values]:
                 for variable, value in zip(variables, values):
                     variable.assign(value)
         for name, network in compressed_networks(agent).items():

@@ -49,16 +49,17 @@ def test_cells_are_tasks_by_methods_by_seeds(tmp_path: Path) -> None:
         *("--compress", "qat", "--weight-bits", "4"),
     )
     assert [cell.begins_with for cell in cells] == [None] * 5 + ["sac-Pendulum-v1-float-s5"]
+    assert [cell.passed_on for cell in cells] == [False] * 4 + [True, False]
     assert "100" in cells[5].train
     assert "900" not in cells[5].train
 
 
-def test_a_cell_that_goes_on_begins_with_the_baselines_run_and_computes_on_its_grids_at_once(tmp_path: Path) -> None:
+def test_a_cell_that_goes_on_begins_with_the_baselines_policy_and_computes_on_its_grids_at_once(tmp_path: Path) -> None:
     scratch, continued = (plan.cells(plan.load(written(tmp_path)))[i] for i in (2, 5))
-    algorithm, config = continued.configuration(Path("out/runs"))
-    assert (algorithm, config.init_from, config.seed) == ("sac", "out/runs/sac-Pendulum-v1-float-s5", 5)
+    algorithm, config = continued.configuration(Path("out"))
+    assert (algorithm, config.init_from, config.seed) == ("sac", "out/sac-Pendulum-v1-float-s5", 5)
     assert (config.compress.delay, config.tau) == (0.0, 0.1)
-    assert scratch.configuration(Path("runs"))[1].compress.delay is None
+    assert scratch.configuration(Path("policies"))[1].compress.delay is None
 
 
 def test_a_distilled_cell_has_the_baselines_policy_as_its_teacher_and_none_of_the_tasks_options(tmp_path: Path) -> None:
@@ -66,8 +67,8 @@ def test_a_distilled_cell_has_the_baselines_policy_as_its_teacher_and_none_of_th
     tasks = [STUDY["tasks"][0] | {"train": "--num-envs 32 --env-module toy_envs"}]
     *_, cell = plan.cells(plan.load(written(tmp_path, methods=methods, tasks=tasks)))
     assert cell.begins_with == "ppo-CartPole-v1-float-s4"
-    algorithm, config = cell.configuration(Path("runs"))
-    assert (algorithm, config.teacher, config.hidden) == ("distill", "runs/ppo-CartPole-v1-float-s4", (8,))
+    algorithm, config = cell.configuration(Path("policies"))
+    assert (algorithm, config.teacher, config.hidden) == ("distill", "policies/ppo-CartPole-v1-float-s4", (8,))
     assert (config.num_envs, config.env_module, config.seed) == (16, "toy_envs", 4)
 
 
@@ -135,7 +136,7 @@ def test_the_shipped_studies_load(name: str) -> None:
     cells = plan.cells(study)
     assert len({cell.name for cell in cells}) == len(cells)
     for cell in {(cell.task, cell.method): cell for cell in cells}.values():
-        cell.configuration(Path("runs"))
+        cell.configuration(Path("policies"))
 
 
 def test_trainings_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import toy_envs  # noqa: F401  (registers the toys)
 
+from edge.errors import UserError
+from edge.records import from_plain
+from tfqrl import agents
 from tfqrl.runs import Run
 from tfqrl.study import plan, work
 from tfqrl.study.outcome import Outcome
@@ -21,6 +24,7 @@ CELL = plan.Cell(
     recipes=("float32",),
     episodes=3,
     begins_with=None,
+    passed_on=False,
     keep="last",
 )
 
@@ -29,7 +33,7 @@ CELL = plan.Cell(
 def test_the_policy_that_is_to_be_kept_is_converted_and_played(keep: str, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     cell = dataclasses.replace(CELL, keep=keep)
-    run = work._trained(cell, tmp_path / "runs")
+    run = work._trained(cell, tmp_path)
     state = run.load_checkpoint()
     # Another policy than the last: it always does the same.
     silent = {name: np.zeros_like(array) for name, array in state.items() if name.startswith("policy/")}
@@ -44,13 +48,35 @@ def test_the_policy_that_is_to_be_kept_is_converted_and_played(keep: str, tmp_pa
     assert Run.open(tmp_path / "runs" / "cell").has_checkpoint()
 
 
-def test_an_outcome_names_the_run_it_begins_with_by_its_place_in_the_study(tmp_path: Path) -> None:
+@pytest.mark.parametrize("normalize", [(), ("--normalize-observation",)])
+def test_what_is_passed_on_is_all_that_a_training_begins_with(normalize: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    work._work(dataclasses.replace(CELL, name="first"), tmp_path)
-    work._work(dataclasses.replace(CELL, name="second", begins_with="first"), tmp_path)
+    first = dataclasses.replace(CELL, name="first", passed_on=True, train=(*CELL.train, *normalize))
+    work._work(first, tmp_path)
+    small = tmp_path / "policies" / "first"
+    assert (small / "checkpoint.npz").stat().st_size < (tmp_path / "runs" / "first" / "checkpoint.npz").stat().st_size
+    run = work._trained(dataclasses.replace(first, name="second", begins_with="first", passed_on=False), tmp_path)
+    algorithm, config = run.algorithm, {**run.config, "init_from": str(tmp_path / "runs" / "first")}
+    whole = Run.create(tmp_path / "whole", algorithm, from_plain(agents.get(algorithm).config, config, "config"))
+    train = agents.get(algorithm).train
+    assert train is not None
+    train(whole)
+    ours, theirs = run.load_checkpoint(), whole.load_checkpoint()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_an_outcome_names_the_policy_it_begins_with_by_its_place_in_the_study(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    second = dataclasses.replace(CELL, name="second", begins_with="first")
+    with pytest.raises(UserError, match=r"policies/first is not there.*Remove cells/first.json"):
+        work._work(second, tmp_path)
+    work._work(dataclasses.replace(CELL, name="first", passed_on=True), tmp_path)
+    work._work(second, tmp_path)
     outcome = Outcome.load(tmp_path / "cells" / "second.json")
-    assert outcome.config["init_from"] == "runs/first"
+    assert outcome.config["init_from"] == "policies/first"
     assert str(tmp_path) not in (tmp_path / "cells" / "second.json").read_text()
+    assert not (tmp_path / "policies" / "second").exists()
 
 
 @pytest.mark.parametrize(
