@@ -6,6 +6,8 @@ goes on. The critic stays dense.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -33,6 +35,8 @@ class Pruning:
     Attributes:
       sparsity: part of each kernel's weights that is zero in the end, 0 to 1.
       layer_sparsity: the same for single layers, by name.
+      sparsity_distribution: uniform: each kernel loses the same part; erdos-renyi: small ones less and large ones more
+        of theirs, and all together as many (Evci et al. 2020, arXiv 1911.11134).
       neurons: prune whole neurons, or filters of convolutions, which the converter then takes out: those with the
         smallest product of the norms of what goes in and what comes out. Each hidden layer loses the same part of its
         own; `layer_sparsity` is for hidden layers alone.
@@ -45,6 +49,7 @@ class Pruning:
     method: tyro.conf.Suppress[Literal["prune"]] = "prune"
     sparsity: float = 0.9
     layer_sparsity: dict[str, float] = field(default_factory=dict)
+    sparsity_distribution: Literal["uniform", "erdos-renyi"] = "uniform"
     neurons: bool = False
     pattern: tuple[int, int] | None = None
     prune_schedule: Literal["polynomial", "constant"] = "polynomial"
@@ -63,6 +68,13 @@ class Pruning:
             )
         if self.neurons and self.pattern is not None:
             raise UsageError("--neurons and --pattern exclude each other: patterns are of single weights.")
+        if self.sparsity_distribution != "uniform" and (
+            self.neurons or self.pattern is not None or self.layer_sparsity
+        ):
+            raise UsageError(
+                "--sparsity-distribution erdos-renyi says what each layer loses: leave out --layer-sparsity, --neurons "
+                "and --pattern."
+            )
         if self.pattern is not None and not 0 < self.pattern[0] < self.pattern[1]:
             raise UsageError(f"--pattern takes N M, N zeros of M weights, 0 < N < M; it was given {self.pattern}.")
 
@@ -91,12 +103,16 @@ def prunable(network: keras.Sequential, options: Pruning) -> keras.Sequential:
     for name in options.layer_sparsity:
         if name not in names:
             raise UnknownNameError("layer that can be pruned", name, names)
+    kernels = {layer.name: own_variables([layer])[0] for layer in weighted}
+    sparsities = dict.fromkeys(names, options.sparsity) | options.layer_sparsity
+    if options.sparsity_distribution == "erdos-renyi":
+        sparsities = erdos_renyi({name: tuple(kernel.shape) for name, kernel in kernels.items()}, options.sparsity)
     for layer in network.layers:
         if layer not in weighted:
             layers.append(layer)
             continue
-        kernel = own_variables([layer])[0]
-        arguments: dict[str, Any] = {"pruning_schedule": _schedule(options, layer.name)}
+        kernel = kernels[layer.name]
+        arguments: dict[str, Any] = {"pruning_schedule": _schedule(options, sparsities[layer.name])}
         if options.pattern is not None:
             arguments["sparsity_m_by_n"] = options.pattern
         # What the wrapper of another method computes with is made of the variable, which is what is pruned.
@@ -159,8 +175,28 @@ def sparsity(network: keras.Sequential) -> float:
     return float(1.0 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks))
 
 
-def _schedule(options: Pruning, layer: str) -> Any:
-    final = options.layer_sparsity.get(layer, options.sparsity)
+def erdos_renyi(shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> dict[str, float]:
+    """Sparsities of kernels whose densities are as the sum of their sides over the product, at the most 1.
+
+    Args:
+      shapes: of the kernels, by name.
+      sparsity: of all of them together, 0..1.
+
+    Returns:
+      Of each (Evci et al. 2020, arXiv 1911.11134, section 3.1: "ERK").
+    """
+    weights = {name: math.prod(shape) for name, shape in shapes.items()}
+    left, dense = (1.0 - sparsity) * sum(weights.values()), set[str]()
+    while True:
+        others = {name: sum(shape) for name, shape in shapes.items() if name not in dense}
+        factor = (left - sum(weights[name] for name in dense)) / max(sum(others.values()), 1)
+        full = {name for name, sides in others.items() if factor * sides >= weights[name]}
+        if not full:
+            return {name: 0.0 if name in dense else 1.0 - factor * others[name] / weights[name] for name in shapes}
+        dense |= full
+
+
+def _schedule(options: Pruning, final: float) -> Any:
     begin, end = int(options.prune_begin * STEPS), int(options.prune_end * STEPS)
     schedules = tfmot.sparsity.keras
     if options.prune_schedule == "constant":

@@ -174,8 +174,6 @@ def _check(study: Study, path: Path) -> None:
         raise UsageError(
             f"The first method, {study.baseline}, is the teacher of others: it cannot be distilled itself."
         )
-    if study.methods[study.baseline].keep == "best":
-        raise UsageError(f"The first method, {study.baseline}, is what others go on from: it keeps its last policy.")
     if study.control is not None and study.control not in study.methods:
         raise UnknownNameError("method for `control`", study.control, study.methods)
     for name, method in study.methods.items():

@@ -33,6 +33,7 @@ class Row:
       bits: of the weights, where those were trained on a grid; None elsewhere.
       sparsity: part of the weights that is zero, mean over the seeds.
       bits_per_weight: mean over all weights, those that are gone too, and over the seeds.
+      coded_bits_per_weight: the same of what an ideal coder would make of the weights, which has to say where they are.
       each: mean return of each seed's policy.
       trained_return: mean over the same seeds, before conversion.
       reference: the method whose policies, as they were trained, it is compared with: the control, if it went on from
@@ -54,6 +55,7 @@ class Row:
     bits: int | None
     sparsity: float
     bits_per_weight: float
+    coded_bits_per_weight: float
     each: tuple[float, ...]
     trained_return: float | None
     reference: str
@@ -238,6 +240,7 @@ def _row(
         bits=compress.get("weight_bits"),
         sparsity=float(np.mean([_sparsity(outcome) for outcome in group])),
         bits_per_weight=float(np.mean([_bits_per_weight(outcome, recipe) for outcome in group])),
+        coded_bits_per_weight=float(np.mean([_coded_bits_per_weight(outcome, recipe) for outcome in group])),
         each=tuple(float(returns.mean()) for _, returns in made),
         trained_return=float(np.mean([np.mean(outcome.returns) for outcome, _ in made])) if made else None,
         reference=reference,
@@ -261,6 +264,15 @@ def _bits_per_weight(outcome: Outcome, recipe: str) -> float:
     """Of what was trained in float, the recipe's bits of each weight that is left."""
     width = recipes.get(recipe).weight_bits
     bits = sum(layer.left * width if layer.max_bits == FLOAT_BITS else layer.total_bits for layer in outcome.layers)
+    return bits / sum(layer.weights for layer in outcome.layers)
+
+
+def _coded_bits_per_weight(outcome: Outcome, recipe: str) -> float:
+    """Of what was trained in float, the recipe's bits of each weight that is left, and where those are."""
+    spared = FLOAT_BITS - recipes.get(recipe).weight_bits
+    bits = sum(
+        layer.entropy_bits - (spared * layer.left if layer.max_bits == FLOAT_BITS else 0) for layer in outcome.layers
+    )
     return bits / sum(layer.weights for layer in outcome.layers)
 
 

@@ -68,10 +68,10 @@ def work(cell: Cell, out: Path, *after: str | None) -> str | None:
 def _work(cell: Cell, out: Path) -> None:
     origin = None if cell.begins_with is None else _origin(cell.begins_with, out)
     run = _trained(cell, out)
-    if cell.passed_on:
-        run.copy_to(out / "policies" / cell.name, heritage(run))
     # Of a compressor that did not get as far as it was to, there is no best.
     deployed = run.best if cell.keep == "best" and run.best.has_checkpoint() else run
+    if cell.passed_on:
+        deployed.copy_to(out / "policies" / cell.name, heritage(deployed))
     trained = agents.load_trained(deployed)[0]
     config, steps = agents.config_of(run), int(deployed.load_checkpoint()["steps"])
     policy = original(deployed, episodes=cell.episodes, margin=Margin(0.02, True), env=None, observations=None)

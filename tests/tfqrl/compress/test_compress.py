@@ -339,6 +339,10 @@ def agents_run(path: Path, config: Any) -> Any:
         (lambda: Pruning(sparsity=1.0), "--sparsity was given 1.0"),
         (lambda: Pruning(prune_begin=0.5, prune_end=0.2), "in this order"),
         (lambda: Pruning(pattern=(4, 2)), "--pattern takes N M"),
+        (
+            lambda: Pruning(sparsity_distribution="erdos-renyi", layer_sparsity={"output": 0.5}),
+            "--sparsity-distribution erdos-renyi says what each layer loses: leave out --layer-sparsity",
+        ),
         (lambda: Clustering(clusters=1), "--clusters must lie in 2..256; it was given 1"),
         (lambda: Clustering(delay=-0.1), "--delay must be at least 0 and below 1"),
         (lambda: SparseQAT(prune_end=0.9), "--delay must be 0.9 or more, and is 0.5"),

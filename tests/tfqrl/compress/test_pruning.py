@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from hypothesis import given
+from hypothesis import strategies as st
 from nets import filled
 
 from converters.shrink import shrink
 from converters.stripping import plain
 from edge.errors import UsageError
 from tfqrl.compress import Pruning
-from tfqrl.compress.pruning import update_masks
+from tfqrl.compress.pruning import erdos_renyi, update_masks
 from tfqrl.networks import nature_cnn
 
 Dense = keras.layers.Dense
@@ -48,6 +50,26 @@ def test_the_smallest_weights_go_at_once_if_asked() -> None:
 def test_single_layers_have_sparsities_of_their_own() -> None:
     found = zeros(pruned(Pruning(sparsity=0.9, layer_sparsity={"output": 0.25}), 0.5, 1.0))
     assert found == pytest.approx([0.9, 0.9, 0.25], abs=0.01)
+
+
+def test_small_kernels_lose_less_where_the_distribution_is_that_of_erdos_and_renyi() -> None:
+    # Densities as 44 / 384, 56 / 768 and 28 / 96 of 1248 weights in all, by hand: the factor is 312 / 128.
+    network = pruned(Pruning(sparsity=0.75, sparsity_distribution="erdos-renyi"), 0.5, 1.0)
+    assert zeros(network) == pytest.approx([1 - 2.4375 * part for part in (44 / 384, 56 / 768, 28 / 96)], abs=0.01)
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=5), st.floats(0.01, 0.99))
+def test_densities_of_erdos_and_renyi_are_as_wished_together_and_at_most_1(
+    shapes: list[tuple[int, int]], sparsity: float
+) -> None:
+    named = {str(i): shape for i, shape in enumerate(shapes)}
+    found = erdos_renyi(named, sparsity)
+    weights = {name: shape[0] * shape[1] for name, shape in named.items()}
+    assert all(-1e-9 <= each < 1 for each in found.values())
+    gone = sum(found[name] * weights[name] for name in named)
+    assert gone == pytest.approx(sparsity * sum(weights.values()))
+    partial = [(1 - found[n]) * weights[n] / sum(named[n]) for n in named if found[n] > 1e-9]
+    assert np.ptp(partial) < 1e-6 * max(partial) if partial else True
 
 
 def test_a_pattern_is_kept_within_neighbouring_weights() -> None:

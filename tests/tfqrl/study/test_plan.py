@@ -84,7 +84,6 @@ def test_a_distilled_cell_has_the_baselines_policy_as_its_teacher_and_none_of_th
         ({"methods": {}}, "has no methods"),
         ({"methods": {"float": {"distill": ""}}}, "it cannot be distilled itself"),
         ({"methods": {"float": {}, "both": {"train": "--hidden 8", "distill": "--hidden 8"}}}, "give one of them"),
-        ({"methods": {"float": {"keep": "best"}}}, "float, is what others go on from: it keeps its last policy"),
         ({"methods": {"float": {"keep": "first"}}}, "'first'"),
         ({"methods": {"float": {"recipes": ["int9"]}}}, "'int9'.*'int8'"),
         ({"tasks": STUDY["tasks"][:1] * 2}, "two tasks called ppo-CartPole-v1"),

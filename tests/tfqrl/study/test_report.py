@@ -88,6 +88,8 @@ def test_each_method_and_recipe_of_a_task_is_a_row_over_its_seeds() -> None:
     assert row.mean_return == pytest.approx(89.1)
     # Half of the weights are left, of 8 bits each once they are converted.
     assert (row.bits_per_weight, rows["sac-There-v0", "float", "float32"].bits_per_weight) == (4.0, 16.0)
+    # Of 100 bits in each layer those of its 3 weights that int8 spares.
+    assert row.coded_bits_per_weight == pytest.approx(200 / 12 - 24 * 0.5)
     assert row.error is not None
     assert row.error.value == pytest.approx(0.109)
 

@@ -6,6 +6,7 @@ quantiser (`uvnq`) says how many bits are lost in so much noise, and that a weig
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -109,9 +110,11 @@ class QABP(Dropout):
             begins, before = not layers[0].noisy.numpy(), layers[0].weighed_at.numpy()
             if self.weigh(network, progress, transitions) and (begins or int(progress * FITS) > int(before * FITS)):
                 for layer in layers:
-                    layer.grid.follow()
+                    layer.grid.follow(self.ramp(progress))
         else:
             settle(network)
+            if self.sparsity is not None and not self.neurons:
+                _let_go(network, self.sparsity)
             calibrate(network, observation)
 
     def complete(self, network: keras.Sequential, progress: float) -> bool:
@@ -122,3 +125,15 @@ class QABP(Dropout):
         """Those of all of them, bits of a weight that is left, and whether it computes on its grids yet, 0 or 1."""
         more = {"mean_bits": mean_bits(network), "on_grid": float(is_on_grid(network))}
         return super().metrics(network) | more
+
+
+def _let_go(network: keras.Sequential, part: float) -> None:
+    """Let so many weights go, those with most noise: the controller came near to what was wished."""
+    layers = variational_layers(network)
+    for layer in layers:
+        layer.grid.follow()
+    log_alphas = np.concatenate([layer.log_alpha().numpy().ravel() for layer in layers if not layer.protected])
+    gone = min(round(part * sum(layer.theta.shape.num_elements() for layer in layers)), len(log_alphas))
+    limit = np.partition(log_alphas, -gone)[-gone] if gone else math.inf
+    for layer in layers:
+        layer.grid.limit = float(limit)

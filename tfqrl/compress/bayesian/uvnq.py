@@ -34,6 +34,8 @@ Array = npt.NDArray[Any]
 
 # The ratio of noise to signal, alpha, above which a weight needs no bits.
 T = 0.75
+# Of what the grid loses, which noise begins with in a warm-up.
+LEAST_PART = 0.01
 
 
 def bits_of(log_alpha: Array, max_bits: int) -> npt.NDArray[np.int8]:
@@ -84,6 +86,8 @@ class Uniform(OfPosterior, Learned):
         super().__init__(switch, -high, high)
         self._layer, self._max_bits = layer, max_bits
         self._sharing: Sequence[Uniform] = [self] if sharing is None else sharing
+        # log alpha from which on a weight is gone, when bits come to stay.
+        self.limit = math.log(T)
         layer.grid = self
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
@@ -105,17 +109,23 @@ class Uniform(OfPosterior, Learned):
 
         return on_grid(inputs, self.scale(), self.switch, rounded, self.gradient_scale)
 
-    def follow(self) -> None:
-        """Let the step be that which loses least of the weights that are left, and training draw what it loses."""
+    def follow(self, part: float = 1.0) -> None:
+        """Let the step be that which loses least of the weights that are left, and training draw what it loses.
+
+        Args:
+          part: of that variance which is drawn, 0..1.
+        """
         left = np.concatenate([grid._layer.theta.numpy()[grid.bits() > 0] for grid in self._sharing])
         if left.any():  # where nothing is left, any step will do
             self.set_scale(best_scale(left[:, None], self.low, self.high, per_channel=False))
-        self._layer.least_log_variance.assign(2.0 * tf.math.log(self.scale()) - math.log(12.0))
+        variance = self.scale() ** 2 / 12.0
+        self._layer.least_log_variance.assign(tf.math.log(max(part, LEAST_PART) * variance))
 
     def fit(self, rows: Array) -> None:
         """Let each weight keep the bits that it needs now."""
+        bits = self.bits()
         self.follow()
-        self._bits.assign(self.bits())
+        self._bits.assign(bits)
 
     def bits(self) -> npt.NDArray[np.int8]:
         """Of each weight, 0 to `max_bits`."""
@@ -123,7 +133,8 @@ class Uniform(OfPosterior, Learned):
             return self._bits.numpy().astype(np.int8)
         if self._layer.protected:
             return np.full(self._layer.theta.shape, self._max_bits, np.int8)
-        bits = bits_of(self._layer.log_alpha().numpy(), self._max_bits)
+        log_alpha = self._layer.log_alpha().numpy()
+        bits = np.where(log_alpha < self.limit, np.maximum(bits_of(log_alpha, self._max_bits), 1), 0).astype(np.int8)
         if self._layer.posterior.neurons:
             # Noise that weights of all sizes share says of none how many of its digits are lost.
             bits = np.where(bits > 0, self._max_bits, 0).astype(np.int8)

@@ -113,10 +113,14 @@ class Variational:
         """Whether as much is gone as was wished; the controller keeps to that within about NEARLY."""
         return self.wished is not None and self.gone(network) >= self.wished - NEARLY
 
+    def ramp(self, progress: float) -> float:
+        """How far the warm-up is at this part of the training, 0..1."""
+        return min(1.0, max(0.0, (progress - self.kl_begin) / max(self.kl_end - self.kl_begin, 1e-6)))
+
     def weigh(self, network: keras.Sequential, progress: float, transitions: int) -> bool:
         """Let the divergence count for what it should at this part of the training, 0..1; whether it counts yet."""
-        ramp = (progress - self.kl_begin) / max(self.kl_end - self.kl_begin, 1e-6)
-        if ramp <= 0:
+        ramp = self.ramp(progress)
+        if ramp == 0:
             return False
         layers = variational_layers(network)
         if not layers[0].noisy.numpy():
@@ -125,11 +129,11 @@ class Variational:
                 layer.weighed_at.assign(progress)
         base = self.kl_weight / (self.kl_over or max(1, transitions))
         if self.wished is None:
-            weight = base * min(1.0, ramp)
+            weight = base * ramp
         else:
             before = float(layers[0].kl_weight.numpy()) or base * math.exp(-FURTHEST / 2)
             # As magnitude pruning does it: fast at first, when what goes is not missed (Zhu & Gupta 2017).
-            wished = self.wished * (1.0 - (1.0 - min(1.0, ramp)) ** 3)
+            wished = self.wished * (1.0 - (1.0 - ramp) ** 3)
             last = float(layers[0].weighed_at.numpy())
             if int(progress * LOOKS) == int(last * LOOKS) and layers[0].kl_weight.numpy() > 0:
                 return True

@@ -72,6 +72,36 @@ def test_training_draws_what_the_step_loses_of_each_weight(network: keras.Sequen
     assert (grid.bits()[np.abs(layer.theta.numpy()) > 0.34 * step] > 0).all()
 
 
+def test_a_warm_up_draws_a_part_of_what_the_step_loses(network: keras.Sequential) -> None:
+    layer, grid = network.layers[1].layer, config_of(network.layers[1]).kernel
+    for part, drawn in ((0.0, 0.01), (0.25, 0.25), (1.0, 1.0)):
+        grid.follow(part)
+        assert math.exp(layer.least_log_variance) == pytest.approx(drawn * float(grid.scale()) ** 2 / 12, rel=1e-4)
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.9])
+def test_exactly_as_many_weights_go_as_are_wished_those_with_most_noise(
+    network: keras.Sequential, sparsity: float
+) -> None:
+    layers = [network.layers[i].layer for i in (1, 2)]
+    for layer in layers:
+        layer.grid.follow()
+    log_alpha = np.concatenate([layer.log_alpha().numpy().ravel() for layer in layers])
+    options = QABP(sparsity=sparsity)
+    options.advance(network, tf.zeros((1, 6)), 0.8, 100)
+    bits = np.concatenate([config_of(network.layers[i]).kernel.bits().ravel() for i in (1, 2)])
+    assert (bits == 0).sum() == round(40 * sparsity)
+    assert log_alpha[bits > 0].max() <= log_alpha[bits == 0].min()
+    assert options.complete(network, 0.8)
+
+
+def test_protected_layers_lose_nothing_where_a_number_is_wished() -> None:
+    network = made(Posterior(log_uniform, protected=("b",)))
+    QABP(sparsity=0.5, protected=("b",)).advance(network, tf.zeros((1, 6)), 0.8, 100)
+    first, last = (config_of(network.layers[i]).kernel.bits() for i in (1, 2))
+    assert ((first == 0).sum(), (last == 0).sum()) == (20, 0)
+
+
 def test_steps_are_those_that_lose_least_of_what_is_left(network: keras.Sequential) -> None:
     theta, grid = network.layers[1].layer.theta.numpy(), config_of(network.layers[1]).kernel
     left = theta[grid.bits() > 0]
