@@ -183,7 +183,8 @@ def _verdict(found: Findings, task: str) -> str:
     return (
         f"{task}: in no more coded bits QABP returns as much as the other in {len(won)} of {len(pairings)} pairings, "
         f"for certain more in {certain}{f' ({others})' if others else ''}. With {WANTED_SPARSITY:.0%} of weights gone, "
-        f"of {WANTED_BITS} bits at the most, it keeps {kept:.1%} of the dense return; wanted were {KEPT:.0%}: {reached}."
+        f"of {WANTED_BITS} bits at the most, it keeps {kept:.1%} of the dense return; wanted were {KEPT:.0%}: "
+        f"{reached}."
     )
 
 

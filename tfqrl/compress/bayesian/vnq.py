@@ -78,7 +78,7 @@ class VNQ(Variational):
         if progress < 1:
             if self.weigh(network, progress, transitions):
                 for layer in variational_layers(network):
-                    layer.codebook.hold()
+                    layer.codebook.hold(self.ramp(progress))
         else:
             # The paper's way: nothing is trained once it is on its values.
             settle(network)
@@ -109,10 +109,11 @@ class Codebook(OfPosterior, Quantizer):
         layer.codebook = self
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
-        """Create the logarithm of a, over CODEBOOK_RATE, and the least that it may be."""
+        """Create the logarithm of a, over CODEBOOK_RATE, the least that it may be, and the largest weight at first."""
         super().build(tensor_shape, name, layer)
         self._scaled = layer.add_weight(f"{name}_scaled_log_value", (), initializer="zeros", trainable=True)
         self._least = layer.add_weight(f"{name}_least_log_value", (), initializer="zeros", trainable=False)
+        self._first_largest = layer.add_weight(f"{name}_first_largest", (), initializer="zeros", trainable=False)
         return {"scaled_log_value": self._scaled}
 
     def scale(self) -> tf.Tensor:
@@ -123,14 +124,20 @@ class Codebook(OfPosterior, Quantizer):
         """Of the layer's weights from the prior, ()."""
         return tf.reduce_sum(codebook_kl(self._layer.theta, self._layer.log_variance, self.scale()))
 
-    def hold(self) -> None:
-        """Keep means and variances where the divergence is known; the first time, let the codebook fit the weights."""
+    def hold(self, part: float = 1.0) -> None:
+        """Keep means and variances where the divergence is known; the first time, let the codebook fit the weights.
+
+        Args:
+          part: of the warm-up, 0..1. Means come within their bounds in its course: at once, all beyond would be lost.
+        """
         theta, log_variance = self._layer.theta.numpy(), self._layer.log_variance.numpy()
         if self._least.numpy() == 0.0:
             log_value = math.log(FIRST_VALUE * float(np.sqrt(np.mean(theta**2))) + 1e-6)
             self._scaled.assign(log_value / CODEBOOK_RATE)
             self._least.assign(log_value + math.log(LEAST))
+            self._first_largest.assign(np.abs(theta).max())
         furthest = float(self.scale()) + FUNNEL * np.exp(0.5 * log_variance)
+        furthest = np.maximum(furthest, (1.0 - part) * float(self._first_largest))
         self._layer.theta.assign(np.clip(theta, -furthest, furthest))
         shift = 2.0 * math.log(float(self.scale()) / REFERENCE)
         self._layer.set_log_variance(np.clip(log_variance, LOG_VARIANCES[0] + shift, LOG_VARIANCES[1] + shift))

@@ -67,6 +67,17 @@ def test_it_learns_a_hundredth_as_fast_as_weights(network: keras.Sequential) -> 
     assert float(tape.gradient(scale, found._scaled)) == pytest.approx(0.01 * float(scale))
 
 
+def test_the_largest_weights_come_in_reach_little_by_little(network: keras.Sequential) -> None:
+    found, (layer, *_) = codebook(network), variational_layers(network)
+    layer.theta.assign(far := np.array([[9.0, -0.1], [-8.0, 0.1], [0.1, 0.1]], np.float32))
+    found.hold(0.0)
+    np.testing.assert_array_equal(layer.theta, far)
+    found._scaled.assign(math.log(0.3) / 0.01)
+    for _ in range(3):
+        found.hold(0.5)
+    np.testing.assert_allclose(layer.theta, np.clip(far, -4.5, 4.5))
+
+
 def test_weights_stay_where_the_divergence_is_known(network: keras.Sequential) -> None:
     found, (layer, *_) = codebook(network), variational_layers(network)
     found.hold()
