@@ -9,7 +9,7 @@ from drawing import markdown_table
 from edge import report
 from edge.stats import Estimate
 from tfqrl.study.report import fewest_bits
-from tfqrl.study.tables import KEPT, Findings, Row
+from tfqrl.study.tables import KEPT, Findings, MeanError, Row
 from tfqrl.study.words import interval, number, percent, with_interval
 
 GOES_ON = (
@@ -70,8 +70,10 @@ def _conversion(found: Findings) -> list[str]:
         qat = [_error(of_task, method, "int8") for method in trained]
         table.append((task, str(seeds), number(value.value), *after, *qat))
     overall = [means.get((found.baseline, recipe)) for recipe in recipes] + [means.get((m, "int8")) for m in trained]
-    cells = ("-" if mean is None else f"{with_interval(mean.error)} ({mean.tasks} tasks)" for mean in overall)
-    table.append(("mean", "", "", *cells))
+    for algorithm, of_it in found.algorithm_errors.items():
+        by_recipe = {mean.recipe: mean for mean in of_it}
+        table.append((f"mean of {algorithm}", "", "", *map(_mean, map(by_recipe.get, recipes)), *("" for _ in trained)))
+    table.append(("mean", "", "", *map(_mean, overall)))
     return [
         "### 8 bits",
         "",
@@ -79,6 +81,10 @@ def _conversion(found: Findings) -> list[str]:
         "",
         *markdown_table(("task", "seeds", "return", *recipes, *(f"{method}, int8" for method in trained)), table),
     ]
+
+
+def _mean(mean: MeanError | None) -> str:
+    return "-" if mean is None else f"{with_interval(mean.error)} ({mean.tasks} tasks)"
 
 
 def _verdict(error: Estimate) -> str:

@@ -16,7 +16,7 @@ def row(method: str, each: tuple[float, ...], coded: float, recipe: str = "int8x
 
 
 FOUND = Findings(
-    schema_version=3,
+    schema_version=4,
     title="QABP",
     command=("tfqrl", "study", "it.yaml"),
     baseline="float",
@@ -29,6 +29,7 @@ FOUND = Findings(
         ROW,
     ),
     mean_errors=(),
+    algorithm_errors={},
     measured_on=None,
     lowest_bits={},
 )

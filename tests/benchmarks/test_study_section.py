@@ -6,7 +6,7 @@ from edge.stats import Estimate
 from tfqrl.study.tables import Fewest, Findings, MeanError, Row
 
 ROW = Row(
-    *("dqn-A", "dqn", "float", "int8", None, None, 0.0, 8.0, (50.0,) * 3, 50.0),
+    *("dqn-A", "dqn", "float", "int8", None, None, 0.0, 8.0, 8.0, (50.0,) * 3, 50.0),
     *("float", None, 4096.0, None, None, 0, 0, None),
 )
 
@@ -49,6 +49,7 @@ FOUND = Findings(
         qat(4, 0.9, "ppo-B"),
     ),
     mean_errors=(MeanError("float", "int8", 2, error(0.1), Estimate(0.1, -0.1, 0.3), ()),),
+    algorithm_errors={"dqn": (MeanError("float", "int8", 2, error(0.3), error(0.3), ()),)},
     measured_on=None,
     lowest_bits={"dqn-A": Fewest(4, certain=False), "ppo-B": None},
 )
@@ -65,6 +66,7 @@ def test_what_8_bits_break_is_named_with_what_cures_it() -> None:
     only = replace(FOUND, rows=(FOUND.rows[0], replace(FOUND.rows[1], rejected=3)))
     assert "`int16x8`, +1.5% [+0.5%, +2.5%] (rejected for 3 of 3" in "\n".join(study_section.study_section(only))
     assert "| dqn-A | 3 | 50.0 | +20.0% [+19.0%, +21.0%] | +1.5% [+0.5%, +2.5%] | +0.1% [-0.9%, +1.1%] |" in text
+    assert "| mean of dqn |  |  | +30.0% [+29.0%, +31.0%] (2 tasks) | - |  |" in text
     assert "ppo-B `int8`" not in text
     assert "`tfqrl convert` rejects 2 of these 6 policies" in text
     uncured = replace(FOUND, rows=(FOUND.rows[0],))

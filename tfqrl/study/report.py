@@ -128,10 +128,12 @@ def _conversion(found: Findings) -> list[str]:
             with_interval(error) if (row := of_task.get(recipe)) and (error := row.error) else "-" for recipe in recipes
         ]
         rows.append([task, f"{number(value.value)} [{number(value.low)}, {number(value.high)}]", *errors])
-    means = {mean.recipe: mean for mean in found.mean_errors if mean.method == found.baseline}
-    if means:
-        cells_of = {name: f"{with_interval(mean.error)}, {mean.tasks} tasks" for name, mean in means.items()}
-        rows.append(["mean", "", *(cells_of.get(name, "-") for name in recipes)])
+    overall = [mean for mean in found.mean_errors if mean.method == found.baseline]
+    by_algorithm = ((f"mean of {algorithm}", means) for algorithm, means in found.algorithm_errors.items())
+    for name, means in (*by_algorithm, ("mean", overall)):
+        cells_of = {mean.recipe: f"{with_interval(mean.error)}, {mean.tasks} tasks" for mean in means}
+        if cells_of:
+            rows.append([name, "", *(cells_of.get(recipe, "-") for recipe in recipes)])
     return [
         "<h2>Conversion after training: relative error of the return</h2>",
         html_table(("task", "return as trained", *recipes), rows),

@@ -17,7 +17,7 @@ from tfqrl.study.latency import TaskLatency
 from tfqrl.study.outcome import Outcome
 from tfqrl.study.plan import Study
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # Of the float policy's return.
 KEPT = 0.97
@@ -144,6 +144,7 @@ class Findings:
         or over episodes where there is one seed.
       rows: everything.
       mean_errors: of the methods and recipes that are there on more than one task.
+      algorithm_errors: by algorithm, those of the baseline over its tasks, if it has more than one.
       measured_on: the machine of latencies and energies; None if nothing was measured.
       lowest_bits: by task, of quantisation-aware training; None if no number of bits keeps as much.
     """
@@ -156,6 +157,7 @@ class Findings:
     returns: dict[str, Estimate]
     rows: tuple[Row, ...]
     mean_errors: tuple[MeanError, ...]
+    algorithm_errors: dict[str, tuple[MeanError, ...]]
     measured_on: Conditions | None
     lowest_bits: dict[str, Fewest | None]
 
@@ -187,9 +189,12 @@ def findings(
             for task in dict.fromkeys(outcome.task for outcome in outcomes if outcome.method == study.baseline)
         },
         rows=tuple(rows),
-        mean_errors=tuple(
-            _mean_error(*key, found) for key, found in errors.items() if sum(e is not None for e in found.values()) > 1
-        ),
+        mean_errors=_mean_errors(errors),
+        algorithm_errors={
+            algorithm: means
+            for algorithm, tasks in _tasks_by_algorithm(rows).items()
+            if (means := _mean_errors(_of_tasks(errors, study.baseline, tasks)))
+        },
         measured_on=next((times.conditions for times in latency.values()), None),
         lowest_bits=_lowest_bits(rows),
     )
@@ -200,6 +205,32 @@ def _reference(study: Study, outcome: Outcome, of_task: Sequence[Outcome]) -> st
     if study.control is not None and goes_on and any(other.method == study.control for other in of_task):
         return study.control
     return study.baseline
+
+
+def _mean_errors(errors: Mapping[tuple[str, str], Mapping[str, RelativeError | None]]) -> tuple[MeanError, ...]:
+    """By method and recipe, of errors by task, where more than one task has one."""
+    return tuple(
+        _mean_error(*key, found) for key, found in errors.items() if sum(e is not None for e in found.values()) > 1
+    )
+
+
+def _tasks_by_algorithm(rows: Sequence[Row]) -> dict[str, set[str]]:
+    tasks: dict[str, set[str]] = {}
+    for row in rows:
+        if row.algorithm != "distill":
+            tasks.setdefault(row.algorithm, set()).add(row.task)
+    return tasks
+
+
+def _of_tasks(
+    errors: Mapping[tuple[str, str], Mapping[str, RelativeError | None]], method: str, tasks: set[str]
+) -> dict[tuple[str, str], dict[str, RelativeError | None]]:
+    """Those of a method on some tasks."""
+    return {
+        key: {task: error for task, error in found.items() if task in tasks}
+        for key, found in errors.items()
+        if key[0] == method
+    }
 
 
 def _mean_error(method: str, recipe: str, found: Mapping[str, RelativeError | None]) -> MeanError:

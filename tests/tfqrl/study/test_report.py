@@ -101,6 +101,11 @@ def test_means_are_over_tasks_and_the_fewest_bits_are_those_that_keep_97_percent
     assert means["float", "int8"].tasks == 2
     assert means["float", "int8"].over_tasks.high > means["float", "int8"].error.high
     assert means["float", "int8"].left_out == ()
+    assert result.algorithm_errors == {}
+    again = [replace(one, task="sac-Again-v0") for one in outcomes() if one.task == "sac-There-v0"]
+    (mean,) = findings(STUDY, [*outcomes(), *again], {}, []).algorithm_errors["sac"][1:]
+    assert (mean.method, mean.recipe, mean.tasks) == ("float", "int8", 2)
+    assert mean.error.value == pytest.approx(0.109)
     assert result.lowest_bits == {"ppo-Here-v0": Fewest(4, certain=True), "sac-There-v0": Fewest(8, certain=True)}
 
 
