@@ -10,6 +10,7 @@ best/             a run of its own, which cannot be gone on with: the policy tha
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -122,6 +123,18 @@ class Run:
         """Forget it if it is of a part of the training that a resumed run will go through again."""
         if self.best.has_checkpoint() and int(self.best.load_checkpoint()["steps"]) > steps:
             (self.best.path / "checkpoint.npz").unlink()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what its checkpoint holds, in hexadecimal.
+
+        Raises:
+          RunError: there is none, or it is damaged.
+        """
+        digest = hashlib.sha256()
+        for name, array in sorted(self.load_checkpoint().items()):
+            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def has_checkpoint(self) -> bool:
         """Whether there is something to go on from."""

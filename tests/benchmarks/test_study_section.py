@@ -6,8 +6,8 @@ from edge.stats import Estimate
 from tfqrl.study.tables import Fewest, Findings, MeanError, Row
 
 ROW = Row(
-    *("dqn-A", "dqn", "float", "int8", None, None, 0.0, 8.0, 8.0, (50.0,) * 3, 50.0),
-    *("float", None, 4096.0, None, None, 0, 0, None),
+    *("dqn-A", "dqn", "float", "int8", None, None, 0.0, 8.0, 8.0, 8, (10, 11, 12), (50.0,) * 3, 50.0),
+    *("float", None, 4096.0, None, None, None, 0, 0, None),
 )
 
 

@@ -29,7 +29,7 @@ def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
     """What is there, by name of cell.
 
     Raises:
-      UserError: a result is of other options than its cell has now.
+      UserError: a result is of other options than its cell has now, or went on from another policy.
     """
     found = {}
     named = {cell.name: cell for cell in cells}
@@ -48,8 +48,17 @@ def results(cells: Sequence[Cell], out: Path) -> dict[str, Outcome]:
             raise UserError(
                 f"{path} is of other options than the study asks for now. Remove it, to redo it, or give another --out."
             )
+        if outcome.origin_sha256 not in (None, _fingerprint(out / "policies" / str(cell.begins_with))):
+            raise UserError(
+                f"{path} went on from another policy than policies/{cell.begins_with} is now. Remove it, to redo it."
+            )
         found[cell.name] = outcome
     return found
+
+
+def _fingerprint(policy: Path) -> str | None:
+    """Of a policy that others begin with; None if it is not there."""
+    return Run.open(policy).fingerprint() if (policy / "checkpoint.npz").exists() else None
 
 
 def _wanted(cell: Cell | None) -> dict[str, Any]:

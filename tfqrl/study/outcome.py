@@ -89,6 +89,8 @@ class Outcome:
       keep: which policy was to be taken: the last, or the best.
       deployed_steps: of the training, after which it was taken.
       complete: whether it is as compressed as it was to be.
+      origin_sha256: of the policy that it went on from (`Run.fingerprint`); None if it went on from none, or was made
+        before this was kept.
     """
 
     schema_version: int
@@ -114,6 +116,7 @@ class Outcome:
     keep: str
     deployed_steps: int
     complete: bool
+    origin_sha256: str | None = None
 
     def save(self, path: Path) -> None:
         """Write it.

@@ -111,7 +111,7 @@ class Cell:
       recipes: what its policy is converted to.
       episodes: how many each policy plays.
       begins_with: the cell whose policy it goes on from, or learns from.
-      passed_on: whether others begin with its own.
+      is_baseline: whether it is of the first method; its policy is kept, so that others can begin with it.
       keep: see `Method`.
     """
 
@@ -123,11 +123,11 @@ class Cell:
     recipes: tuple[str, ...]
     episodes: int
     begins_with: str | None
-    passed_on: bool
+    is_baseline: bool
     keep: Literal["last", "best"]
 
     def configuration(self, policies: Path) -> tuple[str, Any]:
-        """Algorithm and configuration of its training, where `policies` has those that are passed on.
+        """Algorithm and configuration of its training, where `policies` has the baseline's.
 
         Raises:
           UserError: its options are wrong.
@@ -240,11 +240,8 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
     def name(method: str) -> str:
         return file_name(f"{task.label}-{method}-s{seed}")
 
-    def begins_with_baseline(method: str) -> bool:
-        continued = task.continued_steps is not None or study.methods[method].distill is not None
-        return method != study.baseline and continued
-
-    chosen, options, continues = study.methods[method], _words(task.train), begins_with_baseline(method)
+    chosen, options, is_baseline = study.methods[method], _words(task.train), method == study.baseline
+    continues = not is_baseline and (task.continued_steps is not None or chosen.distill is not None)
     if chosen.distill is None:
         steps = task.continued_steps if continues else task.steps
         more = _words(task.continued) if continues else []
@@ -262,7 +259,7 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
         recipes=chosen.recipes,
         episodes=study.episodes,
         begins_with=name(study.baseline) if continues else None,
-        passed_on=method == study.baseline and any(map(begins_with_baseline, task.methods or study.methods)),
+        is_baseline=is_baseline,
         keep=chosen.keep,
     )
 

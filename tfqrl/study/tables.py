@@ -33,13 +33,17 @@ class Row:
       bits: of the weights, where those were trained on a grid; None elsewhere.
       sparsity: part of the weights that is zero, mean over the seeds.
       bits_per_weight: mean over all weights, those that are gone too, and over the seeds.
-      coded_bits_per_weight: the same of what an ideal coder would make of the weights, which has to say where they are.
-      each: mean return of each seed's policy.
+      coded_bits_per_weight: the same of what an ideal coder would make of the weights, which has to say where they are;
+        of those trained in float at the most so much.
+      max_bits: of any weight of any seed, as it is deployed.
+      of_seeds: which seeds have a policy.
+      each: mean return of each of their policies.
       trained_return: mean over the same seeds, before conversion.
       reference: the method whose policies, as they were trained, it is compared with: the control, if it went on from
         the baseline and is not the control itself; else the baseline.
       error: relative, to that one; None where there is none with the same seed, or `relative_error` gives none.
       model_bytes: of the models, mean over the seeds.
+      deflated_bytes: of the models deflated, the same.
       act_us: median of one action, in microseconds; None if it was not measured.
       energy: of an action; None if it was not looked at.
       rejected: of how many seeds `tfqrl convert` would have rejected it.
@@ -56,11 +60,14 @@ class Row:
     sparsity: float
     bits_per_weight: float
     coded_bits_per_weight: float
+    max_bits: int
+    of_seeds: tuple[int, ...]
     each: tuple[float, ...]
     trained_return: float | None
     reference: str
     error: Estimate | None
     model_bytes: float | None
+    deflated_bytes: float | None
     act_us: Estimate | None
     energy: Energy | None
     rejected: int
@@ -259,6 +266,7 @@ def _row(
     first = group[0]
     compress = first.config.get("compress") or {}
     sizes = [policy.model_bytes for _, policy in found if policy.model_bytes is not None]
+    deflated = [policy.compressed_bytes for _, policy in found if policy.compressed_bytes is not None]
     key = first.method, recipe
     timed = {} if latency is None else {(timed.method, timed.recipe): timed.entry for timed in latency.policies}
     failures = [policy.failure for _, policy in found if policy.failure is not None]
@@ -272,11 +280,14 @@ def _row(
         sparsity=float(np.mean([_sparsity(outcome) for outcome in group])),
         bits_per_weight=float(np.mean([_bits_per_weight(outcome, recipe) for outcome in group])),
         coded_bits_per_weight=float(np.mean([_coded_bits_per_weight(outcome, recipe) for outcome in group])),
+        max_bits=max(_max_bits(outcome, recipe) for outcome in group),
+        of_seeds=tuple(outcome.seed for outcome, _ in made),
         each=tuple(float(returns.mean()) for _, returns in made),
         trained_return=float(np.mean([np.mean(outcome.returns) for outcome, _ in made])) if made else None,
         reference=reference,
         error=None if error is None else error.estimate,
         model_bytes=float(np.mean(sizes)) if sizes else None,
+        deflated_bytes=float(np.mean(deflated)) if deflated else None,
         act_us=timed[key].act_us.p50 if key in timed else None,
         energy=timed[key].energy if key in timed else None,
         rejected=sum(policy.rejection is not None for _, policy in found),
@@ -296,6 +307,12 @@ def _bits_per_weight(outcome: Outcome, recipe: str) -> float:
     width = recipes.get(recipe).weight_bits
     bits = sum(layer.left * width if layer.max_bits == FLOAT_BITS else layer.total_bits for layer in outcome.layers)
     return bits / sum(layer.weights for layer in outcome.layers)
+
+
+def _max_bits(outcome: Outcome, recipe: str) -> int:
+    """Of what was trained in float, the recipe's."""
+    width = recipes.get(recipe).weight_bits
+    return max(width if layer.max_bits == FLOAT_BITS else layer.max_bits for layer in outcome.layers)
 
 
 def _coded_bits_per_weight(outcome: Outcome, recipe: str) -> float:

@@ -88,7 +88,7 @@ def return_by_bits(found: Findings) -> list[str]:
         svg_grid([*(partial(draw, task=task) for task in tasks), legend]),
         html_table(("task", "method", "recipe", "not zero", "bits", "coded", "return", "relative error"), table),
         '<p class="note">Bits: of all weights in the mean, none of what is gone; where those that are left lie, and '
-        "which of them have how many, is not counted. Coded: what an ideal coder needs for all of that. "
+        "which of them have how many, is not counted. Coded: what an ideal coder needs for all of that, at the most. "
         f"The dotted line is {KEPT:.0%} of the return.</p>",
     ]
 

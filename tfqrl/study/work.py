@@ -70,7 +70,7 @@ def _work(cell: Cell, out: Path) -> None:
     run = _trained(cell, out)
     # Of a compressor that did not get as far as it was to, there is no best.
     deployed = run.best if cell.keep == "best" and run.best.has_checkpoint() else run
-    if cell.passed_on:
+    if cell.is_baseline:
         deployed.copy_to(out / "policies" / cell.name, heritage(deployed))
     trained = agents.load_trained(deployed)[0]
     config, steps = agents.config_of(run), int(deployed.load_checkpoint()["steps"])
@@ -105,6 +105,7 @@ def _work(cell: Cell, out: Path) -> None:
         keep=cell.keep,
         deployed_steps=steps,
         complete=config.compress is None or config.compress.complete(trained, steps / config.steps),
+        origin_sha256=None if origin is None else origin.fingerprint(),
     ).save(out / "cells" / f"{cell.name}.json")
 
 
@@ -132,8 +133,11 @@ def _trained(cell: Cell, out: Path) -> Run:
     folder = out / "runs" / cell.name
     if (folder / "config.json").exists():
         run = Run.open(folder)
-        if agents.config_of(run) != config:
+        # The study's folder may have been moved.
+        begins_with = {name: getattr(config, name) for name in BEGINS_WITH if hasattr(config, name)}
+        if replace(agents.config_of(run), **begins_with) != config:
             raise UserError(f"{folder} was trained with other options than are asked for. Remove it, to train anew.")
+        run = run.reconfigured(config)
     else:
         run = Run.create(folder, algorithm, config)
     train = agents.get(algorithm).train

@@ -25,7 +25,7 @@ from tfqrl.training.restoring import assign_variables, normalizes, restore_polic
 # By which a normaliser is fitted that the other run did without.
 EPISODES = 10
 # What a training alone goes on from: names in its checkpoint that have these.
-ITS_OWN = re.compile("^(rng|env/|replay/|windows/|reward/)|optimizer")
+ITS_OWN = re.compile("^(rng$|env/|replay/|windows/|demonstrations/|reward/)|optimizer")
 
 
 def heritage(run: Run) -> State:

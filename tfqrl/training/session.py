@@ -124,6 +124,11 @@ class Session:
         self._stop = StopRequest() if stop is None else stop
         self._agent_type = agent_type
         self.saved: State = run.load_checkpoint() if run.has_checkpoint() else {}
+        if self.saved and "rng" not in self.saved:
+            raise RunError(
+                f"{run.path} is a policy without the rest of its training and cannot be gone on with. Begin anew with "
+                f"--init-from {run.path}."
+            )
         if "evaluation_return" in self.saved:
             raise RunError(
                 f"{run.path} is the best policy of a training and cannot be gone on with. Go on with "

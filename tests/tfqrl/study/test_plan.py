@@ -49,7 +49,7 @@ def test_cells_are_tasks_by_methods_by_seeds(tmp_path: Path) -> None:
         *("--compress", "qat", "--weight-bits", "4"),
     )
     assert [cell.begins_with for cell in cells] == [None] * 5 + ["sac-Pendulum-v1-float-s5"]
-    assert [cell.passed_on for cell in cells] == [False] * 4 + [True, False]
+    assert [cell.is_baseline for cell in cells] == [True, True, False, False, True, False]
     assert "100" in cells[5].train
     assert "900" not in cells[5].train
 

@@ -137,6 +137,12 @@ def test_a_study_on_a_cluster_does_what_is_missing_names_what_fails_and_reports(
     assert f"{path.name} is of other options" in capsys.readouterr().err
     path.write_text(json.dumps(plain))
 
+    # And so is one of the same options that went on from other weights.
+    path.write_text(json.dumps(plain | {"origin_sha256": "0" * 64}))
+    assert cli.main(["study", str(study), "--out", str(out)]) == 1
+    assert "another policy than policies/ddpg-toys-Match-v0-float-s0 is now" in capsys.readouterr().err
+    path.write_text(json.dumps(plain))
+
     # A result of other options is neither taken nor overwritten.
     changed = STUDY | {"tasks": [STUDY["tasks"][0] | {"steps": 300}]}
     study.write_text(yaml.safe_dump(changed, sort_keys=False))

@@ -101,6 +101,11 @@ class _Variational:
         variance = self.least_log_variance if self.protected else self.log_variance
         return log_alpha(self.theta, bounded(variance, self.least_log_variance, math.inf))
 
+    def unbounded_log_alpha(self) -> npt.NDArray[Any]:
+        """Log alpha of each weight without bounds, at which many would be the same; not with `neurons`."""
+        variance = np.maximum(self.log_variance.numpy(), self.least_log_variance.numpy())
+        return np.asarray(variance - np.log(np.square(self.theta.numpy(), dtype=np.float64) + 1e-30))
+
     def variance(self) -> tf.Tensor:
         """What is drawn has of each weight, of the kernel's shape."""
         return tf.exp(self.log_alpha()) * self.theta**2

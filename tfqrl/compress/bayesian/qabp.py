@@ -6,7 +6,6 @@ quantiser (`uvnq`) says how many bits are lost in so much noise, and that a weig
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -81,6 +80,7 @@ class QABP(Dropout):
 
     def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
+        self.check_protected(network)
         widths = Widths(self.max_bits, self.activation_bits, self.observation_bits, self.output_bits)
         grids: list[Uniform] = []
 
@@ -132,8 +132,11 @@ def _let_go(network: keras.Sequential, part: float) -> None:
     layers = variational_layers(network)
     for layer in layers:
         layer.grid.follow()
-    log_alphas = np.concatenate([layer.log_alpha().numpy().ravel() for layer in layers if not layer.protected])
-    gone = min(round(part * sum(layer.theta.shape.num_elements() for layer in layers)), len(log_alphas))
-    limit = np.partition(log_alphas, -gone)[-gone] if gone else math.inf
-    for layer in layers:
-        layer.grid.limit = float(limit)
+    size = sum(layer.theta.shape.num_elements() for layer in layers)
+    layers = [layer for layer in layers if not layer.protected]
+    order = np.argsort(np.concatenate([layer.unbounded_log_alpha().ravel() for layer in layers]), kind="stable")
+    left = np.ones(len(order), bool)
+    left[order[len(order) - round(part * size) :]] = False
+    ends = np.cumsum([layer.theta.shape.num_elements() for layer in layers])
+    for layer, each in zip(layers, np.split(left, ends[:-1])):
+        layer.grid.left = each.reshape(layer.theta.shape)

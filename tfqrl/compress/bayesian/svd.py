@@ -35,6 +35,7 @@ class SVD(Dropout):
 
     def wrap(self, network: keras.Sequential, output: Output, seed: int = 0) -> keras.Sequential:
         """See `Compressor.wrap`."""
+        self.check_protected(network)
         return variational(network, Widths(), output, self.posterior(seed), Sparse)
 
     def advance(self, network: keras.Sequential, observation: tf.Tensor, progress: float, transitions: int) -> None:

@@ -86,8 +86,8 @@ class Uniform(OfPosterior, Learned):
         super().__init__(switch, -high, high)
         self._layer, self._max_bits = layer, max_bits
         self._sharing: Sequence[Uniform] = [self] if sharing is None else sharing
-        # log alpha from which on a weight is gone, when bits come to stay.
-        self.limit = math.log(T)
+        # Which weights are left, where that is not for T to say.
+        self.left: npt.NDArray[np.bool_] | None = None
         layer.grid = self
 
     def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, tf.Variable]:
@@ -134,7 +134,9 @@ class Uniform(OfPosterior, Learned):
         if self._layer.protected:
             return np.full(self._layer.theta.shape, self._max_bits, np.int8)
         log_alpha = self._layer.log_alpha().numpy()
-        bits = np.where(log_alpha < self.limit, np.maximum(bits_of(log_alpha, self._max_bits), 1), 0).astype(np.int8)
+        bits = bits_of(log_alpha, self._max_bits)
+        # A sign without a digit is not to be had.
+        bits = np.where(bits > 0 if self.left is None else self.left, np.maximum(bits, 2), 0).astype(np.int8)
         if self._layer.posterior.neurons:
             # Noise that weights of all sizes share says of none how many of its digits are lost.
             bits = np.where(bits > 0, self._max_bits, 0).astype(np.int8)

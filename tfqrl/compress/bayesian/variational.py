@@ -164,6 +164,20 @@ class Dropout(Variational):
     neurons: bool = False
     protected: tuple[str, ...] = ()
 
+    def check_protected(self, network: keras.Sequential) -> None:
+        """Refuse to take more than there is outside of protected layers.
+
+        Raises:
+          UsageError: there is less than `sparsity` wishes.
+        """
+        sizes = {layer.name: math.prod(layer.kernel.shape) for layer in network.layers if hasattr(layer, "kernel")}
+        most = 1.0 - sum(sizes.get(name, 0) for name in self.protected) / sum(sizes.values())
+        if self.wished is not None and self.wished >= most:
+            raise UsageError(
+                f"{self.wished:.1%} of the weights cannot go, as {' and '.join(self.protected)} have {1 - most:.1%} of "
+                f"them and are protected: wish for less than {most:.1%}."
+            )
+
     def posterior(self, seed: int) -> Posterior:
         """What layers are told."""
         return Posterior(log_uniform, seed, self.neurons, self.protected, self.draw_targets, self.draw_acting)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from converters.emulation import Widths
 from converters.quantizers import Switch, config_of, switch_of
-from edge.errors import UnknownNameError
-from tfqrl.compress import QABP
+from edge.errors import UnknownNameError, UsageError
+from tfqrl.compress import QABP, SVD
 from tfqrl.compress.bayesian.uvnq import T, Uniform, bits_of, integers_of
 from tfqrl.compress.bayesian.variational import Posterior, log_uniform, variational
 
@@ -86,13 +86,34 @@ def test_exactly_as_many_weights_go_as_are_wished_those_with_most_noise(
     layers = [network.layers[i].layer for i in (1, 2)]
     for layer in layers:
         layer.grid.follow()
-    log_alpha = np.concatenate([layer.log_alpha().numpy().ravel() for layer in layers])
+    log_alpha = np.concatenate([layer.unbounded_log_alpha().ravel() for layer in layers])
     options = QABP(sparsity=sparsity)
     options.advance(network, tf.zeros((1, 6)), 0.8, 100)
     bits = np.concatenate([config_of(network.layers[i]).kernel.bits().ravel() for i in (1, 2)])
     assert (bits == 0).sum() == round(40 * sparsity)
     assert log_alpha[bits > 0].max() <= log_alpha[bits == 0].min()
     assert options.complete(network, 0.8)
+
+
+def test_weights_at_a_bound_of_log_alpha_are_not_all_alike(network: keras.Sequential) -> None:
+    for layer in (network.layers[i].layer for i in (1, 2)):
+        layer.set_log_variance(np.full(layer.theta.shape, 12.0))
+        assert (layer.log_alpha().numpy() == 8.0).all()
+    QABP(sparsity=0.5).advance(network, tf.zeros((1, 6)), 0.8, 100)
+    theta = np.abs(np.concatenate([network.layers[i].layer.theta.numpy().ravel() for i in (1, 2)]))
+    bits = np.concatenate([config_of(network.layers[i]).kernel.bits().ravel() for i in (1, 2)])
+    assert (bits == 0).sum() == 20
+    assert theta[bits > 0].min() >= theta[bits == 0].max()
+    assert set(bits) == {0, 2}
+
+
+def test_no_more_is_wished_than_protected_layers_leave() -> None:
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="a"), keras.layers.Dense(2, name="b")])
+    message = "75.0% of the weights cannot go, as b have 25.0% of them and are protected: wish for less than 75.0%"
+    for options in (QABP, SVD):
+        options(sparsity=0.74, protected=("b",)).wrap(plain, "choices")
+        with pytest.raises(UsageError, match=message):
+            options(sparsity=0.75, protected=("b",)).wrap(plain, "choices")
 
 
 def test_protected_layers_lose_nothing_where_a_number_is_wished() -> None:
@@ -200,7 +221,7 @@ def test_what_is_computed_on_the_grid_is_what_numpy_makes_of_it(network: keras.S
     np.testing.assert_array_equal(first(tf.constant(theta), None, None), first.integers(theta) * first.scale().numpy())
     # `fit` keeps what was deployed before it.
     np.testing.assert_allclose(first.integers(theta) * first.scale().numpy(), would_be, rtol=1e-6)
-    assert set(first.bits().ravel().tolist()) == {0, 1, 2, 3, 4}
+    assert set(first.bits().ravel().tolist()) == {0, 2, 3, 4}
 
 
 def test_rounding_lets_gradients_through_where_bits_are_left(network: keras.Sequential) -> None:
