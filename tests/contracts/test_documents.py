@@ -102,7 +102,9 @@ def test_the_documents_name_files_that_exist() -> None:
 def test_the_results_name_no_places_on_the_machine_that_made_them() -> None:
     tracked = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=False)
     for name in tracked.stdout.split():
-        assert not re.search(r'"(/|~)[\w.-]+/[^"]*"', (ROOT / name).read_text()), name
+        # The arrays of policies have no texts.
+        if not name.endswith(".npz"):
+            assert not re.search(r'"(/|~)[\w.-]+/[^"]*"', (ROOT / name).read_text()), name
 
 
 def test_the_results_page_is_what_the_data_say() -> None:
