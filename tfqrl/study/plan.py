@@ -52,6 +52,7 @@ class Task:
       name: what to call it, where algorithm and environment are not enough.
       seeds: of its own, instead of the study's.
       methods: of its own, instead of all.
+      keep: which policy counts, whatever the method says.
       continued: further options of those that go on.
       continued_steps: let all methods but the first go on from the first one's policy, for so many steps; by itself
         each begins anew and has all steps.
@@ -64,6 +65,7 @@ class Task:
     name: str | None = None
     seeds: tuple[int, ...] | None = None
     methods: tuple[str, ...] | None = None
+    keep: Literal["last", "best"] | None = None
     continued: str = ""
     continued_steps: int | None = None
 
@@ -260,7 +262,7 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
         episodes=study.episodes,
         begins_with=name(study.baseline) if continues else None,
         is_baseline=is_baseline,
-        keep=chosen.keep,
+        keep=task.keep or chosen.keep,
     )
 
 

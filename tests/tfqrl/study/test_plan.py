@@ -125,6 +125,9 @@ def test_what_is_to_be_the_best_has_to_be_evaluated(tmp_path: Path) -> None:
     methods = STUDY["methods"] | {"best": {"keep": "best"}}
     study = plan.load(written(tmp_path, methods=methods))
     assert [cell.keep for cell in plan.cells(study)] == ["last"] * 4 + ["best"] * 2 + ["last", "last", "best"]
+    tasks = [STUDY["tasks"][0] | {"keep": "last"}, STUDY["tasks"][1] | {"keep": "best"}]
+    kept = plan.load(written(tmp_path, methods=methods, tasks=tasks))
+    assert [cell.keep for cell in plan.cells(kept)] == ["last"] * 6 + ["best"] * 3
     with pytest.raises(UsageError, match=r"method best of the task ppo-CartPole-v1: .*add --evaluate-every"):
         plan.check_cells(plan.cells(study))
 
