@@ -52,7 +52,7 @@ class Task:
       name: what to call it, where algorithm and environment are not enough.
       seeds: of its own, instead of the study's.
       methods: of its own, instead of all.
-      keep: which policy counts, whatever the method says.
+      keep: which policy counts, whatever the method says, but of students, which `train` is nothing to.
       continued: further options of those that go on.
       continued_steps: let all methods but the first go on from the first one's policy, for so many steps; by itself
         each begins anew and has all steps.
@@ -262,7 +262,7 @@ def _cell(study: Study, task: Task, method: str, seed: int) -> Cell:
         episodes=study.episodes,
         begins_with=name(study.baseline) if continues else None,
         is_baseline=is_baseline,
-        keep=task.keep or chosen.keep,
+        keep=chosen.keep if chosen.distill is not None else task.keep or chosen.keep,
     )
 
 

@@ -128,6 +128,8 @@ def test_what_is_to_be_the_best_has_to_be_evaluated(tmp_path: Path) -> None:
     tasks = [STUDY["tasks"][0] | {"keep": "last"}, STUDY["tasks"][1] | {"keep": "best"}]
     kept = plan.load(written(tmp_path, methods=methods, tasks=tasks))
     assert [cell.keep for cell in plan.cells(kept)] == ["last"] * 6 + ["best"] * 3
+    student = {"methods": STUDY["methods"] | {"small": {"distill": "--hidden 8"}}, "tasks": tasks[1:]}
+    assert [cell.keep for cell in plan.cells(plan.load(written(tmp_path, **student)))] == ["best", "best", "last"]
     with pytest.raises(UsageError, match=r"method best of the task ppo-CartPole-v1: .*add --evaluate-every"):
         plan.check_cells(plan.cells(study))
 
