@@ -92,11 +92,11 @@ def test_of_bayesian_policies_noise_is_counted() -> None:
     noisy = wrapped.layers[1].layer
     noisy.begin()
     theta = noisy.theta.numpy()
-    # alpha of 1.1, 0.5, 0.1, 0.03 in the columns: 0, 1, 2 and 3 bits.
+    # alpha of 1.1, 0.5, 0.1, 0.03 in the columns: 0, 1, 2 and 3 bits. A 1-bit grid has three levels, which take 2.
     noisy.set_log_variance(np.log(theta**2) + np.log([1.1, 0.5, 0.1, 0.03]))
     first, _ = report(wrapped)
-    assert (first.left, first.total_bits, first.max_bits) == (6, 12, 3)
-    assert first.mean_bits == 2.0
+    assert (first.left, first.total_bits, first.max_bits) == (6, 14, 3)
+    assert first.mean_bits == pytest.approx(14 / 6)
     assert first.log_alpha is not None
     assert sum(first.log_alpha) == 8
     edges = [math.floor(math.log(alpha)) + 8 for alpha in (1.1, 0.5, 0.1, 0.03)]
