@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 def markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """A Markdown table, numbers to the right."""
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError(f"rows have {sorted({len(row) for row in rows})} cells, and the header {len(header)}")
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 

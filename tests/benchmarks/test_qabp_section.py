@@ -93,4 +93,11 @@ def test_rows_and_ablations() -> None:
     lines = qabp_section.qabp_section(ablated)
     assert "### What of it matters, on td3-A" in lines
     assert lines[-2].startswith("| qabp | the method | 99.0 |")
+    assert "| 98.0, 100.0 | 99.0% | - | 91.0% |" in lines[-2]
     assert lines[-1].startswith("| no-tuning | no training on the fixed grid")
+    assert "| 60.0% | -39.0 [" in lines[-1]
+
+
+def test_a_fixed_weight_is_compared_with_one_without_a_controller() -> None:
+    rows = (*FOUND.rows, row("no-controller", (60.0, 60.0), 0.2), row("fixed-kl", (61.0, 61.0), 0.2))
+    assert "| 1.0 [1.0, 1.0] |" in qabp_section.qabp_section(replace(FOUND, rows=rows))[-1]

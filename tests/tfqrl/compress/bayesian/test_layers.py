@@ -36,12 +36,18 @@ def shaken(network: keras.Sequential) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return theta, sigma, layer.bias.numpy()
 
 
+def draws(network: keras.Sequential, x: np.ndarray) -> np.ndarray:
+    """Outputs for (examples, ...) as (DRAWS, examples, ...): of one batch, since each example has noise of its own."""
+    drawn = network(np.tile(x, (DRAWS, *[1] * (x.ndim - 1))), training=True).numpy()
+    return drawn.reshape(DRAWS, len(x), *drawn.shape[1:])
+
+
 @pytest.mark.parametrize("made", [dense, convolution])
 def test_what_is_drawn_has_mean_and_variance_of_drawn_weights(made: keras.Sequential) -> None:
     network = made()
     theta, sigma, bias = shaken(network)
     x = np.float32(np.random.default_rng(1).normal(size=(2, *network.input_shape[1:])))
-    drawn = np.stack([network(x, training=True).numpy() for _ in range(DRAWS)])
+    drawn = draws(network, x)
     apply = tf.matmul if made is dense else lambda a, w: tf.nn.conv2d(a, w, 1, "VALID")
     rng = np.random.default_rng(2)
     true = np.stack([apply(x, np.float32(rng.normal(theta, sigma))).numpy() + bias for _ in range(DRAWS)])
@@ -63,7 +69,7 @@ def test_noise_of_neurons_is_that_of_all_their_weights_at_once(made: keras.Seque
     alpha = rng.uniform(0.05, 0.5, layer.scaled_log_variance.shape)
     layer.set_log_variance(np.log(alpha))
     x = np.float32(rng.normal(size=(2, *network.input_shape[1:])))
-    drawn = np.stack([network(x, training=True).numpy() for _ in range(DRAWS)])
+    drawn = draws(network, x)
     apply = tf.matmul if made is dense else lambda a, w: tf.nn.conv2d(a, w, 1, "VALID")
     z = 1 + np.sqrt(alpha) * rng.normal(size=(DRAWS, *alpha.shape))
     true = np.stack([apply(x, np.float32(layer.theta * each)).numpy() for each in z])
